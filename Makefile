@@ -1,0 +1,51 @@
+# `make demo` and `make test` set up what they need from nothing but Python, pip and a package index.
+#   PYTHON=python3.12 make test          another interpreter (3.11 or later)
+#   TORCH_INDEX=https://... make demo    another index for torch alone, e.g. a CPU or CUDA one
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+ENVIRONMENT := $(VENV)/.installed
+WHEEL := build/wheel
+
+.PHONY: help demo test lint types slow clean
+help:
+	@echo "make demo    segment a bundled picture, print the result, write demo_overlay.png"
+	@echo "make test    lint, type-check the installed wheel, run the test suite"
+	@echo "make lint    ruff alone          make types   mypy on the installed wheel alone"
+	@echo "make slow    the tests that take minutes"
+	@echo "make clean   remove what these commands made, the environment too"
+
+# Torch first and pinned: unpinned, pip may draw gigabytes of GPU libraries onto a machine without a GPU.
+$(ENVIRONMENT): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "hf_ris needs Python 3.11 or later; say which with PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); the first time takes a few minutes ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+demo: $(ENVIRONMENT)
+	$(BIN)/hf-ris segment src/hf_ris/assets/demo_scene.png "the small turtle on the left" "the striped turtle" --output demo_overlay.png --json
+
+test: lint types
+	$(BIN)/python -m pytest
+
+lint: $(ENVIRONMENT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# From the wheel, because type checkers do not see `hf_ris.modeling` through an editable install.
+types: $(ENVIRONMENT)
+	@rm -rf build
+	$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) . > /dev/null
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(WHEEL)/installed $(WHEEL)/*.whl
+	MYPYPATH=$(WHEEL)/installed $(BIN)/mypy -p hf_ris
+
+slow: $(ENVIRONMENT)
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache demo_overlay.png
