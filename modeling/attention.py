@@ -1,0 +1,69 @@
+"""Multi-head attention through transformers' attention interface (SDPA, eager or any registered kernel)."""
+
+from typing import Protocol
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+
+class AttentionModule(Protocol):
+    """What an attention kernel reads from the module that calls it."""
+
+    config: PreTrainedConfig
+    is_causal: bool
+    training: bool
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain attention on tensors of shape `(batch, heads, length, head_dim)`; `attention_mask` is additive or boolean."""
+    scores = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(dim=-1)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+def attend(
+    module: AttentionModule,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    num_heads: int,
+    scaling: float,
+    attention_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """
+    Multi-head attention on flat tensors.
+
+    Args:
+        module (`AttentionModule`): The caller; its `config` chooses the kernel.
+        query (`torch.Tensor` of shape `(batch, queries, width)`): Queries.
+        key, value (`torch.Tensor` of shape `(batch, keys, width)`): Keys and values.
+        num_heads (`int`): Heads that the width is split into.
+        scaling (`float`): Factor of the scores.
+        attention_mask (`torch.BoolTensor`, *optional*): True where a query may look; broadcasts to
+            `(batch, heads, queries, keys)`.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, queries, width)`.
+    """
+    heads = [states.unflatten(-1, (num_heads, -1)).transpose(1, 2) for states in (query, key, value)]
+    kernel = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
+    attended, _ = kernel(module, *heads, attention_mask, dropout=0.0, scaling=scaling)
+    return attended.flatten(2)
+
+
+__all__ = ["attend"]

@@ -1,0 +1,166 @@
+"""Configuration of MagNet: every number of the published system is a named field."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_referring_segmentation import ReferringSegmentationConfig
+
+
+LANGUAGE_ATTENTION_MASKS = ("published", "binary")
+
+
+@strict
+class MagNetConfig(ReferringSegmentationConfig):
+    r"""
+    Configuration of [`MagNetForReferringSegmentation`]. The defaults are the published network: Swin-B with window 12,
+    BERT-base, and the Mask2Former-style head of "Mask Grounding for Referring Image Segmentation" (CVPR 2024).
+
+    Args:
+        backbone_config (`dict` or `SwinConfig`, *optional*, defaults to Swin-B, window 12):
+            The image encoder. Its four stages are interleaved with four groups of text layers.
+        text_config (`dict` or `BertConfig`, *optional*, defaults to BERT-base):
+            The text encoder. Its number of layers must be a multiple of the number of image stages.
+        language_attention_mask (`str`, *optional*, defaults to `"binary"`):
+            How words that attend to pixels treat padding. `"binary"`: every real word attends, statistics are taken
+            over real words, and the result does not depend on padding. `"published"`: the released code hands BERT's
+            additive mask (0 for words, -10000 for padding) to an operation that expects 1 and 0, so real words attend
+            uniformly and padding words attend hard; the released weights need exactly that, with 20 tokens always.
+        fusion_num_heads (`list[int]`, *optional*, defaults to `[1, 1, 1, 1]`):
+            Attention heads of the image fusion of each stage.
+        pyramid_grids (`list[int]`, *optional*, defaults to `[1, 2, 3, 6]`):
+            Side lengths of the pooled context grids of the cross-modal alignment module (paper, section 3.3).
+        pyramid_expansion (`int`, *optional*, defaults to 4):
+            Widening of a pooled context before its activation.
+        pyramid_reduction (`int`, *optional*, defaults to 4):
+            A pooled context has the stage's width divided by this.
+        pyramid_layer_norm_eps (`float`, *optional*, defaults to 1e-6):
+            Epsilon of the layer norm inside a pooled context.
+        fusion_norm_eps (`float`, *optional*, defaults to 1e-5):
+            Epsilon of the layer and instance norms of the fusion blocks.
+        hidden_dim (`int`, *optional*, defaults to 256):
+            Width of the pixel decoder, of the mask decoder and of the mask features.
+        group_norm_groups (`int`, *optional*, defaults to 32):
+            Groups of the normalisation of the pixel decoder's input projections; must divide `hidden_dim`.
+        encoder_layers (`int`, *optional*, defaults to 4):
+            Deformable layers of the pixel decoder.
+        encoder_num_heads (`int`, *optional*, defaults to 8):
+            Heads of a deformable layer.
+        encoder_num_points (`int`, *optional*, defaults to 4):
+            Sampling points per head and level of a deformable layer.
+        encoder_feedforward_dim (`int`, *optional*, defaults to 1024):
+            Inner width of a deformable layer's feed-forward part.
+        decoder_layers (`int`, *optional*, defaults to 9):
+            Layers of the mask decoder; it predicts once before the first and once after each.
+        decoder_num_heads (`int`, *optional*, defaults to 8):
+            Heads of a mask decoder layer.
+        decoder_feedforward_dim (`int`, *optional*, defaults to 2048):
+            Inner width of a mask decoder layer's feed-forward part.
+        decoder_memory_levels (`int`, *optional*, defaults to 3):
+            The mask decoder visits this many levels, coarse to fine, in turn.
+        position_temperature (`float`, *optional*, defaults to 10000.0):
+            Temperature of the sine position embedding.
+        bce_loss_weight (`float`, *optional*, defaults to 2.0):
+            Weight of the binary cross-entropy of a predicted mask. (Our choice: the training code was never released.)
+        dice_loss_weight (`float`, *optional*, defaults to 2.0):
+            Weight of the Dice loss of a predicted mask. (Our choice.)
+        deep_supervision (`bool`, *optional*, defaults to `True`):
+            Whether every prediction of the mask decoder is trained, as in Mask2Former, or the last alone.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the truncated normal that initialises the fusion blocks.
+
+    Example:
+
+    ```python
+    >>> from hf_ris import MagNetConfig, MagNetForReferringSegmentation
+
+    >>> config = MagNetConfig(
+    ...     backbone_config={"model_type": "swin", "embed_dim": 32, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]},
+    ...     text_config={"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2},
+    ...     hidden_dim=64,
+    ... )
+    >>> model = MagNetForReferringSegmentation(config)
+    ```
+    """
+
+    model_type = "magnet"
+    sub_configs_defaults = {
+        "backbone_config": SubConfigSpec(
+            AutoConfig,
+            model_type="swin",
+            init_kwargs={
+                "embed_dim": 128,
+                "depths": [2, 2, 18, 2],
+                "num_heads": [4, 8, 16, 32],
+                "window_size": 12,
+                "drop_path_rate": 0.3,
+                "image_size": 480,
+            },
+        ),
+        "text_config": SubConfigSpec(AutoConfig, model_type="bert"),
+    }
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    language_attention_mask: str = "binary"
+    fusion_num_heads: list[int] | tuple[int, ...] = (1, 1, 1, 1)
+    pyramid_grids: list[int] | tuple[int, ...] = (1, 2, 3, 6)
+    pyramid_expansion: int = 4
+    pyramid_reduction: int = 4
+    pyramid_layer_norm_eps: float = 1e-6
+    fusion_norm_eps: float = 1e-5
+    hidden_dim: int = 256
+    group_norm_groups: int = 32
+    encoder_layers: int = 4
+    encoder_num_heads: int = 8
+    encoder_num_points: int = 4
+    encoder_feedforward_dim: int = 1024
+    decoder_layers: int = 9
+    decoder_num_heads: int = 8
+    decoder_feedforward_dim: int = 2048
+    decoder_memory_levels: int = 3
+    position_temperature: float = 10000.0
+    bce_loss_weight: float = 2.0
+    dice_loss_weight: float = 2.0
+    deep_supervision: bool = True
+    initializer_range: float = 0.02
+
+    @property
+    def stage_widths(self) -> list[int]:
+        """Channels of the four image stages, fine to coarse."""
+        return [self.backbone_config.embed_dim * 2**stage for stage in range(len(self.backbone_config.depths))]
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the decoders (the name other libraries look for)."""
+        return self.hidden_dim
+
+    def validate_architecture(self):
+        super().validate_architecture()
+        if self.language_attention_mask not in LANGUAGE_ATTENTION_MASKS:
+            raise ValueError(
+                f"language_attention_mask must be one of {LANGUAGE_ATTENTION_MASKS}, got {self.language_attention_mask!r}"
+            )
+        num_stages = len(self.backbone_config.depths)
+        if self.text_config.num_hidden_layers % num_stages:
+            raise ValueError(
+                f"text_config.num_hidden_layers must be a multiple of the {num_stages} image stages, "
+                f"got {self.text_config.num_hidden_layers}"
+            )
+        if len(self.fusion_num_heads) != num_stages:
+            raise ValueError(f"fusion_num_heads needs {num_stages} entries, got {list(self.fusion_num_heads)}")
+        if not 1 <= self.decoder_memory_levels <= num_stages:
+            raise ValueError(f"decoder_memory_levels must be 1 to {num_stages}, got {self.decoder_memory_levels}")
+        for name in ("group_norm_groups", "encoder_num_heads", "decoder_num_heads"):
+            if self.hidden_dim % getattr(self, name):
+                raise ValueError(
+                    f"hidden_dim ({self.hidden_dim}) must be a multiple of {name} ({getattr(self, name)})"
+                )
+        if self.hidden_dim % 4:
+            raise ValueError(f"hidden_dim must be a multiple of 4 (sine positions), got {self.hidden_dim}")
+        for width in self.stage_widths:
+            if width % self.pyramid_reduction:
+                raise ValueError(f"pyramid_reduction ({self.pyramid_reduction}) must divide the stage width {width}")
+
+
+__all__ = ["MagNetConfig"]

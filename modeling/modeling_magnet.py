@@ -1,0 +1,249 @@
+"""
+MagNet, of "Mask Grounding for Referring Image Segmentation" (Chng, Zheng, Han, Qiu, Huang; CVPR 2024).
+
+Swin and BERT advance side by side in four stages and inform each other after each; a deformable pixel decoder joins the
+four fused maps, and a one-query mask decoder reads the referent from them. Swin and BERT are transformers' own, driven
+block by block; the rest is in `cross_modal_attention`, `pixel_decoder` and `mask_decoder`. Ours are the mask losses (the
+authors released no training code) and `language_attention_mask="binary"`; with `"published"` the outputs are those of
+the released network.
+"""
+
+import torch
+from torch import nn
+from transformers import BertModel, PreTrainedModel, SwinModel
+from transformers import initialization as init
+from transformers.masking_utils import create_bidirectional_mask
+
+from .configuration_magnet import MagNetConfig
+from .cross_modal_attention import FusionStage
+from .mask_decoder import MaskDecoder
+from .mask_losses import mask_loss, resize_labels
+from .modeling_outputs import ReferringSegmentationOutput
+from .pixel_decoder import DeformableAttention, PixelDecoder
+
+
+class MagNetEncoder(nn.Module):
+    """
+    Swin and BERT, interleaved: in each stage both advance, then exchange what they know.
+
+    Args:
+        config (`MagNetConfig`): The model's configuration.
+    """
+
+    def __init__(self, config: MagNetConfig) -> None:
+        super().__init__()
+        self.image_encoder = SwinModel(config.backbone_config, add_pooling_layer=False)
+        self.image_encoder.layernorm = nn.Identity()  # the stages' own features are used, never Swin's last norm
+        self.text_encoder = BertModel(config.text_config, add_pooling_layer=False)
+        self.stages = nn.ModuleList(FusionStage(config, stage) for stage in range(len(config.stage_widths)))
+        self.layers_per_stage = config.text_config.num_hidden_layers // len(self.stages)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        output_words: bool = False,
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): Images.
+            input_ids (`torch.Tensor` of shape `(N, L)`): Expressions.
+            attention_mask (`torch.BoolTensor` of shape `(N, L)`): True for real words.
+            output_words (`bool`, *optional*, defaults to `False`): Whether the last word fusion, which no mask depends
+                on, is computed.
+
+        Returns:
+            The fused maps s1 … s4 (N, c, h, w), fine to coarse, and the last word features (N, L, d) or None.
+        """
+        pixels, size = self.image_encoder.embeddings(pixel_values)
+        words = self.text_encoder.embeddings(input_ids)
+        text_mask = create_bidirectional_mask(
+            config=self.text_encoder.config, inputs_embeds=words, attention_mask=attention_mask
+        )
+        features = []
+        for index, stage in enumerate(self.stages):
+            is_last = index == len(self.stages) - 1
+            swin_stage = self.image_encoder.encoder.layers[index]
+            for block in swin_stage.blocks:
+                pixels = block(pixels, size, always_partition=True)[0]
+            first = index * self.layers_per_stage
+            for layer in self.text_encoder.encoder.layer[first : first + self.layers_per_stage]:
+                words = layer(words, text_mask)
+            feature, pixels, words = stage(
+                pixels, words, attention_mask, size, streams=(not is_last, not is_last or output_words)
+            )
+            features.append(feature.transpose(1, 2).unflatten(2, size))
+            if not is_last:
+                pixels = swin_stage.downsample(pixels, size)
+                size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
+        return features, words
+
+
+class MagNetPreTrainedModel(PreTrainedModel):
+    """Initialisation and the settings that transformers reads."""
+
+    config: MagNetConfig
+    config_class = MagNetConfig
+    base_model_prefix = "magnet"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    accepts_loss_kwargs = False  # the loss is a mean over the batch: Trainer must divide it when it accumulates
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["SwinStage", "BertLayer", "FusionStage", "DeformableLayer", "MaskDecoderLayer"]
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, FusionStage):
+            # The released code zeroes both matrices, from where neither ever receives a gradient; one is enough to start
+            # with the word stream as BERT left it.
+            init.zeros_(module.word_gate.outer.weight)
+        elif isinstance(module, DeformableAttention):
+            init.zeros_(module.sampling_offsets.weight)
+            init.copy_(module.sampling_offsets.bias, module.initial_offsets())
+            init.zeros_(module.attention_weights.weight)
+            init.zeros_(module.attention_weights.bias)
+        elif isinstance(module, PixelDecoder):
+            self._init_xavier(module)
+            init.normal_(module.level_embedding)
+        elif isinstance(module, MaskDecoder):
+            self._init_xavier(module)
+            init.normal_(module.query_features)
+            init.normal_(module.query_position)
+            init.normal_(module.level_embedding)
+
+    @staticmethod
+    def _init_xavier(decoder: nn.Module) -> None:
+        """The decoders' linear layers, which were visited before their decoder, but for those that steer sampling."""
+        for name, module in decoder.named_modules():
+            if isinstance(module, nn.Linear) and not name.endswith(("sampling_offsets", "attention_weights")):
+                init.xavier_uniform_(module.weight)
+
+    def save_pretrained(self, save_directory, save_original_format: bool = False, **kwargs):
+        # By default transformers would write Swin's tensors under their old names, which a resumed training cannot read.
+        super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)
+
+    def enable_input_require_grads(self) -> None:
+        """Makes both embeddings' outputs require gradients (adapters under gradient checkpointing)."""
+
+        def require_grad(module, inputs, output):
+            states = output[0] if isinstance(output, tuple) else output
+            states.requires_grad_(True)
+
+        embeddings = (self.encoder.image_encoder.embeddings, self.encoder.text_encoder.embeddings)
+        self._require_grads_hooks = [module.register_forward_hook(require_grad) for module in embeddings]
+
+
+class MagNetForReferringSegmentation(MagNetPreTrainedModel):
+    """
+    An image and an expression go in, the mask of what the expression refers to comes out.
+
+    Args:
+        config (`MagNetConfig`): The configuration; the default is the published network.
+
+    Example:
+
+    ```python
+    >>> from hf_ris import MagNetForReferringSegmentation, MagNetProcessor
+    >>> from PIL import Image
+
+    >>> processor = MagNetProcessor.from_pretrained("path/or/hub-id")
+    >>> model = MagNetForReferringSegmentation.from_pretrained("path/or/hub-id")
+    >>> image = Image.open("scene.png")
+    >>> inputs = processor(images=image, text=["the red mug"], return_tensors="pt")
+    >>> outputs = model(**inputs)
+    >>> masks = processor.post_process_referring_segmentation(outputs, target_sizes=[image.size[::-1]])
+    ```
+    """
+
+    def __init__(self, config: MagNetConfig) -> None:
+        super().__init__(config)
+        self.encoder = MagNetEncoder(config)
+        self.pixel_decoder = PixelDecoder(config)
+        self.mask_decoder = MaskDecoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.text_encoder.get_input_embeddings()
+
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_features: bool = False,
+        return_dict: bool = True,
+        **kwargs,
+    ) -> ReferringSegmentationOutput | tuple:
+        r"""
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(B, 3, H, W)`): Normalised images of any size.
+            input_ids (`torch.LongTensor` of shape `(N, L)`): Token ids; N = B·k, image-major.
+            attention_mask (`torch.Tensor` of shape `(N, L)`, *optional*): 1 for real tokens, 0 for padding.
+            labels (`torch.Tensor` of shape `(N, h, w)`, *optional*): Ground-truth masks of 0 and 1, at any size.
+            output_features (`bool`, *optional*, defaults to `False`): Whether features are returned beside the logits.
+
+        Returns:
+            [`ReferringSegmentationOutput`] with `logits` at stride 4.
+
+        Raises:
+            `ValueError`: If the number of expressions is not a multiple of the number of images.
+        """
+        num_images, num_pairs = pixel_values.shape[0], input_ids.shape[0]
+        if num_pairs == 0 or num_pairs % num_images:
+            raise ValueError(
+                f"input_ids must hold the same number of expressions for each of the {num_images} images, "
+                f"got {num_pairs} rows"
+            )
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+
+        features, words = self.encoder(pixel_values, input_ids, attention_mask.bool(), output_words=output_features)
+        mask_features, memory_maps = self.pixel_decoder(features)
+        predictions, class_logits = self.mask_decoder(mask_features, memory_maps)
+
+        loss, loss_dict = self.loss(predictions, labels) if labels is not None else (None, None)
+        output = ReferringSegmentationOutput(
+            loss=loss,
+            loss_dict=loss_dict,
+            logits=predictions[-1],
+            auxiliary_logits=tuple(predictions[:-1]) if self.training or output_features else None,
+            class_logits=class_logits,
+            pixel_features=mask_features if output_features else None,
+            image_features=tuple(features) if output_features else None,
+            word_features=words if output_features else None,
+        )
+        return output if return_dict else output.to_tuple()
+
+    def loss(
+        self, predictions: list[torch.Tensor], labels: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Mean over the supervised predictions of weighted BCE and Dice; (N, h, w) each, `labels` (N, H, W)."""
+        if len(labels) != len(predictions[-1]):
+            raise ValueError(f"labels must hold one mask per expression ({len(predictions[-1])}), got {len(labels)}")
+        supervised = predictions if self.config.deep_supervision else predictions[-1:]
+        height, width = supervised[-1].shape[-2:]
+        targets = resize_labels(labels, (height, width))
+        terms = [mask_loss(prediction, targets) for prediction in supervised]
+        weighted = {
+            "bce": self.config.bce_loss_weight * torch.stack([bce for bce, _ in terms]).mean(),
+            "dice": self.config.dice_loss_weight * torch.stack([dice for _, dice in terms]).mean(),
+        }
+        return torch.stack(list(weighted.values())).sum(), {name: term.detach() for name, term in weighted.items()}
+
+
+__all__ = ["MagNetForReferringSegmentation", "MagNetPreTrainedModel"]

@@ -1,0 +1,187 @@
+"""
+The pixel decoder of MagNet: deformable self-attention over four scales (Deformable DETR, ICLR 2021, section 4.1;
+Mask2Former, CVPR 2022, section 3.2.1), sampling by `grid_sample` so that it runs on any device.
+"""
+
+import math
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_magnet import MagNetConfig
+
+
+def sine_positions(config: MagNetConfig, size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
+    """
+    Two-dimensional sine position embedding of DETR, normalised to one turn over the map.
+
+    Args:
+        config (`MagNetConfig`): Supplies the width d, whose first half tells the row and whose second the column, and the
+            temperature, the ratio of the longest to the shortest wavelength.
+        size (`tuple[int, int]`): (h, w) of the map.
+        like (`torch.Tensor`): Supplies device and dtype.
+
+    Returns:
+        `torch.Tensor` of shape `(h·w, d)`.
+    """
+    height, width = size
+    half = config.hidden_dim // 2
+    channels = torch.arange(half, device=like.device)
+    frequencies = config.position_temperature ** (2 * (channels // 2) / half)
+
+    def encode(length: int) -> torch.Tensor:
+        positions = torch.arange(1, length + 1, dtype=torch.float32, device=like.device)
+        angles = (positions / (length + 1e-6) * 2 * math.pi).unsqueeze(-1) / frequencies
+        return torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=-1).flatten(1)
+
+    rows = encode(height)[:, None, :].expand(-1, width, -1)
+    columns = encode(width)[None, :, :].expand(height, -1, -1)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1).to(like.dtype)
+
+
+def pixel_centres(sizes: list[tuple[int, int]], device: torch.device) -> torch.Tensor:
+    """Normalised (x, y) centres of all positions of all levels, `(sum of h·w, 2)`."""
+    centres = []
+    for height, width in sizes:
+        y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
+        x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
+        centres.append(torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=-1))
+    return torch.cat(centres)
+
+
+class DeformableAttention(nn.Module):
+    """
+    Every position looks at a few learned places of every level instead of at all of them.
+
+    Args:
+        config (`MagNetConfig`): Width, heads, points.
+        num_levels (`int`): Number of feature levels.
+    """
+
+    def __init__(self, config: MagNetConfig, num_levels: int) -> None:
+        super().__init__()
+        self.num_heads, self.num_levels, self.num_points = (
+            config.encoder_num_heads,
+            num_levels,
+            config.encoder_num_points,
+        )
+        num_samples = self.num_heads * num_levels * self.num_points
+        self.sampling_offsets = nn.Linear(config.hidden_dim, num_samples * 2)
+        self.attention_weights = nn.Linear(config.hidden_dim, num_samples)
+        self.value = nn.Linear(config.hidden_dim, config.hidden_dim)
+        self.output = nn.Linear(config.hidden_dim, config.hidden_dim)
+
+    def initial_offsets(self) -> torch.Tensor:
+        """Biases that let head i look 1, 2, … points away in the i-th of evenly spread directions."""
+        angles = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
+        directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
+        directions = directions / directions.abs().amax(dim=-1, keepdim=True)
+        steps = torch.arange(1, self.num_points + 1, dtype=torch.float32)
+        offsets = directions[:, None, None, :] * steps[None, None, :, None]
+        return offsets.expand(-1, self.num_levels, -1, -1).flatten()
+
+    def forward(
+        self, queries: torch.Tensor, memory: torch.Tensor, centres: torch.Tensor, sizes: list[tuple[int, int]]
+    ) -> torch.Tensor:
+        """`queries`, `memory` (N, S, d), `centres` (S, 2) in [0, 1], `sizes` of the levels -> (N, S, d)."""
+        batch, length, _ = queries.shape
+        samples = (self.num_heads, self.num_levels, self.num_points)
+        # Sampling places are sensitive to rounding, so this arithmetic stays in float32 under autocast. Positions come
+        # last, in memory too: every operation below then runs along thousands of them.
+        weights = self.attention_weights(queries).float().view(batch, length, self.num_heads, -1).softmax(dim=-1)
+        weights = weights.view(batch, length, *samples).permute(0, 2, 3, 4, 1).flatten(0, 1).contiguous()
+        offsets = self.sampling_offsets(queries).float().view(batch, length, *samples, 2)
+        offsets = offsets.permute(0, 2, 3, 4, 1, 5).flatten(0, 1)
+        extents = offsets.new_tensor([(width, height) for height, width in sizes])[:, None, None, :]
+        places = 2 * (centres + offsets / extents) - 1
+        value = self.value(memory).float().unflatten(-1, (self.num_heads, -1)).permute(0, 2, 3, 1).flatten(0, 1)
+
+        attended = None
+        for level, level_value in enumerate(value.split([height * width for height, width in sizes], dim=-1)):
+            sampled = nn.functional.grid_sample(
+                level_value.unflatten(-1, sizes[level]),
+                places[:, level],
+                mode="bilinear",
+                padding_mode="zeros",
+                align_corners=False,
+            )
+            contribution = (sampled * weights[:, level].unsqueeze(1)).sum(dim=2)
+            attended = contribution if attended is None else attended + contribution
+        attended = attended.unflatten(0, (batch, self.num_heads)).flatten(1, 2).transpose(1, 2)
+        return self.output(attended.to(queries.dtype))
+
+
+class DeformableLayer(GradientCheckpointingLayer):
+    """Deformable self-attention and a feed-forward part, each with a residual and a norm after it."""
+
+    def __init__(self, config: MagNetConfig, num_levels: int) -> None:
+        super().__init__()
+        self.attention = DeformableAttention(config, num_levels)
+        self.attention_norm = nn.LayerNorm(config.hidden_dim)
+        self.feedforward_in = nn.Linear(config.hidden_dim, config.encoder_feedforward_dim)
+        self.feedforward_out = nn.Linear(config.encoder_feedforward_dim, config.hidden_dim)
+        self.feedforward_norm = nn.LayerNorm(config.hidden_dim)
+
+    def forward(
+        self, states: torch.Tensor, positions: torch.Tensor, centres: torch.Tensor, sizes: list[tuple[int, int]]
+    ) -> torch.Tensor:
+        states = self.attention_norm(states + self.attention(states + positions, states, centres, sizes))
+        feedforward = self.feedforward_out(nn.functional.relu(self.feedforward_in(states)))
+        return self.feedforward_norm(states + feedforward)
+
+
+class PixelDecoder(nn.Module):
+    """
+    Lets the fused features of all stages exchange what they know. All scales enter the deformable layers, so there is
+    no feature pyramid beside them.
+
+    Args:
+        config (`MagNetConfig`): The model's configuration.
+    """
+
+    def __init__(self, config: MagNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.stage_widths[::-1]
+        self.input_projections = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(width, config.hidden_dim, kernel_size=1),
+                nn.GroupNorm(config.group_norm_groups, config.hidden_dim),
+            )
+            for width in widths
+        )
+        self.level_embedding = nn.Parameter(torch.zeros(len(widths), config.hidden_dim))
+        self.layers = nn.ModuleList(DeformableLayer(config, len(widths)) for _ in range(config.encoder_layers))
+        self.mask_projection = nn.Conv2d(config.hidden_dim, config.hidden_dim, kernel_size=1)
+
+    def forward(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """
+        Args:
+            features (`list[torch.Tensor]`): Fused maps s1 … s4, each `(N, c, h, w)`, fine to coarse.
+
+        Returns:
+            The mask features (N, d, h1, w1), and the memory maps s4, s3, … (N, d, h, w) of the mask decoder.
+        """
+        coarse_to_fine = features[::-1]
+        sizes = [(feature.shape[-2], feature.shape[-1]) for feature in coarse_to_fine]
+        lengths = [height * width for height, width in sizes]
+        projected = [project(feature) for project, feature in zip(self.input_projections, coarse_to_fine, strict=True)]
+        states = torch.cat([level.flatten(2).transpose(1, 2) for level in projected], dim=1)
+        positions = torch.cat(
+            [
+                sine_positions(self.config, size, states) + level_embedding
+                for size, level_embedding in zip(sizes, self.level_embedding, strict=True)
+            ]
+        )
+        centres = pixel_centres(sizes, states.device)
+        for layer in self.layers:
+            states = layer(states, positions, centres, sizes)
+        levels = [
+            level.transpose(1, 2).unflatten(2, size)
+            for level, size in zip(states.split(lengths, dim=1), sizes, strict=True)
+        ]
+        return self.mask_projection(levels[-1]), levels[: self.config.decoder_memory_levels]
+
+
+__all__ = ["DeformableAttention", "PixelDecoder", "sine_positions"]

@@ -1,0 +1,246 @@
+"""MagNet as users and Trainer see it: one contract, any size, any number of expressions, the same numbers every way."""
+
+import copy
+
+import pytest
+import torch
+
+from hf_ris import MagNetConfig, MagNetForReferringSegmentation
+from hf_ris.modeling.mask_losses import dice_loss, mask_loss, resize_labels
+
+
+@pytest.fixture
+def inputs(tiny_config) -> dict[str, torch.Tensor]:
+    """Two images with two expressions each, of different lengths."""
+    generator = torch.Generator().manual_seed(0)
+    input_ids = torch.randint(5, tiny_config.text_config.vocab_size, (4, 9), generator=generator)
+    attention_mask = (torch.arange(9) < torch.tensor([[9], [4], [6], [3]])).long()
+    return {
+        "pixel_values": torch.randn(2, 3, 64, 96, generator=generator),
+        "input_ids": input_ids * attention_mask,
+        "attention_mask": attention_mask,
+    }
+
+
+def with_config(model: MagNetForReferringSegmentation, **changes) -> MagNetForReferringSegmentation:
+    """The same weights under a changed configuration."""
+    config = copy.deepcopy(model.config)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    changed = MagNetForReferringSegmentation(config).eval()
+    changed.load_state_dict(model.state_dict())
+    return changed
+
+
+@torch.no_grad()
+def test_logits_are_per_expression_at_stride_four(tiny_model, inputs):
+    output = tiny_model(**inputs)
+
+    assert output.logits.shape == (4, 16, 24)
+    assert output.class_logits.shape == (4, 2)
+    assert output.loss is None
+    assert not torch.allclose(output.logits[0], output.logits[1])
+
+
+@torch.no_grad()
+def test_batch_equals_one_by_one(tiny_model, inputs):
+    batched = tiny_model(**inputs).logits
+    for index in range(4):
+        single = tiny_model(
+            inputs["pixel_values"][index // 2, None],
+            inputs["input_ids"][index, None],
+            inputs["attention_mask"][index, None],
+        )
+        torch.testing.assert_close(single.logits[0], batched[index], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_what_does_not_depend_on_words_runs_once_per_image(tiny_model, inputs):
+    """Patch embedding, the first stage's blocks and the pixels' side of its fusions see B rows, not B·k."""
+    rows: dict[str, int] = {}
+    stage = tiny_model.encoder.stages[0]
+    watched = {
+        "embeddings": tiny_model.encoder.image_encoder.embeddings.patch_embeddings.projection,
+        "first blocks": tiny_model.encoder.image_encoder.encoder.layers[0].blocks[0].layernorm_before,
+        "pixel queries": stage.image_fusion.query,
+        "image role": stage.image_fusion.image_role,
+        "pooled contexts": stage.alignment.contexts[-1].reduce,
+        "pixel keys of words": stage.word_fusion.key,
+        "pixel values of words": stage.word_fusion.value,
+    }
+    hooks = [
+        module.register_forward_hook(lambda _, inputs, __, name=name: rows.__setitem__(name, inputs[0].shape[0]))
+        for name, module in watched.items()
+    ]
+    tiny_model(**inputs)
+    for hook in hooks:
+        hook.remove()
+
+    assert rows == dict.fromkeys(watched, 2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(31, 45), (96, 64), (20, 130)])
+def test_any_input_size(tiny_model, inputs, size):
+    output = tiny_model(torch.randn(2, 3, *size), inputs["input_ids"], inputs["attention_mask"])
+
+    assert output.logits.shape == (4, -(-size[0] // 4), -(-size[1] // 4))
+    assert output.logits.isfinite().all()
+
+
+@torch.no_grad()
+def test_small_images_leave_the_model_unchanged(tiny_model, inputs):
+    """Swin of transformers shrinks its windows for good when it meets a small image; driven block by block it does not."""
+    before = tiny_model(**inputs).logits
+    tiny_model(torch.randn(2, 3, 12, 12), inputs["input_ids"], inputs["attention_mask"])
+
+    assert torch.equal(tiny_model(**inputs).logits, before)
+
+
+@torch.no_grad()
+def test_binary_mask_does_not_depend_on_padding(tiny_model, inputs):
+    padding = torch.zeros(4, 7, dtype=torch.long)
+    padded = {
+        "pixel_values": inputs["pixel_values"],
+        "input_ids": torch.cat([inputs["input_ids"], padding], dim=1),
+        "attention_mask": torch.cat([inputs["attention_mask"], padding], dim=1),
+    }
+    torch.testing.assert_close(tiny_model(**padded).logits, tiny_model(**inputs).logits, atol=1e-4, rtol=1e-4)
+
+    published = with_config(tiny_model, language_attention_mask="published")
+    difference = (published(**padded).logits - published(**inputs).logits).abs().max()
+    assert difference > 0.05, "in the published network padding speaks"
+
+
+@torch.no_grad()
+def test_sdpa_equals_eager(tiny_model, inputs):
+    eager = copy.deepcopy(tiny_model)
+    eager.set_attn_implementation("eager")
+
+    assert tiny_model.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(eager(**inputs).logits, tiny_model(**inputs).logits, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("language_attention_mask", ["binary", "published"])
+def test_autocast_stays_finite_and_close(tiny_model, inputs, language_attention_mask):
+    model = with_config(tiny_model, language_attention_mask=language_attention_mask)
+    expected = model(**inputs).logits
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(**inputs).logits
+
+    assert logits.isfinite().all()
+    assert torch.corrcoef(torch.stack([logits.float().flatten(), expected.flatten()]))[0, 1] > 0.9
+
+
+def test_save_and_load_give_the_same_logits(tiny_model, inputs, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    loaded, report = MagNetForReferringSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+
+    assert not any(report.values()), report
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(**inputs).logits, tiny_model(**inputs).logits)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(tiny_config, inputs):
+    torch.manual_seed(0)
+    model = MagNetForReferringSegmentation(tiny_config).train()
+    for dropout in (module for module in model.modules() if isinstance(module, torch.nn.Dropout)):
+        dropout.p = 0.0
+    model.config.text_config.attention_probs_dropout_prob = 0.0
+    labels = torch.zeros(4, 64, 96)
+    labels[:, 10:40, 20:50] = 1
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        torch.manual_seed(1)
+        model(**inputs, labels=labels).loss.backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    expected = gradients()
+    model.gradient_checkpointing_enable()
+    assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    checkpointed = gradients()
+
+    assert checkpointed.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(checkpointed[name], gradient, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_loss_is_the_sum_of_its_named_terms(tiny_model, inputs):
+    labels = torch.zeros(4, 64, 96)
+    output = tiny_model(**inputs, labels=labels)
+
+    assert set(output.loss_dict) == {"bce", "dice"}
+    torch.testing.assert_close(output.loss.detach(), sum(output.loss_dict.values()))
+
+
+def test_learns_a_handful_of_samples(tiny_config, inputs):
+    """A red and a blue square on each picture: after a few steps the word decides which one is masked."""
+    torch.manual_seed(0)
+    config = copy.deepcopy(tiny_config)
+    config.text_config.hidden_dropout_prob = config.text_config.attention_probs_dropout_prob = 0.0
+    config.backbone_config.drop_path_rate = 0.0
+    model = MagNetForReferringSegmentation(config).train()
+    pixel_values = torch.zeros(2, 3, 64, 64)
+    labels = torch.zeros(4, 64, 64)
+    for image, (red, blue) in enumerate([((4, 4), (36, 36)), ((36, 4), (4, 36))]):
+        for expression, (channel, (top, left)) in enumerate([(0, red), (2, blue)]):
+            pixel_values[image, channel, top : top + 24, left : left + 24] = 2
+            labels[2 * image + expression, top : top + 24, left : left + 24] = 1
+    batch = {
+        "pixel_values": pixel_values,
+        "input_ids": torch.tensor([[2, 11, 3], [2, 9, 3]] * 2),
+        "attention_mask": torch.ones(4, 3, dtype=torch.long),
+    }
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(80):
+        optimizer.zero_grad()
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+
+    with torch.no_grad():
+        predicted = resize_labels((model.eval()(**batch).logits > 0).float(), (16, 16)) > 0.5
+    truth = resize_labels(labels, (16, 16)) > 0.5
+    ious = (predicted & truth).flatten(1).sum(1) / (predicted | truth).flatten(1).sum(1)
+    assert ious.min() > 0.7, ious
+
+
+def test_mask_losses_by_hand():
+    logits = torch.tensor([[[20.0, -20.0], [20.0, -20.0]]])
+    labels = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+
+    # p = (1, 0, 1, 0), y = (1, 0, 0, 0): 1 - (2·1 + 1) / (2 + 1 + 1), and one pixel in four wrong by 20 nats.
+    assert dice_loss(logits, labels).item() == pytest.approx(0.25, abs=1e-5)
+    assert mask_loss(logits, labels)[0].item() == pytest.approx(5.0, abs=1e-4)
+    assert mask_loss(logits, (logits > 0).float())[1].item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_labels_shrink_to_the_share_they_cover():
+    labels = torch.zeros(1, 4, 4)
+    labels[0, :2, :1] = 1
+
+    assert resize_labels(labels, (2, 2)).tolist() == [[[0.5, 0.0], [0.0, 0.0]]]
+    assert resize_labels(labels.bool(), (4, 4)).dtype == torch.float32
+
+
+def test_numbers_that_do_not_fit_are_named(tiny_model, inputs):
+    with pytest.raises(ValueError, match=r"input_ids.*2 images.*3 rows"):
+        tiny_model(inputs["pixel_values"], inputs["input_ids"][:3], inputs["attention_mask"][:3])
+    with pytest.raises(ValueError, match=r"labels.*4"):
+        tiny_model(**inputs, labels=torch.zeros(3, 64, 96))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"language_attention_mask": "maybe"}, "language_attention_mask"),
+        ({"text_config": {"model_type": "bert", "num_hidden_layers": 5}}, "num_hidden_layers"),
+        ({"fusion_num_heads": [1, 1]}, "fusion_num_heads"),
+        ({"hidden_dim": 100}, "group_norm_groups"),
+        ({"decoder_memory_levels": 5}, "decoder_memory_levels"),
+    ],
+)
+def test_impossible_configurations_are_refused_by_name(changes, named):
+    with pytest.raises(Exception, match=named):
+        MagNetConfig(**changes)
