@@ -1,0 +1,215 @@
+"""From whatever a user calls an image to an upright RGB picture, or to an error that says what was wrong.
+
+Everything that can go wrong with an image is handled here, for all processors and the pipeline: sources (path, URL,
+base64, PIL, array, tensor), EXIF orientation, colour modes, bit depths, and hostile files.
+"""
+
+import base64
+import os
+import urllib.request
+import warnings
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+
+ALLOWED_SOURCES = (
+    "a path, an http(s) URL, a base64 string, bytes, a PIL image, a NumPy array or a torch tensor of shape (H, W), "
+    "(H, W, C) or (C, H, W) with 1 to 4 channels"
+)
+
+
+def load_image(image: Any, *, argument: str = "image", timeout: float | None = 30.0) -> Image.Image:
+    """
+    Load an image as an upright RGB picture with 8 bits a channel.
+
+    EXIF orientation is applied, transparency is laid over white, and deeper grey images are scaled to 8 bits rather
+    than clipped.
+
+    Args:
+        image (`str`, `os.PathLike`, `bytes`, `PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
+            A path, an http(s) URL, a base64 string (with or without the `data:image/...;base64,` prefix), the bytes of
+            an image file, a picture, or an array. Integer arrays hold 0 to 255 (`uint16`: 0 to 65535), floating-point
+            arrays 0 to 1.
+        argument (`str`, *optional*, defaults to `"image"`):
+            What to call this input in an error message.
+        timeout (`float`, *optional*, defaults to 30.0):
+            Seconds to wait for a URL.
+
+    Returns:
+        `PIL.Image.Image`: Mode `"RGB"`.
+
+    Raises:
+        ValueError: If the input is no image, is damaged, holds no pixel, or holds more than
+            `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    if isinstance(image, Image.Image):
+        picture = image
+    elif isinstance(image, np.ndarray | torch.Tensor):
+        picture = _picture_from_array(image, argument)
+    else:
+        picture = _open(image, argument, timeout)
+
+    width, height = picture.size
+    if width == 0 or height == 0:
+        raise ValueError(
+            f"`{argument}` is {width} pixels wide and {height} high; an image has at least 1 pixel each way."
+        )
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise _too_large(argument, f"{width} x {height} pixels")
+
+    try:
+        return _to_rgb(ImageOps.exif_transpose(picture))
+    except Exception as error:  # decoding happens here, and decoders raise anything on damaged files
+        raise ValueError(f"`{argument}` cannot be decoded, the file may be truncated or damaged: {error}") from error
+
+
+def load_mask(mask: Any, *, argument: str = "segmentation_maps") -> np.ndarray:
+    """
+    Read a binary mask.
+
+    Args:
+        mask (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
+            One channel, of shape (H, W), (1, H, W) or (H, W, 1). Every value other than zero is foreground.
+        argument (`str`, *optional*, defaults to `"segmentation_maps"`):
+            What to call this input in an error message.
+
+    Returns:
+        `np.ndarray`: Boolean, of shape (H, W).
+
+    Raises:
+        ValueError: If the input is no mask or has more than one channel.
+    """
+    if not isinstance(mask, Image.Image | np.ndarray | torch.Tensor):
+        raise ValueError(
+            f"`{argument}` must be PIL images, NumPy arrays or torch tensors of shape (H, W), got {_describe(mask)}."
+        )
+    array = mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
+        array = array[0] if array.shape[0] == 1 else array[..., 0]
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"`{argument}` must hold masks of shape (H, W) with at least one pixel, got {array.shape}.")
+    return array != 0
+
+
+def _open(given: Any, argument: str, timeout: float | None) -> Image.Image:
+    """Open a path, URL, base64 string or bytes; the pixels are decoded later."""
+    source, complaint = _find_source(given, argument, timeout)
+    try:
+        with warnings.catch_warnings():
+            # PIL only warns up to twice its limit; here the limit is a limit.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(source)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise _too_large(argument, _describe(given)) from error
+    except Exception as error:  # decoders raise anything on damaged files
+        raise ValueError(f"`{argument}` {complaint}") from error
+
+
+def _find_source(given: Any, argument: str, timeout: float | None) -> tuple[BytesIO | str, str]:
+    """What `PIL.Image.open` can read, and what to say if that turns out to be no image."""
+    unreadable = f"is not an image that PIL can read: {_describe(given)}."
+    if isinstance(given, bytes):
+        return BytesIO(given), unreadable
+    if not isinstance(given, str | os.PathLike):
+        raise ValueError(f"`{argument}` must be {ALLOWED_SOURCES}, got {_describe(given)}.")
+
+    text = os.fsdecode(given)
+    if text.startswith(("http://", "https://")):
+        # Some servers refuse the default agent of urllib.
+        request = urllib.request.Request(text, headers={"User-Agent": "Mozilla/5.0 (compatible; hf_ris)"})
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                return BytesIO(response.read()), unreadable
+        except Exception as error:
+            raise ValueError(f"`{argument}` could not be fetched from {_describe(text)}: {error}") from error
+    if "\0" not in text and os.path.isfile(text):
+        return text, unreadable
+    nothing = (
+        f"must be {ALLOWED_SOURCES}; {_describe(text)} is neither an existing file, nor a URL starting with http:// or "
+        "https://, nor an image in base64."
+    )
+    try:
+        return BytesIO(base64.b64decode("".join(text.split(",", 1)[-1].split()), validate=True)), nothing
+    except ValueError as error:
+        raise ValueError(f"`{argument}` {nothing}") from error
+
+
+def _picture_from_array(array: np.ndarray | torch.Tensor, argument: str) -> Image.Image:
+    """Turn an array of shape (H, W), (H, W, C) or (C, H, W) into a picture with 8 bits a channel."""
+    shape = tuple(array.shape)
+    # Where both ends could be channels, torch's habit is channels first and NumPy's channels last.
+    channel_axes = (0, -1) if isinstance(array, torch.Tensor) else (-1, 0)
+    channel_axis = next((axis for axis in channel_axes if len(shape) == 3 and 1 <= shape[axis] <= 4), None)
+    if len(shape) != 2 and channel_axis is None:
+        raise ValueError(
+            f"`{argument}` must have shape (H, W), (H, W, C) or (C, H, W) with 1 to 4 channels, got {shape}."
+        )
+    if 0 in shape:
+        raise ValueError(f"`{argument}` holds no pixel: its shape is {shape}.")
+
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu()
+        array = array.float().numpy() if array.is_floating_point() else array.numpy()
+    pixels = _to_uint8(array, argument)
+    if channel_axis is not None:
+        pixels = np.moveaxis(pixels, channel_axis, -1)
+        pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _to_uint8(array: np.ndarray, argument: str) -> np.ndarray:
+    """Scale bool, integer (8 or 16 bits) and floating-point (0 to 1) values to 0..255."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint16:
+        return _scale_16_bit(array)
+    low, high = array.min(), array.max()
+    if np.issubdtype(array.dtype, np.floating) and low >= 0.0 and high <= 1.0:
+        return np.round(array * 255.0).astype(np.uint8)
+    if np.issubdtype(array.dtype, np.integer) and low >= 0 and high <= 255:
+        return array.astype(np.uint8)
+    raise ValueError(
+        f"`{argument}` of dtype {array.dtype} holds values from {low} to {high}; allowed are integers from 0 to 255, "
+        "uint16, booleans, or floating-point values from 0 to 1."
+    )
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB":
+        return picture
+    if picture.mode.startswith("I"):
+        # PIL's own conversion clips everything above 255 to white. Mode "I" has 32 bits but stems from 16-bit files.
+        values = np.asarray(picture)
+        values = values if picture.mode == "I" and values.max() <= 255 else _scale_16_bit(values)
+        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode == "F":
+        return Image.fromarray(_to_uint8(np.asarray(picture), "image")).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _scale_16_bit(values: np.ndarray) -> np.ndarray:
+    return np.round(values / 257.0).clip(0, 255).astype(np.uint8)
+
+
+def _too_large(argument: str, got: str) -> ValueError:
+    return ValueError(
+        f"`{argument}` is larger than the {Image.MAX_IMAGE_PIXELS} pixels allowed ({got}); set "
+        "`PIL.Image.MAX_IMAGE_PIXELS` higher if you trust its source."
+    )
+
+
+def _describe(value: Any) -> str:
+    """A short account of a wrong value: long strings are cut, other things named by type."""
+    if not isinstance(value, str | os.PathLike):
+        return f"{type(value).__name__}"
+    text = os.fsdecode(value)
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")

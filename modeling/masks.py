@@ -1,0 +1,83 @@
+"""What is read off a binary mask: its score, its box, its run-length code."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def foreground_score(probabilities: torch.Tensor, mask: torch.Tensor) -> float:
+    """
+    The mean foreground probability inside a mask.
+
+    Args:
+        probabilities (`torch.Tensor`):
+            Foreground probabilities between 0 and 1, of shape (H, W).
+        mask (`torch.Tensor`):
+            Boolean, of shape (H, W).
+
+    Returns:
+        `float`: Between 0 and 1; 0.0 for an empty mask.
+    """
+    return float(probabilities[mask].mean()) if bool(mask.any()) else 0.0
+
+
+def mask_to_box(mask: np.ndarray) -> dict[str, int] | None:
+    """
+    The tightest box around a mask, in pixels.
+
+    As in transformers' object detection, the corners are edges: `xmax` and `ymax` are exclusive, `xmax - xmin` is the
+    width, and `image.crop((xmin, ymin, xmax, ymax))` holds exactly the object.
+
+    Args:
+        mask (`np.ndarray`):
+            Boolean, of shape (H, W).
+
+    Returns:
+        `dict[str, int]` or `None`: `xmin`, `ymin`, `xmax`, `ymax`; `None` for an empty mask.
+    """
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return None
+    return {
+        "xmin": int(columns[0]),
+        "ymin": int(rows[0]),
+        "xmax": int(columns[-1]) + 1,
+        "ymax": int(rows[-1]) + 1,
+    }
+
+
+def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
+    """
+    The compressed run-length encoding of COCO, as `pycocotools.mask.decode` reads it.
+
+    Written here because pycocotools is not needed anywhere else at inference.
+
+    Args:
+        mask (`np.ndarray`):
+            Boolean, of shape (H, W).
+
+    Returns:
+        `dict`: `size`, [height, width], and `counts`, the runs as ASCII text.
+    """
+    pixels = np.asarray(mask, dtype=bool).flatten(order="F")  # COCO counts down the columns
+    changes = (np.flatnonzero(pixels[1:] != pixels[:-1]) + 1).tolist()
+    # Runs begin with background, if need be with none of it.
+    edges = [0, 0, *changes, pixels.size] if pixels[:1].any() else [0, *changes, pixels.size]
+    runs = [end - start for start, end in pairwise(edges)]
+
+    characters = []
+    for index, run in enumerate(runs):
+        # From the fourth run on, the difference to the last run of the same kind is stored: it is smaller.
+        value = run - runs[index - 2] if index > 2 else run
+        while True:
+            # Five bits a character, lowest first; the sixth says that more follow, 48 makes it printable.
+            bits = value & 0x1F
+            value >>= 5
+            more = value != (-1 if bits & 0x10 else 0)
+            characters.append(chr((bits | 0x20 if more else bits) + 48))
+            if not more:
+                break
+    return {"size": [int(size) for size in mask.shape], "counts": "".join(characters)}

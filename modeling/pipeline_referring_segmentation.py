@@ -1,0 +1,314 @@
+"""The `"referring-segmentation"` pipeline: an image and expressions in, the masks of what they refer to out."""
+
+import collections
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset
+from transformers.pipelines.base import Pipeline
+from transformers.utils import logging
+
+from .image_inputs import load_image
+from .masks import mask_to_box, mask_to_rle
+from .text_inputs import check_expressions
+
+
+logger = logging.get_logger(__name__)
+
+
+def _to_pil(mask: np.ndarray) -> Image.Image:
+    return Image.fromarray(mask.astype(np.uint8) * 255)
+
+
+OUTPUT_FORMATS: dict[str, Callable[[np.ndarray], Any]] = {"pil": _to_pil, "array": np.asarray, "rle": mask_to_rle}
+
+
+class ReferringSegmentationPipeline(Pipeline):
+    """
+    Finds in an image what an expression refers to.
+
+    Works with every model whose outputs hold `logits` of shape (N, height, width) and whose processor turns them into
+    masks with `post_process_referring_segmentation`.
+
+    Example:
+
+    ```python
+    >>> import hf_ris
+    >>> from transformers import pipeline
+
+    >>> ris = pipeline("referring-segmentation")
+    >>> ris("scene.png", text="the small red mug left of the tree")
+    {'label': 'the small red mug left of the tree', 'score': 0.93, 'mask': <PIL.Image.Image mode=L size=640x480>,
+     'box': {'xmin': 31, 'ymin': 214, 'xmax': 118, 'ymax': 305}}
+    ```
+    """
+
+    _load_processor = True
+    # Explicitly off: left unset, transformers probes for each and may ask about remote code.
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_video_processor = False
+
+    # What to say, once, when the model at this path is loaded. A package that bundles a checkpoint fills it in.
+    model_notices: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, *args, local_files_only: bool = False, **kwargs):
+        # `pipeline()` hands `local_files_only` on to us after it has used it.
+        super().__init__(*args, **kwargs)
+        if self.processor is None:
+            raise ValueError(
+                "`processor` is missing; a model passed as an object needs its processor passed beside it."
+            )
+        self.model.eval()
+        if notice := self.model_notices.pop(self.model.name_or_path, None):
+            logger.warning(notice)
+
+    def __call__(self, inputs: Any, text: Any = None, **kwargs: Any) -> Any:
+        """
+        Segment what the expressions refer to.
+
+        Args:
+            inputs (an image, a `dict`, a list of either, a dataset or a generator):
+                An image is a path, an http(s) URL, a base64 string, a PIL image, an array or a tensor. A `dict` holds an
+                `image` and its `text`, as do the rows of a dataset.
+            text (`str`, `list[str]` or `list[list[str]]`, *optional*):
+                What to look for, where `inputs` does not say: for one image an expression or several; for a list of
+                images one expression for all of them, or a list with the expression (or expressions) of each.
+            threshold (`float`, *optional*):
+                Foreground probability above which a pixel belongs to the mask; by default the model's published one.
+            no_target_threshold (`float`, *optional*):
+                A score below this empties the mask, for expressions that may refer to nothing. Off by default.
+            output_format (`str`, *optional*, defaults to `"pil"`):
+                How masks come back: `"pil"` (mode `"L"`, 0 and 255), `"array"` (boolean, of shape (height, width)) or
+                `"rle"` (COCO's compressed run-length code).
+            batch_size (`int`, *optional*, defaults to 1):
+                How many images go through the model at once.
+            num_workers (`int`, *optional*, defaults to 0):
+                Processes that load and prepare images.
+            timeout (`float`, *optional*, defaults to 30.0):
+                Seconds to wait for a URL.
+
+        Returns:
+            `dict`, `list[dict]` or `list`: For one expression a dictionary, for a list of expressions a list of them in
+            the same order, for a list of inputs a list of those; datasets and generators give an iterator. Each
+            dictionary has
+
+            - **label** (`str`) -- The expression.
+            - **score** (`float`) -- How sure the model is, between 0 and 1; see the model.
+            - **mask** -- The mask, at the size of the (upright) image.
+            - **box** (`dict[str, int]` or `None`) -- `xmin`, `ymin`, `xmax`, `ymax` in pixels, maxima exclusive; `None`
+              for an empty mask.
+
+        Raises:
+            ValueError: If an image, an expression or an option is unfit; the message names it.
+        """
+        paired = _pair(inputs, text)
+        return [] if paired == [] else super().__call__(paired, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """
+        Save the model and its processor, so that `pipeline("referring-segmentation", model=save_directory)` loads both.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                The folder; made if missing.
+            kwargs (`dict[str, Any]`, *optional*):
+                Passed on to the model's `save_pretrained`.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
+
+    def _sanitize_parameters(
+        self,
+        threshold: float | None = None,
+        no_target_threshold: float | None = None,
+        output_format: str | None = None,
+        timeout: float | None = None,
+    ) -> tuple[dict, dict, dict]:
+        for name, value in (("threshold", threshold), ("no_target_threshold", no_target_threshold)):
+            if value is not None and not 0.0 <= value <= 1.0:
+                raise ValueError(f"`{name}` must be between 0 and 1, got {value}.")
+        if output_format is not None and output_format not in OUTPUT_FORMATS:
+            raise ValueError(f"`output_format` must be one of {list(OUTPUT_FORMATS)}, got {output_format!r}.")
+        options = {"threshold": threshold, "no_target_threshold": no_target_threshold, "output_format": output_format}
+        preprocess = {} if timeout is None else {"timeout": timeout}
+        return preprocess, {}, {name: value for name, value in options.items() if value is not None}
+
+    def get_iterator(
+        self,
+        inputs: Iterable[Any],
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Iterator[Any]:
+        """
+        Batch whole inputs rather than tensors, which is transformers' way: only the processor knows how pictures and
+        different numbers of expressions become one batch.
+        """
+        loader = DataLoader(
+            inputs if isinstance(inputs, collections.abc.Sized) else _Stream(inputs),  # type: ignore[arg-type]
+            batch_size=batch_size,
+            # A stream cannot be shared out: every process would read all of it.
+            num_workers=num_workers if isinstance(inputs, collections.abc.Sized) else 0,
+            collate_fn=partial(self.preprocess, **preprocess_params),
+        )
+        for batch in loader:
+            yield from self.postprocess(self.forward(batch, **forward_params), **postprocess_params)
+
+    def run_single(self, inputs: Any, *params: dict[str, Any]) -> Any:
+        return next(self.get_iterator([inputs], 0, 1, *params))
+
+    def preprocess(self, inputs: list[dict[str, Any]], timeout: float | None = 30.0) -> dict[str, Any]:
+        """
+        Turn a batch of inputs into the model's tensors.
+
+        The batch has the same number of expressions for each image, since the model wants N = B * k: a shorter list
+        repeats its last expression, and `postprocess` drops what comes of that.
+        """
+        items = [_check_item(item) for item in inputs]
+        images = [load_image(item["image"], timeout=timeout) for item in items]
+        expressions = [check_expressions(item["text"]) for item in items]
+        longest = max(map(len, expressions))
+        padded = [text for texts in expressions for text in [*texts, *texts[-1:] * (longest - len(texts))]]
+        features = self.processor(images=images, text=padded, return_tensors="pt")
+        return {
+            "features": dict(features),
+            "expressions": expressions,
+            "sizes": [(image.height, image.width) for image in images],
+            "is_single": [isinstance(item["text"], str) for item in items],
+        }
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        features = {
+            name: value.to(self.model.dtype)
+            if isinstance(value, torch.Tensor) and value.is_floating_point()
+            else value
+            for name, value in model_inputs.pop("features").items()
+        }
+        return {"outputs": self.model(**features), **model_inputs}
+
+    def postprocess(
+        self,
+        model_outputs: dict[str, Any],
+        threshold: float | None = None,
+        no_target_threshold: float | None = None,
+        output_format: str = "pil",
+    ) -> list[dict[str, Any] | list[dict[str, Any]]]:
+        """Turn the outputs for a batch into one result for each of its inputs."""
+        expressions, sizes = model_outputs["expressions"], model_outputs["sizes"]
+        longest = max(map(len, expressions))
+        target_sizes = [
+            # The repeated expressions that only fill the batch get a mask of one pixel: it is thrown away.
+            size if index < len(texts) else (1, 1)
+            for texts, size in zip(expressions, sizes, strict=True)
+            for index in range(longest)
+        ]
+        options = {} if threshold is None else {"threshold": threshold}
+        segments = self.processor.post_process_referring_segmentation(
+            model_outputs["outputs"], target_sizes, **options
+        )
+
+        results: list[dict[str, Any] | list[dict[str, Any]]] = []
+        for start, texts, is_single in zip(
+            range(0, len(segments), longest), expressions, model_outputs["is_single"], strict=True
+        ):
+            answers = [
+                _answer(label, segments[start + index], no_target_threshold, OUTPUT_FORMATS[output_format])
+                for index, label in enumerate(texts)
+            ]
+            results.append(answers[0] if is_single else answers)
+        return results
+
+
+class _Stream(IterableDataset):
+    """Lets a `DataLoader` read from any iterable."""
+
+    def __init__(self, items: Iterable[Any]):
+        self.items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+
+class _Rows(torch.utils.data.Dataset):
+    """A dataset of any library, with one expression for all its rows if they hold none."""
+
+    def __init__(self, rows: Any, text: str | None):
+        self.rows = rows
+        self.text = text
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return _as_item(self.rows[index], self.text)
+
+
+def _answer(
+    label: str, segment: dict[str, Any], no_target_threshold: float | None, convert: Callable[[np.ndarray], Any]
+) -> dict[str, Any]:
+    mask = segment["mask"].cpu().numpy()
+    if no_target_threshold is not None and segment["score"] < no_target_threshold:
+        mask = np.zeros_like(mask)
+    return {"label": label, "score": segment["score"], "mask": convert(mask), "box": mask_to_box(mask)}
+
+
+def _pair(inputs: Any, text: Any) -> Any:
+    """Bring every kind of call into what transformers' pipelines tell apart: one item, a list, a dataset, a generator."""
+    if _is_item(inputs):
+        return _as_item(inputs, text)
+    if isinstance(inputs, list | tuple):
+        if isinstance(text, list | tuple) and len(text) != len(inputs):
+            raise ValueError(
+                f"`text` holds {len(text)} entries for {len(inputs)} images; give one expression (or one list of them) for "
+                "each image, or a single string for all."
+            )
+        texts = text if isinstance(text, list | tuple) else [text] * len(inputs)
+        return [_as_item(item, own) for item, own in zip(inputs, texts, strict=True)]
+    if text is not None and not isinstance(text, str):
+        raise ValueError(
+            f"`text` must be one string when the images come from a dataset or a generator, got {type(text).__name__}; "
+            "yield dictionaries with `image` and `text` to give each its own."
+        )
+    if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
+        return _Rows(inputs, text)
+    if isinstance(inputs, Iterable):
+        return (_as_item(item, text) for item in inputs)
+    raise ValueError(
+        "`inputs` must be an image (path, URL, base64, PIL, array, tensor), a dictionary with `image` and `text`, or a "
+        f"list, dataset or generator of those, got {type(inputs).__name__}."
+    )
+
+
+def _is_item(value: Any) -> bool:
+    return isinstance(value, str | bytes | os.PathLike | dict | Image.Image | np.ndarray | torch.Tensor)
+
+
+def _as_item(value: Any, text: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {"image": value, "text": text}
+    if text is None:
+        return value
+    if value.get("text") is not None:
+        raise ValueError("`text` was given twice: as an argument and inside the inputs.")
+    return {**value, "text": text}
+
+
+def _check_item(item: dict[str, Any]) -> dict[str, Any]:
+    for name in ("image", "text"):
+        if item.get(name) is None:
+            raise ValueError(
+                f"`{name}` is missing; an input needs an image and its text, this one has {sorted(item)}."
+            )
+    return item
+
+
+__all__ = ["ReferringSegmentationPipeline"]

@@ -1,0 +1,188 @@
+"""MagNet's processor: images and expressions to tensors, the model's logits to masks at the original size."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from transformers.image_processing_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+from transformers.utils import logging
+
+from .masks import foreground_score
+from .text_inputs import check_expressions
+
+
+logger = logging.get_logger(__name__)
+
+# A tokenizer that was never told its limit says 10^30; the published system reads 20 tokens.
+PUBLISHED_TEXT_LENGTH = 20
+UNSET_TEXT_LENGTH = 10**6
+
+
+class MagNetProcessor(ProcessorMixin):
+    """
+    Wraps [`MagNetImageProcessor`] and a BERT tokenizer.
+
+    Expressions are cut and padded to `tokenizer.model_max_length` tokens, special tokens included, as the published
+    system does with 20: released weights are sensitive to the amount of padding. A sentence that is too long is cut
+    after its ids are made, and so loses its `[SEP]`.
+
+    Args:
+        image_processor ([`MagNetImageProcessor`]):
+            Prepares images and masks.
+        tokenizer (`BertTokenizer`):
+            Prepares expressions.
+
+    Example:
+
+    ```python
+    >>> from transformers import AutoTokenizer
+    >>> from hf_ris import MagNetImageProcessor, MagNetProcessor
+
+    >>> tokenizer = AutoTokenizer.from_pretrained("google-bert/bert-base-uncased", model_max_length=20)
+    >>> processor = MagNetProcessor(MagNetImageProcessor(), tokenizer)
+    >>> inputs = processor(images=image, text=["the left mug", "the tree"], return_tensors="pt")
+    >>> outputs = model(**inputs)
+    >>> results = processor.post_process_referring_segmentation(outputs, [(image.height, image.width)] * 2)
+    ```
+    """
+
+    text_kwargs = {"padding": "max_length"}
+
+    def __init__(self, image_processor=None, tokenizer=None):
+        super().__init__(image_processor, tokenizer)
+
+    def __call__(
+        self,
+        images: Any | None = None,
+        text: str | list[str] | None = None,
+        segmentation_maps: Any | None = None,
+        **kwargs,
+    ) -> BatchFeature:
+        """
+        Args:
+            images (an image or a list of images, *optional*):
+                B images, as [`MagNetImageProcessor`] takes them.
+            text (`str` or `list[str]`, *optional*):
+                N = B * k expressions, the k of the first image first.
+            segmentation_maps (a mask or a list of masks, *optional*):
+                The N masks that the expressions refer to.
+            padding (`bool` or `str`, *optional*, defaults to `"max_length"`):
+                `"max_length"`, or `True` / `"longest"` to pad to the longest expression only: for models whose
+                `language_attention_mask` is `"binary"`, which do not depend on padding.
+            max_length (`int`, *optional*, defaults to `tokenizer.model_max_length`):
+                Number of tokens to cut and pad to.
+            return_tensors (`str`, *optional*):
+                `"pt"` for torch tensors.
+
+        Returns:
+            [`BatchFeature`]: `pixel_values` (B, 3, height, width), `input_ids` and `attention_mask` (N, length), `labels`
+            (N, height, width), each where its argument was given.
+
+        Raises:
+            ValueError: If an image, an expression or a mask is unfit, or their numbers do not match.
+        """
+        if images is None and text is None:
+            raise ValueError("`images` and `text` are both missing; at least one is needed.")
+        if images is None and segmentation_maps is not None:
+            raise ValueError("`segmentation_maps` came without the `images` they belong to.")
+        merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        return_tensors = merged["text_kwargs"].get("return_tensors")
+
+        data: dict[str, Any] = {}
+        if text is not None:
+            data |= self._encode(check_expressions(text), **merged["text_kwargs"])
+        if images is not None:
+            data |= self.image_processor(images, segmentation_maps, **merged["images_kwargs"])
+        self._check_counts(data)
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def post_process_referring_segmentation(
+        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float = 0.5
+    ) -> list[dict[str, Any]]:
+        """
+        Turn logits into masks, each at the size of its image.
+
+        Args:
+            outputs ([`ReferringSegmentationOutput`]):
+                The model's outputs, with `logits` of shape (N, height, width).
+            target_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape (N, 2)):
+                (height, width) in pixels for each expression.
+            threshold (`float`, *optional*, defaults to 0.5):
+                A pixel belongs to the mask if its foreground probability is above this.
+
+        Returns:
+            `list[dict]`: For each expression `mask` (boolean `torch.Tensor` of shape (height, width)) and `score`
+            (`float`: the mean foreground probability inside the mask, 0.0 if it is empty).
+
+        Raises:
+            ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.
+        """
+        logits = outputs.logits
+        sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else target_sizes
+        if len(sizes) != len(logits):
+            raise ValueError(
+                f"`target_sizes` holds {len(sizes)} sizes for {len(logits)} expressions; one each is needed."
+            )
+        if not 0.0 <= threshold <= 1.0:
+            raise ValueError(f"`threshold` must be a probability between 0 and 1, got {threshold}.")
+
+        results = []
+        for expression_logits, (height, width) in zip(logits, sizes, strict=True):
+            # One at a time: a large photo must not be multiplied by the number of its expressions.
+            upsampled = F.interpolate(
+                expression_logits[None, None].float(),
+                size=(int(height), int(width)),
+                mode="bilinear",
+                align_corners=True,  # as published
+            )[0, 0]
+            probabilities = upsampled.sigmoid_()
+            mask = probabilities > threshold
+            results.append({"mask": mask, "score": foreground_score(probabilities, mask)})
+        return results
+
+    def _encode(
+        self,
+        expressions: list[str],
+        padding: bool | str = "max_length",
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        **kwargs,
+    ) -> dict[str, list[list[int]]]:
+        """Tokenize, cut and pad: `input_ids` and `attention_mask`, lists of equal length (with `padding`)."""
+        if max_length is None:
+            limit = self.tokenizer.model_max_length
+            max_length = PUBLISHED_TEXT_LENGTH if limit > UNSET_TEXT_LENGTH else limit
+        all_ids = self.tokenizer(expressions, verbose=False, return_attention_mask=False)["input_ids"]
+        for expression, ids in zip(expressions, all_ids, strict=True):
+            if len(ids) > max_length:
+                logger.warning(
+                    f"The expression {expression!r} has {len(ids)} tokens; only the first {max_length} are read: "
+                    f"{self.tokenizer.decode(ids[:max_length], skip_special_tokens=True)!r}."
+                )
+        # Not the tokenizer's own truncation, which would put [SEP] back at the end.
+        all_ids = [ids[:max_length] for ids in all_ids]
+
+        length = {"max_length": max_length, True: max(map(len, all_ids)), "longest": max(map(len, all_ids))}.get(
+            padding, 0
+        )
+        return {
+            "input_ids": [ids + [self.tokenizer.pad_token_id] * (length - len(ids)) for ids in all_ids],
+            "attention_mask": [[1] * len(ids) + [0] * (length - len(ids)) for ids in all_ids],
+        }
+
+    def _check_counts(self, data: dict[str, Any]) -> None:
+        images, expressions, masks = (len(data.get(key, [])) for key in ("pixel_values", "input_ids", "labels"))
+        if images and expressions % images:
+            raise ValueError(
+                f"`text` holds {expressions} expressions for {images} images; every image needs the same number, the "
+                "expressions of the first image first."
+            )
+        if masks and expressions and masks != expressions:
+            raise ValueError(
+                f"`segmentation_maps` holds {masks} masks for {expressions} expressions; one each is needed."
+            )
+
+
+__all__ = ["MagNetProcessor"]

@@ -1,0 +1,33 @@
+"""Checks on the expressions that a user hands in, shared by all processors and the pipeline."""
+
+from typing import Any
+
+
+def check_expressions(text: Any, *, argument: str = "text") -> list[str]:
+    """
+    Check one expression or a sequence of them.
+
+    Args:
+        text (`str`, `list[str]` or `tuple[str, ...]`):
+            What the expressions say. They are returned as they came.
+        argument (`str`, *optional*, defaults to `"text"`):
+            What to call this input in an error message.
+
+    Returns:
+        `list[str]`: At least one expression, none of them blank.
+
+    Raises:
+        ValueError: If there is no expression, or one is blank or not a string.
+    """
+    expressions = [text] if isinstance(text, str) else text
+    if not isinstance(expressions, list | tuple):
+        raise ValueError(f"`{argument}` must be a string or a list of strings, got {type(text).__name__}.")
+    if not expressions:
+        raise ValueError(f"`{argument}` is an empty list; at least one expression is needed.")
+    for index, expression in enumerate(expressions):
+        name = argument if isinstance(text, str) else f"{argument}[{index}]"
+        if not isinstance(expression, str):
+            raise ValueError(f"`{name}` must be a string, got {type(expression).__name__}: {expression!r:.80}.")
+        if not expression.strip():
+            raise ValueError(f"`{name}` must say what to look for, got the blank expression {expression!r:.80}.")
+    return list(expressions)

@@ -1,0 +1,254 @@
+"""The pipeline: every way to call it, what comes back, and what it refuses."""
+
+import logging
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+import hf_ris
+from hf_ris.registration import BUNDLED_CHECKPOINT
+
+
+def array_of(result: dict) -> np.ndarray:
+    return np.asarray(result["mask"]) > 0
+
+
+def assert_same(first, second) -> None:
+    """The same results, up to rounding: a pixel on the threshold may fall either way."""
+    if isinstance(first, list):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_same(one, other)
+        return
+    assert first["label"] == second["label"]
+    assert first["score"] == pytest.approx(second["score"], abs=1e-4)
+    assert array_of(first).shape == array_of(second).shape
+    assert (array_of(first) != array_of(second)).mean() < 0.002
+
+
+def test_one_expression_gives_one_result(ris, images):
+    result = ris(images[0], text="the red mug")
+    assert list(result) == ["label", "score", "mask", "box"]
+    assert result["label"] == "the red mug"
+    assert isinstance(result["score"], float) and 0.5 < result["score"] <= 1
+    assert result["mask"].mode == "L" and result["mask"].size == images[0].size
+    assert set(np.unique(result["mask"])) == {0, 255}
+    box = result["box"]
+
+    inside = np.zeros_like(array_of(result))
+    inside[box["ymin"] : box["ymax"], box["xmin"] : box["xmax"]] = True
+    assert not (array_of(result) & ~inside).any()
+
+
+def test_a_list_of_expressions_keeps_its_order(ris, images):
+    texts = ["the red mug", "a tree", "the red mug", "upper left star"]
+    results = ris(images[0], text=texts)
+    assert [result["label"] for result in results] == texts
+    assert_same(results, [ris(images[0], text=text) for text in texts])
+    assert (array_of(results[0]) != array_of(results[1])).any(), "the words must matter, or this test shows nothing"
+    assert isinstance(ris(images[0], text=["a tree"]), list)
+
+
+def test_the_image_goes_through_the_model_once(ris, images):
+    shapes = []
+
+    def note(module, args, kwargs):
+        shapes.append((kwargs["pixel_values"].shape[0], kwargs["input_ids"].shape[0]))
+
+    hook = ris.model.register_forward_pre_hook(note, with_kwargs=True)
+    ris(images[0], text=["the red mug", "a tree", "a star"])
+    hook.remove()
+    assert shapes == [(1, 3)]
+
+
+def test_batched_equals_one_by_one(ris, images):
+    inputs = [
+        {"image": images[0], "text": "the red mug"},
+        {"image": images[1], "text": ["a tree", "the star", "blue fish"]},
+        {"image": images[2], "text": ["a house"]},
+    ]
+    alone = [ris(item) for item in inputs]
+    assert [type(result) for result in alone] == [dict, list, list]
+    for batch_size in (2, 3, 8):
+        assert_same(ris(inputs, batch_size=batch_size), alone)
+
+
+def test_every_way_to_hand_in_several_images(ris, images):
+    texts = ["the red mug", "a tree", "the star"]
+    rows = [{"image": image, "text": text} for image, text in zip(images, texts, strict=True)]
+    expected = [ris(image, text=text) for image, text in zip(images, texts, strict=True)]
+
+    assert_same(ris(images, text=texts), expected)
+    assert_same(ris(tuple(images), text=tuple(texts)), expected)
+    assert_same(ris(rows), expected)
+    assert_same(list(ris((row for row in rows), batch_size=2)), expected)
+    dataset = datasets.Dataset.from_list(
+        rows, features=datasets.Features(image=datasets.Image(), text=datasets.Value("string"))
+    )
+    assert_same(list(ris(dataset, batch_size=2)), expected)
+    assert_same(list(ris(dataset.to_iterable_dataset())), expected)
+    assert_same(ris(images, text=[[text] for text in texts]), [[result] for result in expected])
+
+    same_text = [ris(image, text="a tree") for image in images]
+    assert_same(ris(images, text="a tree"), same_text)
+    assert_same(list(ris(KeyDataset(dataset, "image"), text="a tree", batch_size=2)), same_text)
+    assert_same(list(ris(iter(images), text="a tree")), same_text)
+    assert ris([]) == []
+
+
+def test_generators_are_read_as_they_are_needed(ris, images):
+    read = []
+
+    def endless():
+        while True:
+            read.append(1)
+            yield {"image": images[0], "text": "a tree"}
+
+    results = ris(endless())
+    next(results)
+    assert len(read) <= 3
+
+
+def test_paths_and_exif(ris, images, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.png"
+    images[0].save(path, exif=exif)
+    result = ris(str(path), text="a tree")
+    assert result["mask"].size == (60, 80), "the mask belongs to the upright picture"
+    assert_same(result, ris(images[0].transpose(Image.Transpose.ROTATE_270), text="a tree"))
+    assert_same(result, ris(path, text="a tree"))
+
+
+def test_output_formats_agree(ris, images):
+    as_picture, as_array, as_code = (
+        ris(images[0], text="a tree", output_format=name) for name in ("pil", "array", "rle")
+    )
+    assert as_array["mask"].dtype == np.bool_
+    np.testing.assert_array_equal(as_array["mask"], array_of(as_picture))
+    np.testing.assert_array_equal(coco_mask.decode(as_code["mask"]).astype(bool), as_array["mask"])
+    assert as_picture["box"] == as_array["box"] == as_code["box"]
+
+
+def test_threshold(ris, images):
+    low, middle, high = (ris(images[0], text="a tree", threshold=value) for value in (0.2, 0.5, 0.8))
+    assert array_of(low).sum() > array_of(middle).sum() > array_of(high).sum()
+    assert_same(middle, ris(images[0], text="a tree"))
+    nothing = ris(images[0], text="a tree", threshold=1.0)
+    assert not array_of(nothing).any() and nothing["box"] is None and nothing["score"] == 0.0
+
+
+def test_no_target_threshold_empties_the_mask(ris, images):
+    result = ris(images[0], text="a tree")
+    kept = ris(images[0], text="a tree", no_target_threshold=result["score"] - 0.01)
+    emptied = ris(images[0], text="a tree", no_target_threshold=min(1.0, result["score"] + 0.01))
+    assert_same(kept, result)
+    assert emptied["box"] is None and not array_of(emptied).any()
+    assert emptied["score"] == pytest.approx(result["score"], abs=1e-4), "the score still says why"
+
+
+def test_options_can_be_set_once(tiny_model, processor, images, ris):
+    strict = pipeline(
+        "referring-segmentation",
+        model=tiny_model,
+        processor=processor,
+        threshold=0.8,
+        output_format="array",
+        device="cpu",
+    )
+    assert_same(strict(images[0], text="a tree"), ris(images[0], text="a tree", threshold=0.8))
+    assert_same(strict(images[0], text="a tree", threshold=0.5), ris(images[0], text="a tree"))
+
+
+def test_saved_pipeline_gives_the_identical_mask(ris, model_folder, images):
+    loaded = pipeline("referring-segmentation", model=str(model_folder), device="cpu")
+    first, second = (each(images[0], text=["a tree", "the star"], output_format="array") for each in (ris, loaded))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one["mask"], other["mask"])
+        assert one["score"] == pytest.approx(other["score"], abs=1e-6)
+
+
+def test_half_precision(model_folder, images, ris):
+    half = pipeline("referring-segmentation", model=str(model_folder), dtype=torch.bfloat16, device="cpu")
+    result = half(images[0], text="a tree")
+    assert (array_of(result) != array_of(ris(images[0], text="a tree"))).mean() < 0.25
+
+
+def test_real_photos_keep_their_sizes(ris, real_data):
+    photos = sorted(
+        (real_data / "refcoco_micro" / "refer" / "images" / "mscoco" / "images" / "train2014").glob("*.jpg")
+    )
+    assert photos
+    results = ris([str(photo) for photo in photos], text="the man on the left", batch_size=4)
+    for photo, result in zip(photos, results, strict=True):
+        assert result["mask"].size == Image.open(photo).size
+
+
+@pytest.mark.parametrize(
+    "inputs, options, message",
+    [
+        ("image", {}, "`text` is missing"),
+        ({"text": "a tree"}, {}, "`image` is missing"),
+        ("image", {"text": "  "}, "`text` must say"),
+        ("image", {"text": []}, "empty list"),
+        ("image", {"text": ["a tree", None]}, r"`text\[1\]` must be a string"),
+        ("image", {"text": 3}, "`text` must be a string"),
+        (["image", "image"], {"text": ["a tree"]}, "1 entries for 2 images"),
+        ({"image": "image", "text": "a tree"}, {"text": "a mug"}, "given twice"),
+        ("no/such/file.png", {"text": "a tree"}, "no/such/file.png"),
+        (3, {"text": "a tree"}, "`inputs` must be"),
+        (np.zeros((0, 4, 3), np.uint8), {"text": "a tree"}, "no pixel"),
+        ("generator", {"text": ["a tree"]}, "`text` must be one string"),
+        ("image", {"text": "a tree", "threshold": 35}, "`threshold` must be between 0 and 1, got 35"),
+        ("image", {"text": "a tree", "no_target_threshold": -1}, "`no_target_threshold`"),
+        ("image", {"text": "a tree", "output_format": "tensor"}, r"`output_format` must be one of \['pil', 'array'"),
+    ],
+)
+def test_unfit_calls_are_refused(ris, images, inputs, options, message):
+    def fill(value):
+        if isinstance(value, list):
+            return [fill(entry) for entry in value]
+        if isinstance(value, dict):
+            return {name: fill(entry) for name, entry in value.items()}
+        if isinstance(value, str) and value == "generator":
+            return (image for image in images)
+        return images[0] if isinstance(value, str) and value == "image" else value
+
+    with pytest.raises(ValueError, match=message):
+        ris(fill(inputs), **options)
+
+
+def test_a_misspelt_option_is_refused(ris, images):
+    with pytest.raises(TypeError, match="treshold"):
+        ris(images[0], text="a tree", treshold=0.3)
+
+
+def test_a_model_needs_its_processor(tiny_model):
+    with pytest.raises(Exception, match="processor"):
+        pipeline("referring-segmentation", model=tiny_model)
+
+
+def test_unknown_model_folder(tmp_path):
+    with pytest.raises((ValueError, OSError), match="nothing-here"):
+        pipeline("referring-segmentation", model=str(tmp_path / "nothing-here"))
+
+
+def test_a_bundled_checkpoint_says_once_what_it_is(model_folder, monkeypatch, caplog):
+    notices = {str(model_folder): "knows drawn shapes only"}
+    monkeypatch.setattr(hf_ris.ReferringSegmentationPipeline, "model_notices", notices)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            pipeline("referring-segmentation", model=str(model_folder), device="cpu")
+    assert sum("knows drawn shapes only" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_default_model_is_the_bundled_one(images):
+    ris = pipeline("referring-segmentation", device="cpu")
+    assert ris.model.name_or_path == str(BUNDLED_CHECKPOINT)
+    assert ris(images[0], text="the red mug")["mask"].size == images[0].size
