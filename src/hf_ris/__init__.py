@@ -1,0 +1,62 @@
+"""Point at things with words: referring image segmentation for transformers.
+
+```python
+import hf_ris
+from transformers import pipeline
+
+ris = pipeline("referring-segmentation")
+ris("scene.png", text="the small red mug left of the tree")
+```
+
+Importing this package registers the task `"referring-segmentation"` and the Auto classes, and does nothing else: torch
+and transformers are imported when something below is first asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .registration import register
+
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .auto import AutoModelForReferringSegmentation as AutoModelForReferringSegmentation
+    from .modeling.configuration_magnet import MagNetConfig as MagNetConfig
+    from .modeling.image_processing_magnet import MagNetImageProcessor as MagNetImageProcessor
+    from .modeling.modeling_magnet import MagNetForReferringSegmentation as MagNetForReferringSegmentation
+    from .modeling.modeling_outputs import ReferringSegmentationOutput as ReferringSegmentationOutput
+    from .modeling.pipeline_referring_segmentation import (
+        ReferringSegmentationPipeline as ReferringSegmentationPipeline,
+    )
+    from .modeling.processing_magnet import MagNetProcessor as MagNetProcessor
+    from .visualization import draw_overlay as draw_overlay
+
+# Where each public name lives.
+_EXPORTS = {
+    "AutoModelForReferringSegmentation": "auto",
+    "MagNetConfig": "modeling.configuration_magnet",
+    "MagNetForReferringSegmentation": "modeling.modeling_magnet",
+    "MagNetImageProcessor": "modeling.image_processing_magnet",
+    "MagNetProcessor": "modeling.processing_magnet",
+    "ReferringSegmentationOutput": "modeling.modeling_outputs",
+    "ReferringSegmentationPipeline": "modeling.pipeline_referring_segmentation",
+    "draw_overlay": "visualization",
+}
+
+__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register()

@@ -1,0 +1,46 @@
+"""`AutoModelForReferringSegmentation`: from a checkpoint to the model class of its system."""
+
+from collections import OrderedDict
+from typing import Any
+
+from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from .registration import SYSTEMS, System
+
+
+def _system_of(config_class: Any) -> System | None:
+    return next((system for system in SYSTEMS if system.load("configuration", "Config") is config_class), None)
+
+
+class _ModelMapping(_LazyAutoMapping):
+    """Configuration class to model class; a system's model is imported when one of its checkpoints is loaded."""
+
+    def __getitem__(self, config_class: Any) -> Any:
+        system = _system_of(config_class)
+        return system.load("modeling", "ForReferringSegmentation") if system else super().__getitem__(config_class)
+
+    def __contains__(self, config_class: object) -> bool:
+        return _system_of(config_class) is not None or super().__contains__(config_class)
+
+    def keys(self) -> list[Any]:
+        return [system.load("configuration", "Config") for system in SYSTEMS] + super().keys()
+
+
+class AutoModelForReferringSegmentation(_BaseAutoModelClass):
+    """
+    Loads the model of any system for referring image segmentation from a folder or the Hub.
+
+    Example:
+
+    ```python
+    >>> from hf_ris import AutoModelForReferringSegmentation
+
+    >>> model = AutoModelForReferringSegmentation.from_pretrained("folder-or-hub-id")
+    ```
+    """
+
+    _model_mapping = _ModelMapping(CONFIG_MAPPING_NAMES, OrderedDict())
+
+
+__all__ = ["AutoModelForReferringSegmentation"]

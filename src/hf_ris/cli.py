@@ -1,0 +1,205 @@
+"""The `hf-ris` command. Commands import what they need inside, so that `hf-ris --help` answers at once."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+from .registration import BUNDLED_CHECKPOINT, TASK
+
+
+app = typer.Typer(
+    name="hf-ris",
+    help="Point at things with words: an image and an expression in, the mask of what it refers to out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Point at things with words: an image and an expression in, the mask of what it refers to out."""
+
+
+@app.command()
+def segment(
+    image: Annotated[str, typer.Argument(help="Path or URL of an image.")],
+    expressions: Annotated[list[str], typer.Argument(help="What to look for, each in quotes.", metavar="EXPRESSION")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Folder or Hub id of a model. By default the bundled one, which knows drawings only."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the picture with the masks drawn over it here.")] = None,
+    mask_dir: Annotated[
+        Path | None, typer.Option(help="Write each mask as a PNG (0 and 255) into this folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, masks as COCO run-length code.")] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Foreground probability above which a pixel counts; by default the model's own."),
+    ] = None,
+    no_target_threshold: Annotated[
+        float | None, typer.Option(help="A score below this means that nothing was found. Off by default.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Such as cpu or cuda:0; by default the first accelerator.")
+    ] = None,
+) -> None:
+    """Segment what expressions refer to in an image."""
+    with _friendly_errors():
+        # What can be wrong is looked at before anything slow begins.
+        from .modeling.text_inputs import check_expressions
+
+        check_expressions(expressions, argument="expressions")
+        _note("loading libraries ...")
+        from PIL import Image
+
+        from .modeling.image_inputs import load_image
+
+        if output is not None and output.suffix.lower() not in Image.registered_extensions():
+            raise ValueError(f"--output must end like a picture (.png, .jpg, ...), got {str(output)!r}.")
+        picture = load_image(image)
+        ris = _load_pipeline(model, device)
+
+        start = time.perf_counter()
+        results = ris(
+            picture,
+            text=expressions,
+            output_format="array",
+            **({} if threshold is None else {"threshold": threshold}),
+            **({} if no_target_threshold is None else {"no_target_threshold": no_target_threshold}),
+        )
+        _note(f"segmented {len(results)} expression(s) in {time.perf_counter() - start:.1f} s")
+
+        if output is not None:
+            from .visualization import draw_overlay
+
+            output.parent.mkdir(parents=True, exist_ok=True)
+            draw_overlay(picture, results).save(output)
+            _note(f"wrote {output}")
+        if mask_dir is not None:
+            _write_masks(mask_dir, results)
+        typer.echo(_to_json(results) if as_json else _to_table(results))
+
+
+@app.command()
+def train(
+    output_dir: Annotated[Path, typer.Option(help="Where checkpoints and the trained model go.")],
+    recipe: Annotated[str, typer.Option(help="What is trained, on what, and how.")] = "magnet-tiny-refshapes",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in OUTPUT_DIR.")] = False,
+    max_steps: Annotated[int | None, typer.Option(help="Optimiser steps; by default the recipe's.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Referents a step and device; by default the recipe's.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; by default the recipe's.")] = None,
+    eval_steps: Annotated[int, typer.Option(help="Steps between evaluations, and between checkpoints.")] = 600,
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights.")] = 42,
+) -> None:
+    """Train a model from a recipe."""
+    # On a shared machine, threads that spin while they wait for each other cost several times the work itself. This is
+    # read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    with _friendly_errors():
+        _note("loading libraries ...")
+        from .training import train as run
+
+        overrides = {
+            "max_steps": max_steps,
+            "per_device_train_batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "seed": seed,
+        }
+        given = {name: value for name, value in overrides.items() if value is not None}
+        metrics = run(recipe, output_dir, eval_steps=eval_steps, resume=resume, **given)
+        _note(f"wrote {output_dir}")
+        typer.echo(json.dumps(metrics, indent=2))
+
+
+@contextmanager
+def _friendly_errors() -> Iterator[None]:
+    """A wrong input ends with its message and exit code 2, not with a traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        typer.echo(f"hf-ris: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _note(message: str) -> None:
+    """Progress goes to stderr, so that stdout holds the result alone."""
+    typer.echo(message, err=True)
+
+
+def _load_pipeline(model: str | None, device: str | None) -> Any:
+    import torch
+    from transformers import pipeline
+    from transformers.utils import logging
+
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"--device must name a device of this machine, such as cpu or cuda:0, got {device!r}."
+            ) from error
+    if model is not None and (model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir()):
+        raise ValueError(f"--model must be a folder or a Hub id; there is no folder {model!r}.")
+
+    start = time.perf_counter()
+    _note(f"loading model {'(bundled)' if model is None else model} ...")
+    logging.disable_progress_bar()
+    source = (
+        str(BUNDLED_CHECKPOINT) if model is None else str(Path(model).expanduser() if model.startswith("~") else model)
+    )
+    ris = pipeline(TASK, model=source, device=device)
+    _note(f"loaded in {time.perf_counter() - start:.1f} s onto {ris.device}")
+    return ris
+
+
+def _write_masks(folder: Path, results: list[dict[str, Any]]) -> None:
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, result in enumerate(results, start=1):
+        name = re.sub(r"\W+", "-", result["label"].lower()).strip("-")[:60]
+        path = folder / f"{number:02d}-{name}.png"
+        Image.fromarray(result["mask"].astype("uint8") * 255).save(path)
+        _note(f"wrote {path}")
+
+
+def _to_json(results: list[dict[str, Any]]) -> str:
+    from .modeling.masks import mask_to_rle
+
+    lines = [json.dumps({**result, "mask": mask_to_rle(result["mask"])}, ensure_ascii=False) for result in results]
+    return "[\n  " + ",\n  ".join(lines) + "\n]"
+
+
+def _to_table(results: list[dict[str, Any]]) -> str:
+    rows = [("score", "pixels", "box (xmin ymin xmax ymax)", "expression")]
+    for result in results:
+        box = "nothing found" if result["box"] is None else " ".join(str(corner) for corner in result["box"].values())
+        rows.append((f"{result['score']:.2f}", str(int(result["mask"].sum())), box, result["label"]))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  ".join([row[0].rjust(widths[0]), row[1].rjust(widths[1]), row[2].ljust(widths[2]), row[3]]) for row in rows
+    )

@@ -1,0 +1,158 @@
+"""Pictures of results: each expression's mask in its own colour, with a legend below the picture."""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
+
+from .modeling.image_inputs import load_image
+
+
+# Told apart by people of every colour vision (after Okabe and Ito), brightened to stand out from photos.
+COLOURS = (
+    (255, 59, 48),
+    (255, 204, 0),
+    (0, 132, 255),
+    (0, 199, 120),
+    (200, 80, 230),
+    (255, 140, 26),
+    (90, 210, 250),
+    (255, 120, 180),
+)
+SHORTEST_WIDTH = 640
+LONGEST_SIDE = 1600
+SHORTEST_LEGEND = 400
+
+
+def draw_overlay(image: Any, results: dict[str, Any] | Sequence[dict[str, Any]], opacity: float = 0.45) -> Image.Image:
+    """
+    Draw what was found over the image it was found in.
+
+    The picture is enlarged to be at least 640 pixels wide and reduced to at most 1600 pixels a side, so that outlines and
+    legend can be read at any size of the image.
+
+    Args:
+        image (an image):
+            What was given to the pipeline.
+        results (`dict` or `list[dict]`):
+            What the pipeline returned for it, with masks as PIL images or arrays.
+        opacity (`float`, *optional*, defaults to 0.45):
+            How much of the fill covers the picture, between 0 and 1.
+
+    Returns:
+        `PIL.Image.Image`: An RGB picture with a legend below.
+
+    Raises:
+        ValueError: If a mask does not have the size of the image.
+    """
+    picture = load_image(image)
+    results = [results] if isinstance(results, dict) else list(results)
+    masks = [_read_mask(result["mask"], picture.size) for result in results]
+    size = _display_size(picture.size)
+    canvas = picture.resize(size, Image.Resampling.LANCZOS)
+    masks = [_smooth_resize(mask, size) for mask in masks]
+
+    for mask, colour in zip(masks, _colours(len(masks)), strict=True):
+        canvas.paste(colour, mask=mask.point(lambda value: round(value * opacity)))
+    unit = max(size) / 640
+    for mask, colour in zip(masks, _colours(len(masks)), strict=True):
+        # Dark, light and coloured lines around each other can be seen on dark, light and like-coloured ground.
+        for line, radius in (((20, 20, 20), 4), ((255, 255, 255), 3), (colour, 2)):
+            canvas.paste(line, mask=_ring(mask, round(radius * unit)))
+    return _stack(canvas, _legend(results, max(size[0], SHORTEST_LEGEND)))
+
+
+def _colours(count: int) -> list[tuple[int, int, int]]:
+    return [COLOURS[index % len(COLOURS)] for index in range(count)]
+
+
+def _read_mask(mask: Any, size: tuple[int, int]) -> Image.Image:
+    picture = mask if isinstance(mask, Image.Image) else Image.fromarray(np.asarray(mask).astype(np.uint8) * 255)
+    if picture.size != size:
+        raise ValueError(
+            f"`results` holds a mask of {picture.size[0]} x {picture.size[1]} pixels for an image of {size[0]} x {size[1]}."
+        )
+    return picture.convert("L")
+
+
+def _display_size(size: tuple[int, int]) -> tuple[int, int]:
+    scale = min(max(1.0, SHORTEST_WIDTH / size[0]), LONGEST_SIDE / max(size))
+    width, height = (max(1, round(side * scale)) for side in size)
+    return width, height
+
+
+def _smooth_resize(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize without staircases, and back to yes and no."""
+    scale = size[0] / mask.width
+    mask = mask.resize(size, Image.Resampling.BICUBIC)
+    if scale > 1:
+        mask = mask.filter(ImageFilter.GaussianBlur(0.6 * scale))
+    return mask.point(lambda value: 255 if value >= 128 else 0)
+
+
+def _ring(mask: Image.Image, width: int) -> Image.Image:
+    """The pixels just outside of the mask, `width` of them and one more for smoothness."""
+    grown = mask
+    for step in range(max(1, width)):
+        # Squares and crosses in turn grow a mask roundly.
+        grown = grown.filter(ImageFilter.MaxFilter(3)) if step % 2 else _grow_by_cross(grown)
+    return ImageChops.subtract(grown.filter(ImageFilter.GaussianBlur(0.7)), mask)
+
+
+def _grow_by_cross(mask: Image.Image) -> Image.Image:
+    padded = ImageOps.expand(mask, 1)
+    width, height = mask.size
+    shifts = [(0, 1), (2, 1), (1, 0), (1, 2)]
+    return reduce(ImageChops.lighter, [padded.crop((x, y, x + width, y + height)) for x, y in shifts], mask)
+
+
+def _legend(results: Sequence[dict[str, Any]], width: int) -> Image.Image:
+    """A white strip with one entry for each expression: its colour, what it says, how sure the model is."""
+    font = ImageFont.load_default(max(16, width // 40))
+    line = round(font.getbbox("Ag")[3] * 1.35)
+    margin = line // 2
+    entries = []
+    for result, colour in zip(results, _colours(len(results)), strict=True):
+        found = f"{result['score']:.0%}" if result["box"] is not None else "nothing found"
+        room = width - 4 * margin - line - round(font.getlength(found))
+        entries.append((colour, _wrap(result["label"], font, room), found))
+
+    height = 2 * margin + sum(len(lines) * line for _, lines, _ in entries)
+    strip = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(strip)
+    top = margin
+    for colour, lines, found in entries:
+        swatch = round(line * 0.7)
+        draw.rounded_rectangle(
+            (margin, top, margin + swatch, top + swatch), swatch // 4, fill=colour, outline=(20, 20, 20)
+        )
+        draw.text((width - margin, top), found, (90, 90, 90), font, anchor="ra")
+        for text in lines:
+            draw.text((2 * margin + swatch, top), text, (20, 20, 20), font)
+            top += line
+    return strip
+
+
+def _wrap(text: str, font: Any, room: int) -> list[str]:
+    """Break a label into lines that fit, inside a word where it must be."""
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if font.getlength(joined) <= room:
+            lines[-1] = joined
+            continue
+        lines = [*lines, ""] if lines[-1] else lines
+        for character in word:
+            if lines[-1] and font.getlength(lines[-1] + character) > room:
+                lines.append("")
+            lines[-1] += character
+    return lines
+
+
+def _stack(picture: Image.Image, legend: Image.Image) -> Image.Image:
+    stacked = Image.new("RGB", (legend.width, picture.height + legend.height), "white")
+    stacked.paste(picture, ((legend.width - picture.width) // 2, 0))
+    stacked.paste(legend, (0, picture.height))
+    return stacked

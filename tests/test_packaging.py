@@ -1,0 +1,89 @@
+"""What is on disk is what gets installed, and nothing is imported by a name that only works in this folder."""
+
+import ast
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel_files(tmp_path_factory) -> set[str]:
+    """The files of a wheel built from a clean copy, which no earlier build can have left anything in."""
+    folder = tmp_path_factory.mktemp("build")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("src", "modeling"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(folder / "dist"),
+        str(folder),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = (folder / "dist").glob("*.whl")
+    assert wheel.stat().st_size < 20e6
+    return set(zipfile.ZipFile(wheel).namelist())
+
+
+def files_below(folder: Path, pattern: str) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob(pattern) if "egg-info" not in str(path)]
+
+
+def test_the_wheel_holds_every_module(wheel_files):
+    expected = set(files_below(ROOT / "src", "*.py"))
+    expected |= {f"hf_ris/modeling/{name}" for name in files_below(ROOT / "modeling", "*.py")}
+    assert {name for name in wheel_files if name.endswith(".py")} == expected
+
+
+def test_the_wheel_holds_the_data(wheel_files):
+    expected = {f"hf_ris/{name}" for part in ("assets", "checkpoints") for name in _data_files(part)}
+    assert expected, "no bundled picture or checkpoint on disk"
+    assert expected | {"hf_ris/py.typed"} <= wheel_files
+
+
+def _data_files(part: str) -> list[str]:
+    folder = ROOT / "src" / "hf_ris"
+    return [path.relative_to(folder).as_posix() for path in (folder / part).rglob("*") if path.is_file()]
+
+
+def test_the_wheel_brings_no_other_top_level_name(wheel_files):
+    assert {name.split("/")[0] for name in wheel_files if ".dist-info/" not in name} == {"hf_ris"}
+
+
+@pytest.mark.parametrize("folder", ["modeling", "src", "scripts", "tests", "spaces_demo"])
+def test_nothing_imports_a_bare_modeling(folder):
+    """From the root that would work, and give a second copy of every class."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            assert not [name for name in names if name.split(".")[0] == "modeling"], path
+
+
+def test_modeling_can_be_exported_as_remote_code():
+    """The remote-code loader follows `from .name import thing` only, and demands every package it sees imported."""
+    allowed = {"torch", "transformers", "numpy", "PIL", "huggingface_hub", *sys.stdlib_module_names}
+    for path in (ROOT / "modeling").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        optional = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.Try) for inner in ast.walk(node)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert node.level == 1 and node.module and "." not in node.module, f"{path.name}: line {node.lineno}"
+            elif isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in optional:
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                assert {name.split(".")[0] for name in names} <= allowed, f"{path.name}: line {node.lineno}"
+    assert not [path for path in (ROOT / "modeling").iterdir() if path.is_dir() and path.name != "__pycache__"]
