@@ -1,0 +1,103 @@
+"""Re-derives RefShapes' expressions with the checker, and reports what a training on them relies on.
+
+```bash
+python scripts/check_refshapes.py --num-expressions 10000
+python scripts/check_refshapes.py --num-expressions 1000 --contact-sheet refshapes.png
+```
+"""
+
+import argparse
+import time
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+from pycocotools import mask as coco_mask
+
+from hf_ris.data.refshapes import NAMES, SPLITS, draw_scene, true_of, vocabulary
+from hf_ris.data.refshapes.rows import scene_rows, scene_targets
+
+
+def check(name: str, split: str, num_expressions: int) -> dict[str, float]:
+    """Counts over the first expressions of a name and split."""
+    counts = {"expressions": 0, "agree": 0, "rivals": 0, "longest": 0}
+    smallest, hidden, index = 1.0, 1.0, 0
+    while counts["expressions"] < num_expressions:
+        scene, referents = scene_targets(name, split, index)
+        _, masks = draw_scene(scene)
+        for target, texts in referents:
+            category = scene.objects[target].category
+            rivals = sum(fact.category == category for fact in scene.objects) > 1
+            smallest = min(smallest, float(masks[target].mean()))
+            hidden = min(hidden, float(masks[target].sum()) / scene.objects[target].size ** 2)
+            for text in texts:
+                counts["expressions"] += 1
+                counts["agree"] += true_of(scene, text) == {target}
+                counts["rivals"] += rivals
+                counts["longest"] = max(counts["longest"], len(text.split()))
+        index += 1
+    total = counts["expressions"]
+    return {
+        "expressions": total,
+        "of these agree": counts["agree"],
+        "with a rival of the category": counts["rivals"] / total,
+        "smallest target share": smallest,
+        "smallest visible share": hidden,
+        "longest, in words": counts["longest"],
+    }
+
+
+def images_per_second(name: str, scenes: int = 200) -> float:
+    """Scenes with their masks, expressions and run-length codes that one core makes in a second."""
+    scene_rows(name, "train", 0)
+    start = time.perf_counter()
+    for index in range(scenes):
+        scene_rows(name, "train", index)
+    return scenes / (time.perf_counter() - start)
+
+
+def contact_sheet(path: str, split: str, columns: int = 4, rows: int = 4, first: int = 0) -> None:
+    """Draws a sheet of rows of all names, targets outlined, expressions as captions."""
+    width, height = 330, 430
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    painter = ImageDraw.Draw(sheet)
+    for cell in range(columns * rows):
+        row = scene_rows(NAMES[cell % len(NAMES)], split, first + cell)[cell % 2]
+        left, top = (cell % columns) * width + 5, (cell // columns) * height + 5
+        mask = Image.fromarray(coco_mask.decode(row["mask"]) * np.uint8(255))
+        rim = mask.filter(ImageFilter.MaxFilter(7))
+        rim.paste(0, mask=mask.filter(ImageFilter.MaxFilter(3)))
+        picture = row["image"].copy()
+        picture.paste((255, 0, 170), mask=rim)
+        sheet.paste(picture, (left, top))
+        lines: list[str] = []
+        for expression in row["expressions"]:
+            for word_number, word in enumerate(expression["raw"].split()):
+                if word_number == 0:
+                    lines.append("- " + word)
+                elif len(lines[-1]) + len(word) < 54:
+                    lines[-1] += " " + word
+                else:
+                    lines.append("  " + word)
+        for number, line in enumerate(lines[:9]):
+            painter.text((left, top + 322 + 11 * number), line, fill="black")
+    sheet.save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num-expressions", type=int, default=10_000, help="expressions to check of each name")
+    parser.add_argument("--split", choices=SPLITS, default="val")
+    parser.add_argument("--contact-sheet", metavar="PATH", help="write a sheet of captioned examples")
+    arguments = parser.parse_args()
+    print(f"vocabulary: {len(vocabulary())} words")
+    for name in NAMES:
+        print(name)
+        for key, value in check(name, arguments.split, arguments.num_expressions).items():
+            print(f"  {key}: {value:,.6g}")
+        print(f"  images/s on one core: {images_per_second(name):.1f}")
+    if arguments.contact_sheet:
+        contact_sheet(arguments.contact_sheet, arguments.split)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""From scenes to rows with RefCOCO's columns."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from .categories import CATEGORIES
+from .drawing import draw_scene
+from .expressions import NAMES, describe, describe_nothing
+from .scene import SPLITS, Scene, generator, pick, sample_scene
+
+
+ROWS_PER_SCENE = 2
+_IDS_PER_SPLIT = 10**10
+
+
+def check_arguments(name: str, split: str, no_target_share: float) -> None:
+    """Raises a ValueError unless name, split and share of rows without target are allowed."""
+    if name not in NAMES:
+        raise ValueError(f"name={name!r} is unknown; allowed are {', '.join(NAMES)}")
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} is unknown; allowed are {', '.join(SPLITS)}")
+    if not 0 <= no_target_share <= 1:
+        raise ValueError(f"no_target_share={no_target_share} is out of range; allowed are numbers from 0 to 1")
+
+
+def scene_rows(name: str, split: str, index: int, no_target_share: float = 0.0) -> list[dict[str, Any]]:
+    """Makes the rows of one scene, which is drawn once for all of them.
+
+    Args:
+        name (`str`): "refshapes", "refshapes+" or "refshapesg".
+        split (`str`): "train", "val", "testA" or "testB".
+        index (`int`): number of the scene; its rows are `ROWS_PER_SCENE * index` and the following.
+        no_target_share (`float`, *optional*, defaults to 0.0): share of rows whose expressions are true of no object.
+
+    Returns:
+        `ROWS_PER_SCENE` rows with a PIL RGB `image`, `mask` (compressed COCO RLE), `bbox` (x, y, width, height in
+        pixels), `area` (pixels), `category`, `ref_id`, `ann_id`, `image_id`, `file_name`, `split` and `expressions`.
+    """
+    scene, referents = scene_targets(name, split, index, no_target_share)
+    picture, masks = draw_scene(scene)
+    rows = []
+    for number, (target, texts) in enumerate(referents):
+        row_index = ROWS_PER_SCENE * index + number
+        ref_id = SPLITS.index(split) * _IDS_PER_SPLIT + row_index
+        image_id = SPLITS.index(split) * _IDS_PER_SPLIT + index
+        mask = masks[target] if target >= 0 else np.zeros(masks.shape[1:], dtype=bool)
+        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        rows.append(
+            {
+                "image": picture,
+                "mask": {"size": [scene.height, scene.width], "counts": rle["counts"].decode("ascii")},
+                "bbox": [float(value) for value in coco_mask.toBbox(rle)],
+                "area": int(mask.sum()),
+                "category": scene.objects[target].category if target >= 0 else "",
+                "ref_id": ref_id,
+                "ann_id": image_id * 10 + target if target >= 0 else -1,
+                "image_id": image_id,
+                "file_name": f"refshapes_{split}_{index:09d}.png",
+                "split": split,
+                "expressions": [
+                    {"sent_id": ref_id * 4 + order, "raw": raw, "sent": text}
+                    for order, (text, raw) in enumerate(
+                        zip(texts, _as_written(scene, name, number, texts), strict=True)
+                    )
+                ],
+            }
+        )
+    return rows
+
+
+def iterate_rows(
+    name: str, split: str, start: int, stop: int, no_target_share: float = 0.0
+) -> Iterator[dict[str, Any]]:
+    """Makes the rows from `start` to before `stop`, every scene once; arguments as in [`scene_rows`]."""
+    for index in range(start // ROWS_PER_SCENE, -(-stop // ROWS_PER_SCENE)):
+        for number, row in enumerate(scene_rows(name, split, index, no_target_share)):
+            if start <= ROWS_PER_SCENE * index + number < stop:
+                yield row
+
+
+def scene_targets(
+    name: str, split: str, index: int, no_target_share: float = 0.0
+) -> tuple[Scene, list[tuple[int, list[str]]]]:
+    """Samples a scene and what its rows refer to, without drawing it.
+
+    Args:
+        name, split, index, no_target_share: as in [`scene_rows`].
+
+    Returns:
+        The scene and, for each row, the target's position in `scene.objects` (-1 for none) with its expressions.
+    """
+    attempt = 0
+    while True:
+        scene = sample_scene(split, index, attempt)
+        rng = generator(SPLITS.index(split), index, attempt, 3, NAMES.index(name))
+        absent = [rng.random() < no_target_share for _ in range(ROWS_PER_SCENE)]
+        counts = [pick(rng, (1, 2, 3, 3)) for _ in range(ROWS_PER_SCENE)]
+        targets = iter(rng.permutation(_candidates(scene)).tolist())
+        referents: list[tuple[int, list[str]]] = []
+        nothing = describe_nothing(scene, name, sum(count for count, none in zip(counts, absent, strict=True) if none))
+        for none, count in zip(absent, counts, strict=True):
+            if none:
+                texts, nothing = nothing[:count], nothing[count:]
+                referents += [(-1, texts)] if texts else []
+                continue
+            for target in targets:
+                texts = describe(scene, target, name, count)
+                if texts:
+                    referents.append((target, texts))
+                    break
+        if len(referents) == ROWS_PER_SCENE:
+            return scene, referents
+        attempt += 1
+
+
+def _candidates(scene: Scene) -> list[int]:
+    """Objects that a split's expressions may refer to."""
+    living = {"testA": (True,), "testB": (False,)}.get(scene.split, (True, False))
+    return [number for number, fact in enumerate(scene.objects) if CATEGORIES[fact.category].living in living]
+
+
+def _as_written(scene: Scene, name: str, number: int, texts: list[str]) -> list[str]:
+    """The texts with the capitals and full stops that people use now and then."""
+    rng = generator(SPLITS.index(scene.split), scene.index, 4, NAMES.index(name), number)
+    careful = 0.6 if name == "refshapesg" else 0.1
+    written = []
+    for text in texts:
+        raw = text[0].upper() + text[1:] if rng.random() < careful else text
+        written.append(raw + "." if rng.random() < careful * 0.8 else raw)
+    return written

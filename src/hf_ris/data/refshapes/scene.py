@@ -1,0 +1,413 @@
+"""Scene facts: what is drawn where, sampled deterministically from (split, index).
+
+Every split owns its share of all layouts: a layout's signature (categories, colours and coarse cells) is hashed into
+disjoint buckets, and a scene is recoloured until it falls into its split's bucket. So no layout of val, testA or testB
+occurs in train.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from math import sqrt
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .categories import CATEGORIES, recipe
+
+
+T = TypeVar("T")
+
+SPLITS = ("train", "val", "testA", "testB")
+CANVAS = 320
+CELL = 4  # pixels of the coarse grid in which placement and occlusion are decided
+LAYOUT_CELL = 80  # pixels of a layout signature's cells
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 56, 58),
+    "orange": (242, 138, 46),
+    "yellow": (248, 212, 72),
+    "green": (84, 166, 88),
+    "blue": (62, 116, 206),
+    "purple": (138, 84, 176),
+    "pink": (246, 156, 188),
+    "brown": (136, 88, 58),
+    "black": (62, 60, 66),
+    "white": (252, 252, 250),
+    "gray": (150, 154, 160),
+}
+PATTERNS = ("plain", "striped", "dotted", "checked")
+BACKGROUNDS = ("paper", "wash", "hills", "linen", "wallpaper", "planks", "sky", "notebook")
+
+_ACCENTS: dict[str, tuple[str, ...]] = {
+    "red": ("white", "white", "black"),
+    "orange": ("white", "black"),
+    "yellow": ("black",),
+    "green": ("white", "white", "black"),
+    "blue": ("white",),
+    "purple": ("white",),
+    "pink": ("white", "black"),
+    "brown": ("white",),
+    "black": ("white",),
+    "white": ("black",),
+    "gray": ("white", "black"),
+}
+
+_VIVID = ("red", "orange", "yellow", "green", "blue", "purple", "pink")  # drawn twice as often
+
+# Square roots of the silhouettes' areas in pixels: three classes with clear gaps between them.
+_SIZES = {"small": (29.0, 37.0), "medium": (54.0, 66.0), "big": (94.0, 114.0)}
+_LONGEST = 165.0  # pixels of the longest side
+_SHAPES = {
+    4: ((2, 2), (3, 1), (2, 2), (4,), (2, 1, 1)),
+    5: ((3, 2), (2, 2, 1), (3, 1, 1), (4, 1), (2, 3)),
+    6: ((3, 3), (2, 2, 2), (3, 2, 1), (4, 2), (2, 2, 1, 1)),
+    7: ((3, 2, 2), (4, 3), (3, 3, 1), (2, 2, 2, 1), (5, 2)),
+    8: ((3, 3, 2), (4, 4), (2, 2, 2, 2), (4, 2, 2), (3, 3, 1, 1)),
+}
+_BUCKETS = {"val": (0, 24), "testA": (24, 48), "testB": (48, 72), "train": (72, 256)}
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """Facts of one drawn object; positions and lengths in pixels.
+
+    Attributes:
+        category, colour, pattern: words from `CATEGORIES`, `COLOURS` and `PATTERNS`.
+        accent: colour of the pattern, "white" or "black"; "" when plain.
+        size_class: "small", "medium" or "big".
+        x, y: centre of the silhouette's box before rotation.
+        extent: longest side of that box.
+        size: square root of the silhouette's area.
+        rotation: degrees, clockwise.
+        flip: whether it is mirrored.
+        tone: the exact RGB colour.
+        slant: direction of the pattern in degrees.
+    """
+
+    category: str
+    colour: str
+    pattern: str
+    accent: str
+    size_class: str
+    x: float
+    y: float
+    extent: float
+    size: float
+    rotation: float
+    flip: bool
+    tone: tuple[int, int, int]
+    slant: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Facts of one picture.
+
+    Attributes:
+        split, index, attempt: what it was sampled from.
+        width, height: canvas in pixels.
+        background: one of `BACKGROUNDS`.
+        objects: from the backmost to the frontmost.
+        overlaps: (back, front, share) of each pair that overlaps; the share is that of the smaller object's area.
+    """
+
+    split: str
+    index: int
+    attempt: int
+    width: int
+    height: int
+    background: str
+    objects: tuple[SceneObject, ...]
+    overlaps: tuple[tuple[int, int, float], ...]
+
+
+def generator(*key: int) -> np.random.Generator:
+    """The random generator of a key; the same key gives the same stream on every machine.
+
+    Args:
+        key (`int`): non-negative numbers.
+    """
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+
+
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """Draws one option uniformly (much faster than `Generator.choice`)."""
+    return options[int(rng.random() * len(options))]
+
+
+def accents(colour: str, pattern: str) -> tuple[str, ...]:
+    """The colours that a pattern may have, so that the object's colour word stays obvious; none if it may not occur.
+
+    Args:
+        colour (`str`): the object's colour, a key of `COLOURS`.
+        pattern (`str`): one of `PATTERNS`.
+    """
+    if pattern == "plain":
+        return ("",)
+    if pattern != "dotted" and colour in ("black", "white"):
+        return ()
+    if pattern != "dotted" and colour in ("green", "gray"):
+        return ("white",)  # half dark, they would hardly be called green or gray
+    return _ACCENTS[colour]
+
+
+def layout_signature(scene: Scene) -> tuple[tuple[str, str, int, int], ...]:
+    """The layout that decides a scene's split: sorted (category, colour, column, row), cells of 80 pixels."""
+    return _signature(scene.objects)
+
+
+def layout_split(signature: tuple[tuple[str, str, int, int], ...]) -> str:
+    """The only split in which a layout may occur.
+
+    Args:
+        signature (`tuple`): what [`layout_signature`] returns.
+    """
+    bucket = blake2b(repr(signature).encode(), digest_size=1).digest()[0]
+    return next(split for split, (first, last) in _BUCKETS.items() if first <= bucket < last)
+
+
+def sample_scene(split: str, index: int, attempt: int = 0) -> Scene:
+    """Samples the facts of one scene.
+
+    Args:
+        split (`str`): one of "train", "val", "testA", "testB".
+        index (`int`): number of the scene, from 0.
+        attempt (`int`, *optional*, defaults to 0): which of the scenes with this index; the next one is asked for
+            when too few of a scene's objects can be described.
+
+    Raises:
+        ValueError: for an unknown split or a negative index.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} is unknown; allowed are {', '.join(SPLITS)}")
+    if index < 0:
+        raise ValueError(f"index={index} is negative; allowed are numbers from 0")
+    rng = generator(SPLITS.index(split), index, attempt)
+    while True:
+        placed = _place(rng, _draw_bodies(rng, split))
+        if placed is not None:
+            break
+    bodies, overlaps = placed
+    while True:
+        objects = _colour(rng, bodies)
+        if layout_split(_signature(objects)) == split:
+            break
+    return Scene(split, index, attempt, CANVAS, CANVAS, pick(rng, BACKGROUNDS), objects, overlaps)
+
+
+@dataclass
+class _Body:
+    """An object before it has a colour and, at first, a place (in coarse cells of its mask's corner)."""
+
+    category: str
+    size_class: str
+    extent: float
+    size: float
+    rotation: float
+    flip: bool
+    mask: np.ndarray
+    centre: tuple[float, float]
+    left: int = 0
+    top: int = 0
+
+    @property
+    def x(self) -> float:
+        return self.left * CELL + self.centre[0]
+
+    @property
+    def y(self) -> float:
+        return self.top * CELL + self.centre[1]
+
+
+_LIVING = tuple(name for name, category in CATEGORIES.items() if category.living)
+_THINGS = tuple(name for name, category in CATEGORIES.items() if not category.living)
+
+
+def _draw_bodies(rng: np.random.Generator, split: str) -> list[_Body]:
+    """Draws categories and sizes: groups of one category, most of them with several members."""
+    groups = pick(rng, _SHAPES[pick(rng, (4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 8))])
+    names: list[str] = []
+    for number, _ in enumerate(groups):
+        if split == "testA" and number == 0:
+            pool = _LIVING
+        elif split == "testB" and number == 0:
+            pool = _THINGS
+        else:
+            pool = _LIVING if rng.random() < 0.45 else _THINGS
+        name = pick(rng, pool)
+        while name in names:
+            name = pick(rng, pool)
+        names.append(name)
+    bodies = []
+    room = 0.36 * CANVAS * CANVAS
+    for name, count in zip(names, groups, strict=True):
+        for _ in range(count):
+            body = _draw_body(rng, name, room)
+            room -= body.size**2
+            bodies.append(body)
+    return bodies
+
+
+def _draw_body(rng: np.random.Generator, name: str, room: float) -> _Body:
+    shape = recipe(name)
+    root = sqrt(shape.area)
+    draw = rng.random()
+    size_class = "small" if draw < 0.36 else "medium" if draw < 0.76 else "big"
+    if size_class == "big" and (_SIZES["big"][0] / root > _LONGEST * 0.94 or room < 0.15 * CANVAS * CANVAS):
+        size_class = "medium"
+    low, high = _SIZES[size_class]
+    size = min(low + (high - low) * rng.random(), _LONGEST * root)
+    extent = size / root
+    tilt = CATEGORIES[name].tilt
+    rotation = tilt * (2 * rng.random() - 1) if rng.random() < 0.7 else 0.0
+    flip = rng.random() < 0.5
+    mask, centre = _coarse_mask(name, extent, rotation, flip)
+    return _Body(name, size_class, extent, size, rotation, flip, mask, centre)
+
+
+def placement(name: str, extent: float, rotation: float, flip: bool) -> np.ndarray:
+    """The matrix that takes a recipe's points (as rows) to pixels relative to the object's centre.
+
+    Args:
+        name (`str`): category.
+        extent (`float`): longest side in pixels.
+        rotation (`float`): degrees, clockwise.
+        flip (`bool`): whether to mirror it.
+    """
+    angle = np.deg2rad(rotation)
+    c, s = float(np.cos(angle)) * extent, float(np.sin(angle)) * extent
+    mirror = -1.0 if flip else 1.0
+    return np.array([[c * mirror, s * mirror], [-s, c]])
+
+
+def _coarse_mask(name: str, extent: float, rotation: float, flip: bool) -> tuple[np.ndarray, tuple[float, float]]:
+    """The silhouette in coarse cells, of shape (rows, columns), and the centre's pixel offset from its corner."""
+    shape = recipe(name)
+    points = shape.points @ placement(name, extent, rotation, flip) / CELL
+    low = points.min(axis=0)
+    points -= low
+    width, height = (int(side) + 2 for side in points.max(axis=0))
+    image = Image.new("1", (width, height))
+    painter = ImageDraw.Draw(image)
+    for first, last, _, _ in shape.parts:
+        painter.polygon(points[first:last].ravel().tolist(), fill=1)
+    return np.asarray(image), (float(-low[0]) * CELL, float(-low[1]) * CELL)
+
+
+def _place(
+    rng: np.random.Generator, bodies: list[_Body]
+) -> tuple[list[_Body], tuple[tuple[int, int, float], ...]] | None:
+    """Finds places with moderate overlap and an order of depth, or None when the bodies do not fit."""
+    cells = CANVAS // CELL
+    taken = np.zeros((cells, cells), dtype=bool)
+    done: list[_Body] = []
+    for body in sorted(bodies, key=lambda body: -body.size):
+        rows, columns = body.mask.shape
+        area = int(body.mask.sum())
+        for _ in range(40):
+            if done and rng.random() < 0.3:  # beside or partly over another object
+                other = pick(rng, done)
+                reach = 0.5 * (body.extent + other.extent)
+                left = int((other.x + reach * (2 * rng.random() - 1) - body.centre[0]) / CELL)
+                top = int((other.y + reach * (2 * rng.random() - 1) - body.centre[1]) / CELL)
+                if not (1 <= left <= cells - columns - 1 and 1 <= top <= cells - rows - 1):
+                    continue
+            else:
+                left = 1 + int(rng.random() * (cells - columns - 1))
+                top = 1 + int(rng.random() * (cells - rows - 1))
+            body.left, body.top = left, top
+            hidden = int((taken[top : top + rows, left : left + columns] & body.mask).sum())
+            if hidden > 0.26 * area or any(_too_close(body, other) for other in done):
+                continue
+            taken[top : top + rows, left : left + columns] |= body.mask
+            done.append(body)
+            break
+        else:
+            return None
+    keys = [body.size + 60 * rng.random() for body in done]  # small objects tend to be in front
+    order = [body for _, body in sorted(zip(keys, done, strict=True), key=lambda pair: -pair[0])]
+    return _depth(order, cells)
+
+
+def _too_close(body: _Body, other: _Body) -> bool:
+    distance = sqrt((body.x - other.x) ** 2 + (body.y - other.y) ** 2)
+    return distance < max(28.0, 0.36 * max(body.extent, other.extent))
+
+
+def _depth(order: list[_Body], cells: int) -> tuple[list[_Body], tuple[tuple[int, int, float], ...]] | None:
+    """Checks that every object stays recognisable in this order and measures the overlaps."""
+    masks = np.zeros((len(order), cells, cells), dtype=bool)
+    for mask, body in zip(masks, order, strict=True):
+        rows, columns = body.mask.shape
+        mask[body.top : body.top + rows, body.left : body.left + columns] = body.mask
+    flat = masks.reshape(len(order), -1).astype(np.float32)
+    shared = flat @ flat.T
+    areas = shared.diagonal()
+    overlaps = []
+    covered = np.zeros((cells, cells), dtype=bool)
+    for front in range(len(order) - 1, -1, -1):
+        if (masks[front] & covered).sum() > 0.26 * areas[front]:
+            return None
+        covered |= masks[front]
+        for back in range(front):
+            if shared[back, front] > 0:
+                overlaps.append((back, front, round(float(shared[back, front] / min(areas[back], areas[front])), 3)))
+    return order, tuple(sorted(overlaps))
+
+
+def _colour(rng: np.random.Generator, bodies: list[_Body]) -> tuple[SceneObject, ...]:
+    """Gives colours and patterns from a small palette, so that one word seldom tells a category's objects apart."""
+    names = (*COLOURS, *_VIVID)
+    palette = [pick(rng, names) for _ in range(2 + int(rng.random() * 3))]
+    patterns = ["plain", pick(rng, PATTERNS), pick(rng, PATTERNS[1:])]
+    seen: set[tuple[str, ...]] = set()
+    objects = []
+    for body in bodies:
+        for _ in range(8):
+            colour = pick(rng, palette) if rng.random() < 0.85 else pick(rng, names)
+            pattern = pick(rng, patterns)
+            if colour in ("black", "white") and pattern in ("striped", "checked"):
+                pattern = "dotted"  # black stripes on white are white stripes on black
+            accent = pick(rng, accents(colour, pattern))
+            look = (body.category, body.size_class, colour, pattern, accent)
+            if look not in seen:
+                break
+        seen.add(look)
+        objects.append(
+            SceneObject(
+                category=body.category,
+                colour=colour,
+                pattern=pattern,
+                accent=accent,
+                size_class=body.size_class,
+                x=body.x,
+                y=body.y,
+                extent=body.extent,
+                size=body.size,
+                rotation=body.rotation,
+                flip=body.flip,
+                tone=_tone(rng, colour),
+                slant=pick(rng, (0.0, 90.0, 45.0, -45.0)),
+            )
+        )
+    return tuple(objects)
+
+
+def _tone(rng: np.random.Generator, colour: str) -> tuple[int, int, int]:
+    """The named colour with a slight jitter of brightness and hue."""
+    light = 10 * (rng.random() - 0.5) * (0.3 if colour == "white" else 1.6)
+    red, green, blue = (
+        int(
+            min(255, max(0, channel + light + 10 * (rng.random() - 0.5) * (0.2 if colour in ("white", "gray") else 1)))
+        )
+        for channel in COLOURS[colour]
+    )
+    return red, green, blue
+
+
+def _signature(bodies: Sequence[SceneObject]) -> tuple[tuple[str, str, int, int], ...]:
+    return tuple(
+        sorted((body.category, body.colour, int(body.x // LAYOUT_CELL), int(body.y // LAYOUT_CELL)) for body in bodies)
+    )
