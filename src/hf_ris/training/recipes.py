@@ -1,0 +1,106 @@
+"""Recipes: what is trained, on what, and how, under one name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.utils.data import IterableDataset
+from transformers import PreTrainedModel, ProcessorMixin, set_seed
+
+from ..data.refshapes import RefShapesStream, vocabulary
+from ..modeling.configuration_magnet import MagNetConfig
+from ..modeling.image_processing_magnet import MagNetImageProcessor
+from ..modeling.modeling_magnet import MagNetForReferringSegmentation
+from ..modeling.processing_magnet import MagNetProcessor
+from .mixed_stream import MixedStream
+from .tokenizer import build_tokenizer
+
+
+REFSHAPES = ("refshapes", "refshapes+", "refshapesg")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    A named way to train a model.
+
+    Args:
+        build (`Callable`): Makes the untrained model and its processor from a seed.
+        stream (`Callable`): Makes the endless training rows, starting at a row number.
+        evaluation (`tuple[str, ...]`): Names of the RefShapes manners that are evaluated on their val split.
+        arguments (`dict`): Defaults of `TrainingArguments`.
+    """
+
+    build: Callable[[int], tuple[PreTrainedModel, ProcessorMixin]]
+    stream: Callable[[int], IterableDataset]
+    evaluation: tuple[str, ...]
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def build_magnet_tiny(seed: int) -> tuple[MagNetForReferringSegmentation, MagNetProcessor]:
+    """A MagNet of 3 million parameters at 160 x 160 pixels, with a vocabulary of RefShapes' words and the letters."""
+    tokenizer = build_tokenizer(vocabulary(), model_max_length=32)
+    set_seed(seed)
+    config = MagNetConfig(
+        backbone_config={
+            "model_type": "swin",
+            "image_size": 160,
+            "embed_dim": 24,
+            "depths": [2, 2, 2, 2],
+            "num_heads": [1, 2, 4, 8],
+            "window_size": 5,
+            "drop_path_rate": 0.0,
+            "initializer_range": 0.08,
+        },
+        text_config={
+            "model_type": "bert",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 96,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "intermediate_size": 192,
+            "max_position_embeddings": 32,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+            "initializer_range": 0.08,
+        },
+        pyramid_expansion=1,
+        hidden_dim=48,
+        group_norm_groups=8,
+        encoder_layers=1,
+        encoder_num_heads=4,
+        encoder_num_points=2,
+        encoder_feedforward_dim=192,
+        decoder_layers=3,
+        decoder_num_heads=4,
+        decoder_feedforward_dim=192,
+        initializer_range=0.08,
+    )
+    image_processor = MagNetImageProcessor(size={"height": 160, "width": 160})
+    return MagNetForReferringSegmentation(config), MagNetProcessor(image_processor, tokenizer)
+
+
+def refshapes_stream(start: int) -> MixedStream:
+    """All three manners of RefShapes in turn."""
+    return MixedStream([RefShapesStream(name, start=start // len(REFSHAPES)) for name in REFSHAPES])
+
+
+RECIPES = {
+    "magnet-tiny-refshapes": Recipe(
+        build=build_magnet_tiny,
+        stream=refshapes_stream,
+        evaluation=REFSHAPES,
+        arguments={
+            "max_steps": 4200,
+            "per_device_train_batch_size": 24,
+            "per_device_eval_batch_size": 32,
+            "learning_rate": 1e-3,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 300,
+            "weight_decay": 0.01,
+            "max_grad_norm": 1.0,
+            "optim": "adamw_torch_fused",
+            "dataloader_num_workers": 1,
+        },
+    ),
+}

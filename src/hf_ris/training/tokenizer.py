@@ -1,0 +1,33 @@
+"""A small vocabulary of one's own, for models trained from scratch."""
+
+import string
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from transformers import BertTokenizer
+
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def build_tokenizer(words: Iterable[str], model_max_length: int) -> BertTokenizer:
+    """
+    Builds a BERT tokenizer that keeps the given words whole and spells out every other word in letters.
+
+    Args:
+        words (`Iterable[str]`): Words that get a token of their own.
+        model_max_length (`int`): Number of tokens every expression is cut and padded to.
+
+    Returns:
+        `BertTokenizer`, uncased.
+    """
+    letters = string.ascii_lowercase + string.digits
+    spelling = [*letters, *(f"##{letter}" for letter in letters), *".,'-!?"]
+    vocabulary = list(dict.fromkeys([*SPECIAL_TOKENS, *spelling, *sorted(set(words))]))
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "vocab.txt"
+        path.write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+        tokenizer = BertTokenizer(str(path), do_lower_case=True, model_max_length=model_max_length)
+        assert len(tokenizer) == len(vocabulary)
+    return tokenizer
