@@ -4,14 +4,12 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_referring_segmentation import ReferringSegmentationConfig
-
 
 LANGUAGE_ATTENTION_MASKS = ("published", "binary")
 
 
 @strict
-class MagNetConfig(ReferringSegmentationConfig):
+class MagNetConfig(PreTrainedConfig):
     r"""
     Configuration of [`MagNetForReferringSegmentation`]. The defaults are the published network: Swin-B with window 12,
     BERT-base, and the Mask2Former-style head of "Mask Grounding for Referring Image Segmentation" (CVPR 2024).
@@ -84,6 +82,15 @@ class MagNetConfig(ReferringSegmentationConfig):
     """
 
     model_type = "magnet"
+    # What `Trainer` leaves aside when it evaluates: the logits alone are compared with the labels.
+    keys_to_ignore_at_inference = [
+        "loss_dict",
+        "auxiliary_logits",
+        "class_logits",
+        "pixel_features",
+        "image_features",
+        "word_features",
+    ]
     sub_configs_defaults = {
         "backbone_config": SubConfigSpec(
             AutoConfig,

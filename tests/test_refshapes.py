@@ -191,6 +191,20 @@ def test_stream_resumes_and_shards():
     assert shards == [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10, 11]]
 
 
+def test_stream_of_several_manners_takes_turns():
+    names = ("refshapes", "refshapes+", "refshapesg")
+    rows = list(itertools.islice(RefShapesStream(names), 8))
+    alone = [list(itertools.islice(RefShapesStream(name), 4)) for name in names]
+
+    in_turn = [row for each in alone for row in each[:2]] + alone[0][2:]
+    assert [row["expressions"] for row in rows] == [row["expressions"] for row in in_turn]
+    for row in rows:  # equal ids mean equal pictures
+        twins = [other for other in rows if other["image_id"] == row["image_id"]]
+        assert all(other["image"].tobytes() == row["image"].tobytes() for other in twins)
+    resumed = list(itertools.islice(RefShapesStream(names, start=3), 5))
+    assert [row["expressions"] for row in resumed] == [row["expressions"] for row in rows[3:]]
+
+
 def test_batches_keep_their_order_with_workers():
     stream = RefShapesStream(block_size=4, start=8)
     loader = DataLoader(stream, batch_size=4, num_workers=2, collate_fn=lambda rows: [row["ref_id"] for row in rows])
@@ -212,8 +226,15 @@ def test_wrong_arguments_are_named(arguments, message):
 
 
 def test_wrong_stream_arguments_are_named():
-    for arguments in ({"start": -1}, {"block_size": 0}, {"rank": 2, "world_size": 2}, {"name": "other"}):
-        with pytest.raises(ValueError, match=f"{next(iter(arguments))}="):
+    for arguments in (
+        {"start": -1},
+        {"block_size": 0},
+        {"rank": 2, "world_size": 2},
+        {"name": "other"},
+        {"name": ("refshapes", "other")},
+        {"name": ()},
+    ):
+        with pytest.raises(ValueError, match=f"{next(iter(arguments))}(=| is empty)"):
             RefShapesStream(**arguments)
     with pytest.raises(ValueError, match="name="):
         describe(sample_scene("val", 0), 0, "other")

@@ -49,14 +49,13 @@ def summarize(counts: np.ndarray | Sequence[Sequence[int]]) -> dict[str, float]:
     return {"oIoU": float(overall), "mIoU": float(ious.mean()), **precisions}
 
 
-def trainer_counts(outputs: torch.Tensor | tuple, labels: torch.Tensor) -> torch.Tensor:
+def trainer_counts(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     `Trainer`'s `preprocess_logits_for_metrics`: reduces logits to two integers a sample before anything is gathered.
 
     Logits are upsampled as MagNet's published evaluation does (bilinear, `align_corners=True`, probability above 0.5) to
     the size of the labels.
     """
-    logits = outputs[0] if isinstance(outputs, tuple) else outputs
     upsampled = torch.nn.functional.interpolate(
         logits.unsqueeze(1).float(), size=labels.shape[-2:], mode="bilinear", align_corners=True
     )

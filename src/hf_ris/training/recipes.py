@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch.utils.data import IterableDataset
@@ -12,7 +13,6 @@ from ..modeling.configuration_magnet import MagNetConfig
 from ..modeling.image_processing_magnet import MagNetImageProcessor
 from ..modeling.modeling_magnet import MagNetForReferringSegmentation
 from ..modeling.processing_magnet import MagNetProcessor
-from .mixed_stream import MixedStream
 from .tokenizer import build_tokenizer
 
 
@@ -26,13 +26,14 @@ class Recipe:
 
     Args:
         build (`Callable`): Makes the untrained model and its processor from a seed.
-        stream (`Callable`): Makes the endless training rows, starting at a row number.
+        stream (`Callable`): Makes the endless training rows; takes `start`, the number of the first row, and `block_size`,
+            the rows dealt to a data loader's worker at a time.
         evaluation (`tuple[str, ...]`): Names of the RefShapes manners that are evaluated on their val split.
         arguments (`dict`): Defaults of `TrainingArguments`.
     """
 
     build: Callable[[int], tuple[PreTrainedModel, ProcessorMixin]]
-    stream: Callable[[int], IterableDataset]
+    stream: Callable[..., IterableDataset]
     evaluation: tuple[str, ...]
     arguments: dict[str, Any] = field(default_factory=dict)
 
@@ -80,15 +81,10 @@ def build_magnet_tiny(seed: int) -> tuple[MagNetForReferringSegmentation, MagNet
     return MagNetForReferringSegmentation(config), MagNetProcessor(image_processor, tokenizer)
 
 
-def refshapes_stream(start: int) -> MixedStream:
-    """All three manners of RefShapes in turn."""
-    return MixedStream([RefShapesStream(name, start=start // len(REFSHAPES)) for name in REFSHAPES])
-
-
 RECIPES = {
     "magnet-tiny-refshapes": Recipe(
         build=build_magnet_tiny,
-        stream=refshapes_stream,
+        stream=partial(RefShapesStream, REFSHAPES),
         evaluation=REFSHAPES,
         arguments={
             "max_steps": 4200,

@@ -66,11 +66,12 @@ def train(
     )
     model, processor = chosen.build(arguments.seed)
     finished_steps = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-    rows_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    batch_size = arguments.train_batch_size
+    rows_per_step = batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=chosen.stream(finished_steps * rows_per_step),
+        train_dataset=chosen.stream(start=finished_steps * rows_per_step, block_size=batch_size),
         eval_dataset=evaluation_rows(chosen.evaluation, eval_rows),
         data_collator=ReferringSegmentationCollator(processor),
         processing_class=processor,

@@ -77,7 +77,7 @@ class RefShapesBuilder(datasets.GeneratorBasedBuilder):
         for start in starts:
             stop = min(start + 50 * ROWS_PER_SCENE, config.num_rows)
             drawn, encoded = None, b""
-            rows = iterate_rows(config.refer_name, config.split, start, stop, config.no_target_share)
+            rows = iterate_rows([config.refer_name], config.split, start, stop, config.no_target_share)
             for number, row in enumerate(rows, start):
                 if row["image"] is not drawn:  # rows of one scene share the picture: compress it once
                     drawn, encoded = row["image"], _to_png(row["image"])

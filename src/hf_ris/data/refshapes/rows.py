@@ -1,9 +1,11 @@
 """From scenes to rows with RefCOCO's columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from .categories import CATEGORIES
@@ -14,6 +16,7 @@ from .scene import SPLITS, Scene, generator, pick, sample_scene
 
 ROWS_PER_SCENE = 2
 _IDS_PER_SPLIT = 10**10
+_ATTEMPTS = 1000
 
 
 def check_arguments(name: str, split: str, no_target_share: float) -> None:
@@ -40,12 +43,13 @@ def scene_rows(name: str, split: str, index: int, no_target_share: float = 0.0) 
         pixels), `area` (pixels), `category`, `ref_id`, `ann_id`, `image_id`, `file_name`, `split` and `expressions`.
     """
     scene, referents = scene_targets(name, split, index, no_target_share)
-    picture, masks = draw_scene(scene)
+    picture, masks = _drawn(scene)
     rows = []
     for number, (target, texts) in enumerate(referents):
         row_index = ROWS_PER_SCENE * index + number
         ref_id = SPLITS.index(split) * _IDS_PER_SPLIT + row_index
-        image_id = SPLITS.index(split) * _IDS_PER_SPLIT + index
+        # Equal ids mean equal pictures, also across manners, which may need different attempts at a scene.
+        image_id = (SPLITS.index(split) * _ATTEMPTS + scene.attempt) * _IDS_PER_SPLIT + index
         mask = masks[target] if target >= 0 else np.zeros(masks.shape[1:], dtype=bool)
         rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
         rows.append(
@@ -72,13 +76,24 @@ def scene_rows(name: str, split: str, index: int, no_target_share: float = 0.0) 
 
 
 def iterate_rows(
-    name: str, split: str, start: int, stop: int, no_target_share: float = 0.0
+    names: Sequence[str], split: str, start: int, stop: int, no_target_share: float = 0.0
 ) -> Iterator[dict[str, Any]]:
-    """Makes the rows from `start` to before `stop`, every scene once; arguments as in [`scene_rows`]."""
-    for index in range(start // ROWS_PER_SCENE, -(-stop // ROWS_PER_SCENE)):
-        for number, row in enumerate(scene_rows(name, split, index, no_target_share)):
-            if start <= ROWS_PER_SCENE * index + number < stop:
+    """
+    Makes the rows from `start` to before `stop`; arguments as in [`scene_rows`].
+
+    With several names, each scene is described in every manner in turn before the next scene comes.
+    """
+    for turn in range(start // ROWS_PER_SCENE, -(-stop // ROWS_PER_SCENE)):
+        index, manner = divmod(turn, len(names))
+        for number, row in enumerate(scene_rows(names[manner], split, index, no_target_share)):
+            if start <= ROWS_PER_SCENE * turn + number < stop:
                 yield row
+
+
+@lru_cache(maxsize=2)
+def _drawn(scene: Scene) -> tuple[Image.Image, np.ndarray]:
+    """Draws a scene; the next rows that show it, in another manner, share the picture."""
+    return draw_scene(scene)
 
 
 def scene_targets(

@@ -1,6 +1,6 @@
 """The endless training stream: rows drawn on the fly, never twice, without a file in between."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -18,7 +18,8 @@ class RefShapesStream(IterableDataset):
     one PIL object: copy it before drawing on it.
 
     Args:
-        name (`str`, *optional*, defaults to `"refshapes"`): "refshapes", "refshapes+" or "refshapesg".
+        name (`str` or `Sequence[str]`, *optional*, defaults to `"refshapes"`): "refshapes", "refshapes+" or "refshapesg", or
+            several of them: each scene is then described in every manner in turn.
         split (`str`, *optional*, defaults to `"train"`): "train", "val", "testA" or "testB".
         start (`int`, *optional*, defaults to 0): number of the first row.
         block_size (`int`, *optional*, defaults to 2): rows that go to one worker at a time. Two rows share a picture,
@@ -43,7 +44,7 @@ class RefShapesStream(IterableDataset):
 
     def __init__(
         self,
-        name: str = "refshapes",
+        name: str | Sequence[str] = "refshapes",
         split: str = "train",
         start: int = 0,
         block_size: int = 2,
@@ -52,7 +53,11 @@ class RefShapesStream(IterableDataset):
         world_size: int = 1,
     ) -> None:
         super().__init__()
-        check_arguments(name, split, no_target_share)
+        names = (name,) if isinstance(name, str) else tuple(name)
+        if not names:
+            raise ValueError("name is empty; at least one of the manners is needed")
+        for each in names:
+            check_arguments(each, split, no_target_share)
         if start < 0:
             raise ValueError(f"start={start} is negative; allowed are numbers from 0")
         if block_size < 1:
@@ -61,7 +66,7 @@ class RefShapesStream(IterableDataset):
             raise ValueError(
                 f"rank={rank} is out of range; allowed are numbers from 0 to before world_size={world_size}"
             )
-        self.name = name
+        self.names = names
         self.split = split
         self.start = start
         self.block_size = block_size
@@ -75,5 +80,5 @@ class RefShapesStream(IterableDataset):
         block = self.rank + number * self.world_size
         while True:
             first = self.start + block * self.block_size
-            yield from iterate_rows(self.name, self.split, first, first + self.block_size, self.no_target_share)
+            yield from iterate_rows(self.names, self.split, first, first + self.block_size, self.no_target_share)
             block += self.world_size * workers

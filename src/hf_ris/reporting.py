@@ -1,0 +1,44 @@
+"""How measured figures reach the documents: the script that measured them writes them, with machine and date."""
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+
+def machine() -> str:
+    """The machine and software that figures were measured on, in one line."""
+    processor = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line.split(":", 1)[1] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        processor = models[0].strip() if models else processor
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores of {processor}"
+    return f"{device}, torch {torch.__version__}, {datetime.now(UTC).date()}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_section(path: str | Path, name: str, text: str) -> None:
+    """
+    Replaces what stands between `<!-- name -->` and `<!-- /name -->` in a document.
+
+    Raises:
+        ValueError: If the document has no such section.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    document = Path(path).read_text(encoding="utf-8")
+    if begin not in document or end not in document:
+        raise ValueError(f"{path} has no section between {begin!r} and {end!r}")
+    before, after = document.split(begin, 1)[0], document.split(end, 1)[1]
+    Path(path).write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
+
+
+__all__ = ["machine", "table", "write_section"]
