@@ -31,14 +31,14 @@ class ReferringSegmentationOutput(ModelOutput):
             Word features after the last fusion.
     """
 
-    loss: torch.FloatTensor | None = None
-    loss_dict: dict[str, torch.FloatTensor] | None = None
-    logits: torch.FloatTensor | None = None
-    auxiliary_logits: tuple[torch.FloatTensor, ...] | None = None
-    class_logits: torch.FloatTensor | None = None
-    pixel_features: torch.FloatTensor | None = None
-    image_features: tuple[torch.FloatTensor, ...] | None = None
-    word_features: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    loss_dict: dict[str, torch.Tensor] | None = None
+    logits: torch.Tensor | None = None
+    auxiliary_logits: tuple[torch.Tensor, ...] | None = None
+    class_logits: torch.Tensor | None = None
+    pixel_features: torch.Tensor | None = None
+    image_features: tuple[torch.Tensor, ...] | None = None
+    word_features: torch.Tensor | None = None
 
 
 __all__ = ["ReferringSegmentationOutput"]

@@ -2,7 +2,7 @@
 
 ```bash
 python scripts/check_refshapes.py --num-expressions 10000
-python scripts/check_refshapes.py --num-expressions 1000 --contact-sheet refshapes.png
+python scripts/check_refshapes.py --document docs/refshapes.md --contact-sheet docs/images/refshapes.jpg
 ```
 """
 
@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from hf_ris.data.refshapes import NAMES, SPLITS, draw_scene, true_of, vocabulary
 from hf_ris.data.refshapes.rows import scene_rows, scene_targets
+from hf_ris.reporting import machine, table, write_section
 
 
 def check(name: str, split: str, num_expressions: int) -> dict[str, float]:
@@ -88,13 +89,21 @@ def main() -> None:
     parser.add_argument("--num-expressions", type=int, default=10_000, help="expressions to check of each name")
     parser.add_argument("--split", choices=SPLITS, default="val")
     parser.add_argument("--contact-sheet", metavar="PATH", help="write a sheet of captioned examples")
+    parser.add_argument("--document", metavar="PATH", help="write the figures into its section refshapes-check")
     arguments = parser.parse_args()
-    print(f"vocabulary: {len(vocabulary())} words")
+    figures: dict[str, list[str]] = {}
     for name in NAMES:
         print(name)
-        for key, value in check(name, arguments.split, arguments.num_expressions).items():
-            print(f"  {key}: {value:,.6g}")
-        print(f"  images/s on one core: {images_per_second(name):.1f}")
+        measured = check(name, arguments.split, arguments.num_expressions)
+        measured["images/s on one core"] = images_per_second(name)
+        for key, value in measured.items():
+            text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+            figures.setdefault(key, [key]).append(text)
+            print(f"  {key}: {text}")
+    if arguments.document:
+        note = f"Split `{arguments.split}`; the vocabulary has {len(vocabulary())} words. `scripts/check_refshapes.py`, {machine()}."
+        header = ["", *(f"`{name}`" for name in NAMES)]
+        write_section(arguments.document, "refshapes-check", f"{table(header, list(figures.values()))}\n\n{note}")
     if arguments.contact_sheet:
         contact_sheet(arguments.contact_sheet, arguments.split)
 

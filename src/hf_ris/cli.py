@@ -129,7 +129,7 @@ def train(
             "learning_rate": learning_rate,
             "seed": seed,
         }
-        given = {name: value for name, value in overrides.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
         metrics = run(recipe, output_dir, eval_steps=eval_steps, resume=resume, **given)
         _note(f"wrote {output_dir}")
         typer.echo(json.dumps(metrics, indent=2))
