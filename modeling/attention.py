@@ -1,5 +1,6 @@
 """Multi-head attention through transformers' attention interface (SDPA, eager or any registered kernel)."""
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
@@ -36,6 +37,11 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+def full_precision(states: torch.Tensor) -> AbstractContextManager:
+    """Suspends autocast on the device of `states`, for arithmetic on masks that half precision would spoil."""
+    return torch.autocast(device_type=states.device.type, enabled=False)
+
+
 def attend(
     module: AttentionModule,
     query: torch.Tensor,
@@ -66,4 +72,4 @@ def attend(
     return attended.flatten(2)
 
 
-__all__ = ["attend"]
+__all__ = ["attend", "full_precision"]

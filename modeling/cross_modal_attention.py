@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import attend
+from .attention import attend, full_precision
 from .configuration_magnet import MagNetConfig
 
 
@@ -121,20 +121,27 @@ class WordFusion(nn.Module):
 
     def forward(self, words: torch.Tensor, pixels: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """`words` (N, L, width), `pixels` (B or N, P, image width), `attention_mask` (N, L) bool -> (N, L, width)."""
-        query, key, value = self.query(words), self.key(pixels), instance_norm(self.value(pixels), self.eps)
-        key = instance_norm(key, self.eps)
-        word_mask: torch.Tensor | None = attention_mask
+        query = self.query(words)
+        key = instance_norm(self.key(pixels), self.eps)
+        value = instance_norm(self.value(pixels), self.eps)
         if self.config.language_attention_mask == "published":
-            # The released code multiplies queries by the additive mask: real words attend uniformly, padding words
-            # attend hard, and the statistics below include padding. Scores of 1e5 need float32; kept for parity.
+            # The released code multiplies queries by BERT's additive mask: real words attend uniformly, padding words
+            # attend hard, and the statistics below include padding. Kept for parity; scores of 1e5 need float32.
             query = query.float() * (~attention_mask).unsqueeze(-1) * PUBLISHED_PADDING_BIAS
-            key, value, word_mask = key.float(), value.float(), None
+            with full_precision(words):
+                attended = self.gather(query, key.float(), value.float()).to(words.dtype)
+            statistics_mask = None
+        else:
+            attended = self.gather(query, key, value)
+            statistics_mask = attention_mask
+        attended = instance_norm(self.output(attended), self.eps, statistics_mask)
+        return self.activation(self.projection(self.activation(self.word_role(words)) * attended))
+
+    def gather(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """`query` (N, L, width), `key` and `value` (B or N, P, width) -> (N, L, width)."""
         # The expressions of an image ask the same pixels, so their words are the queries of one attention.
         queries_per_image = query.reshape(key.shape[0], -1, query.shape[-1])
-        attended = attend(self, queries_per_image, key, value, num_heads=1, scaling=self.scaling)
-        attended = attended.reshape(query.shape).to(words.dtype)
-        attended = instance_norm(self.output(attended), self.eps, word_mask)
-        return self.activation(self.projection(self.activation(self.word_role(words)) * attended))
+        return attend(self, queries_per_image, key, value, num_heads=1, scaling=self.scaling).reshape(query.shape)
 
 
 class PooledContext(nn.Module):

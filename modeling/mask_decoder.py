@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import attend
+from .attention import attend, full_precision
 from .configuration_magnet import MagNetConfig
 from .pixel_decoder import sine_positions
 
@@ -99,15 +99,17 @@ class MaskDecoder(nn.Module):
         )
 
     def predict(self, states: torch.Tensor, mask_features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`states` (N, 1, d) -> mask logits (N, h, w) and class logits (N, 2)."""
+        """`states` (N, 1, d), `mask_features` (N, d, h, w) float32 -> mask logits (N, h, w), class logits (N, 2)."""
         states = self.norm(states).squeeze(1)
-        mask_logits = torch.einsum("nd,ndhw->nhw", self.mask_head(states), mask_features)
+        mask_embedding = self.mask_head(states)
+        with full_precision(states):
+            mask_logits = torch.einsum("nd,ndhw->nhw", mask_embedding.float(), mask_features)
         return mask_logits, self.class_head(states)
 
     def attention_mask(self, mask_logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Where the next layer may look, (N, 1, 1, h·w) bool: inside the last mask, or everywhere if it is empty."""
         resized = nn.functional.interpolate(
-            mask_logits.detach().float().unsqueeze(1), size=size, mode="bilinear", align_corners=False
+            mask_logits.detach().unsqueeze(1), size=size, mode="bilinear", align_corners=False
         )
         inside = (resized.flatten(2) >= 0).unsqueeze(2)
         return inside | ~inside.any(dim=-1, keepdim=True)
@@ -128,7 +130,10 @@ class MaskDecoder(nn.Module):
             memory.flatten(2).transpose(1, 2) + level
             for memory, level in zip(memory_maps, self.level_embedding, strict=True)
         ]
-        positions = [sine_positions(self.config, size, mask_features) for size in sizes]
+        positions = [
+            sine_positions(self.config, size, memory) for size, memory in zip(sizes, memory_maps, strict=True)
+        ]
+        mask_features = mask_features.float()
         states = self.query_features.expand(mask_features.shape[0], 1, -1)
         mask_logits, class_logits = self.predict(states, mask_features)
         predictions = [mask_logits]

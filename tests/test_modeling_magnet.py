@@ -133,6 +133,16 @@ def test_autocast_stays_finite_and_close(tiny_model, inputs, language_attention_
     assert torch.corrcoef(torch.stack([logits.float().flatten(), expected.flatten()]))[0, 1] > 0.9
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("language_attention_mask", ["binary", "published"])
+def test_half_precision_weights_run(tiny_model, inputs, language_attention_mask):
+    model = with_config(tiny_model, language_attention_mask=language_attention_mask).to(torch.bfloat16)
+    logits = model(**{**inputs, "pixel_values": inputs["pixel_values"].to(torch.bfloat16)}).logits
+
+    assert logits.dtype == torch.float32, "masks are read in full precision"
+    assert logits.isfinite().all()
+
+
 def test_save_and_load_give_the_same_logits(tiny_model, inputs, tmp_path):
     tiny_model.save_pretrained(tmp_path)
     loaded, report = MagNetForReferringSegmentation.from_pretrained(tmp_path, output_loading_info=True)
