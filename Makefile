@@ -18,7 +18,8 @@ help:
 	@echo "make slow    the tests that take minutes"
 	@echo "make clean   remove what these commands made, the environment too"
 
-# Torch first and pinned: unpinned, pip may draw gigabytes of GPU libraries onto a machine without a GPU.
+# Torch first and pinned, from TORCH_INDEX where it is given: an index whose torch is built for GPUs would otherwise put
+# gigabytes of libraries onto a machine without one (https://download.pytorch.org/whl/cpu has the small build).
 $(ENVIRONMENT): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "hf_ris needs Python 3.11 or later; say which with PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -82,6 +82,7 @@ class MagNetConfig(PreTrainedConfig):
     """
 
     model_type = "magnet"
+    attribute_map = {"hidden_size": "hidden_dim"}  # the name other libraries look for
     # What `Trainer` leaves aside when it evaluates: the logits alone are compared with the labels.
     keys_to_ignore_at_inference = [
         "loss_dict",
@@ -137,17 +138,15 @@ class MagNetConfig(PreTrainedConfig):
         """Channels of the four image stages, fine to coarse."""
         return [self.backbone_config.embed_dim * 2**stage for stage in range(len(self.backbone_config.depths))]
 
-    @property
-    def hidden_size(self) -> int:
-        """Width of the decoders (the name other libraries look for)."""
-        return self.hidden_dim
-
-    def validate_architecture(self):
+    def validate_architecture(self):  # noqa: PLR0912 (one branch for each mistake)
         super().validate_architecture()
         if self.language_attention_mask not in LANGUAGE_ATTENTION_MASKS:
             raise ValueError(
                 f"language_attention_mask must be one of {LANGUAGE_ATTENTION_MASKS}, got {self.language_attention_mask!r}"
             )
+        for name, needed in (("backbone_config", "swin"), ("text_config", "bert")):
+            if getattr(self, name).model_type != needed:
+                raise ValueError(f"{name} must be of model_type {needed!r}, got {getattr(self, name).model_type!r}")
         num_stages = len(self.backbone_config.depths)
         if self.text_config.num_hidden_layers % num_stages:
             raise ValueError(
@@ -156,6 +155,8 @@ class MagNetConfig(PreTrainedConfig):
             )
         if len(self.fusion_num_heads) != num_stages:
             raise ValueError(f"fusion_num_heads needs {num_stages} entries, got {list(self.fusion_num_heads)}")
+        if not self.pyramid_grids or min(self.pyramid_grids) < 1:
+            raise ValueError(f"pyramid_grids must be side lengths of at least 1, got {list(self.pyramid_grids)}")
         if not 1 <= self.decoder_memory_levels <= num_stages:
             raise ValueError(f"decoder_memory_levels must be 1 to {num_stages}, got {self.decoder_memory_levels}")
         for name in ("group_norm_groups", "encoder_num_heads", "decoder_num_heads"):
@@ -165,7 +166,9 @@ class MagNetConfig(PreTrainedConfig):
                 )
         if self.hidden_dim % 4:
             raise ValueError(f"hidden_dim must be a multiple of 4 (sine positions), got {self.hidden_dim}")
-        for width in self.stage_widths:
+        for width, num_heads in zip(self.stage_widths, self.fusion_num_heads, strict=True):
+            if num_heads < 1 or width % num_heads:
+                raise ValueError(f"fusion_num_heads: {num_heads} heads do not divide the stage width {width}")
             if width % self.pyramid_reduction:
                 raise ValueError(f"pyramid_reduction ({self.pyramid_reduction}) must divide the stage width {width}")
 

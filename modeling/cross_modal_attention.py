@@ -15,6 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import attend, full_precision
 from .configuration_magnet import MagNetConfig
+from .pooling import average_pool
 
 
 PUBLISHED_PADDING_BIAS = -10000.0  # BERT's additive mask, as the released code hands it to the word fusion
@@ -150,7 +151,7 @@ class PooledContext(nn.Module):
     def __init__(self, config: MagNetConfig, width: int, grid: int) -> None:
         super().__init__()
         inner, reduced = width * config.pyramid_expansion, width // config.pyramid_reduction
-        self.pool = nn.AdaptiveAvgPool2d(grid)
+        self.grid = (grid, grid)
         self.expand = nn.Linear(width, inner, bias=False)
         self.norm = nn.LayerNorm(inner, eps=config.pyramid_layer_norm_eps)
         self.contract = nn.Linear(inner, width, bias=False)
@@ -162,11 +163,10 @@ class PooledContext(nn.Module):
         self, image_map: torch.Tensor, words: torch.Tensor, attention_mask: torch.Tensor, size: tuple[int, int]
     ) -> torch.Tensor:
         """`image_map` (B or N, width, h, w) -> (N, h·w, width / reduction), interpolated back to `size` = (h, w)."""
-        cells = self.pool(image_map)
-        grid = cells.shape[-2:]
-        cells = self.contract(self.norm(self.expand(cells.flatten(2).transpose(1, 2))))
+        cells = average_pool(image_map, self.grid).flatten(2).transpose(1, 2)
+        cells = self.contract(self.norm(self.expand(cells)))
         context = self.fusion(self.reduce(self.activation(cells)), words, attention_mask)
-        context = context.transpose(1, 2).unflatten(2, grid)
+        context = context.transpose(1, 2).unflatten(2, self.grid)
         context = nn.functional.interpolate(context, size=size, mode="bilinear", align_corners=True)
         return context.flatten(2).transpose(1, 2)
 

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from .pooling import average_pool
+
 
 def dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
@@ -47,10 +49,7 @@ def resize_labels(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     Returns:
         `torch.FloatTensor` of shape `(N, h, w)` with values in [0, 1].
     """
-    labels = labels.float()
-    if tuple(labels.shape[-2:]) == tuple(size):
-        return labels
-    return nn.functional.adaptive_avg_pool2d(labels.unsqueeze(1), size).squeeze(1)
+    return average_pool(labels.float(), size)
 
 
 __all__ = ["dice_loss", "mask_loss", "resize_labels"]

@@ -56,7 +56,10 @@ class MagNetEncoder(nn.Module):
         Returns:
             The fused maps s1 … s4 (N, c, h, w), fine to coarse, and the last word features (N, L, d) or None.
         """
-        pixels, size = self.image_encoder.embeddings(pixel_values)
+        # Padded here, because Swin would count patches for its absolute positions, if it has them, before it pads.
+        patches = self.image_encoder.embeddings.patch_embeddings
+        pixel_values = patches.maybe_pad(pixel_values, *pixel_values.shape[-2:])
+        pixels, size = self.image_encoder.embeddings(pixel_values, interpolate_pos_encoding=True)
         words = self.text_encoder.embeddings(input_ids)
         text_mask = create_bidirectional_mask(
             config=self.text_encoder.config, inputs_embeds=words, attention_mask=attention_mask
@@ -132,9 +135,9 @@ class MagNetPreTrainedModel(PreTrainedModel):
             if isinstance(module, nn.Linear) and not name.endswith(("sampling_offsets", "attention_weights")):
                 init.xavier_uniform_(module.weight)
 
-    def save_pretrained(self, save_directory, save_original_format: bool = False, **kwargs):
+    def save_pretrained(self, save_directory, *args, save_original_format: bool = False, **kwargs):
         # By default transformers would write Swin's tensors under their old names, which a resumed training cannot read.
-        super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)
+        super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
     def enable_input_require_grads(self) -> None:
         """Makes both embeddings' outputs require gradients (adapters under gradient checkpointing)."""
@@ -159,12 +162,14 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
     ```python
     >>> from hf_ris import MagNetForReferringSegmentation, MagNetProcessor
     >>> from PIL import Image
+    >>> import torch
 
     >>> processor = MagNetProcessor.from_pretrained("path/or/hub-id")
     >>> model = MagNetForReferringSegmentation.from_pretrained("path/or/hub-id")
     >>> image = Image.open("scene.png")
     >>> inputs = processor(images=image, text=["the red mug"], return_tensors="pt")
-    >>> outputs = model(**inputs)
+    >>> with torch.no_grad():
+    ...     outputs = model(**inputs)
     >>> masks = processor.post_process_referring_segmentation(outputs, target_sizes=[image.size[::-1]])
     ```
     """
@@ -174,10 +179,23 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         self.encoder = MagNetEncoder(config)
         self.pixel_decoder = PixelDecoder(config)
         self.mask_decoder = MaskDecoder(config)
+        # No mask depends on these: without a loss of their own they would never receive a gradient, which training on
+        # several processes does not forgive.
+        last_stage = self.encoder.stages[-1]
+        for module in (
+            last_stage.image_gate,
+            last_stage.word_fusion,
+            last_stage.word_gate,
+            self.mask_decoder.class_head,
+        ):
+            module.requires_grad_(False)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.encoder.text_encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.encoder.text_encoder.set_input_embeddings(value)
 
     def forward(
         self,
@@ -204,7 +222,7 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
             `ValueError`: If the number of expressions is not a multiple of the number of images.
         """
         num_images, num_pairs = pixel_values.shape[0], input_ids.shape[0]
-        if num_pairs == 0 or num_pairs % num_images:
+        if num_images == 0 or num_pairs == 0 or num_pairs % num_images:
             raise ValueError(
                 f"input_ids must hold the same number of expressions for each of the {num_images} images, "
                 f"got {num_pairs} rows"

@@ -15,24 +15,22 @@ from .text_inputs import check_expressions
 
 logger = logging.get_logger(__name__)
 
-# A tokenizer that was never told its limit says 10^30; the published system reads 20 tokens.
-PUBLISHED_TEXT_LENGTH = 20
-UNSET_TEXT_LENGTH = 10**6
-
 
 class MagNetProcessor(ProcessorMixin):
     """
     Wraps [`MagNetImageProcessor`] and a BERT tokenizer.
 
-    Expressions are cut and padded to `tokenizer.model_max_length` tokens, special tokens included, as the published
-    system does with 20: released weights are sensitive to the amount of padding. A sentence that is too long is cut
-    after its ids are made, and so loses its `[SEP]`.
+    Expressions are cut and padded to exactly `text_length` tokens, special tokens included, whatever the tokenizer's own
+    limit: released weights are sensitive to the amount of padding. A sentence that is too long is cut after its ids are
+    made, and so loses its `[SEP]`, as in the published system.
 
     Args:
         image_processor ([`MagNetImageProcessor`]):
             Prepares images and masks.
         tokenizer (`BertTokenizer`):
             Prepares expressions.
+        text_length (`int`, *optional*, defaults to 20):
+            Tokens that every expression is cut and padded to; the published number.
 
     Example:
 
@@ -40,7 +38,7 @@ class MagNetProcessor(ProcessorMixin):
     >>> from transformers import AutoTokenizer
     >>> from hf_ris import MagNetImageProcessor, MagNetProcessor
 
-    >>> tokenizer = AutoTokenizer.from_pretrained("google-bert/bert-base-uncased", model_max_length=20)
+    >>> tokenizer = AutoTokenizer.from_pretrained("google-bert/bert-base-uncased")
     >>> processor = MagNetProcessor(MagNetImageProcessor(), tokenizer)
     >>> inputs = processor(images=image, text=["the left mug", "the tree"], return_tensors="pt")
     >>> outputs = model(**inputs)
@@ -50,7 +48,10 @@ class MagNetProcessor(ProcessorMixin):
 
     text_kwargs = {"padding": "max_length"}
 
-    def __init__(self, image_processor=None, tokenizer=None):
+    def __init__(self, image_processor=None, tokenizer=None, text_length: int = 20):
+        if text_length < 1:
+            raise ValueError(f"`text_length` must be at least 1, got {text_length}.")
+        self.text_length = text_length
         super().__init__(image_processor, tokenizer)
 
     def __call__(
@@ -71,7 +72,7 @@ class MagNetProcessor(ProcessorMixin):
             padding (`bool` or `str`, *optional*, defaults to `"max_length"`):
                 `"max_length"`, or `True` / `"longest"` to pad to the longest expression only: for models whose
                 `language_attention_mask` is `"binary"`, which do not depend on padding.
-            max_length (`int`, *optional*, defaults to `tokenizer.model_max_length`):
+            max_length (`int`, *optional*, defaults to `text_length`):
                 Number of tokens to cut and pad to.
             return_tensors (`str`, *optional*):
                 `"pt"` for torch tensors.
@@ -98,6 +99,7 @@ class MagNetProcessor(ProcessorMixin):
         self._check_counts(data)
         return BatchFeature(data, tensor_type=return_tensors)
 
+    @torch.no_grad()
     def post_process_referring_segmentation(
         self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float = 0.5
     ) -> list[dict[str, Any]]:
@@ -151,9 +153,7 @@ class MagNetProcessor(ProcessorMixin):
         **kwargs,
     ) -> dict[str, list[list[int]]]:
         """Tokenize, cut and pad: `input_ids` and `attention_mask`, lists of equal length (with `padding`)."""
-        if max_length is None:
-            limit = self.tokenizer.model_max_length
-            max_length = PUBLISHED_TEXT_LENGTH if limit > UNSET_TEXT_LENGTH else limit
+        max_length = self.text_length if max_length is None else max_length
         all_ids = self.tokenizer(expressions, verbose=False, return_attention_mask=False)["input_ids"]
         for expression, ids in zip(expressions, all_ids, strict=True):
             if len(ids) > max_length:
@@ -164,9 +164,11 @@ class MagNetProcessor(ProcessorMixin):
         # Not the tokenizer's own truncation, which would put [SEP] back at the end.
         all_ids = [ids[:max_length] for ids in all_ids]
 
-        length = {"max_length": max_length, True: max(map(len, all_ids)), "longest": max(map(len, all_ids))}.get(
-            padding, 0
-        )
+        longest = max(map(len, all_ids))
+        lengths: dict[bool | str, int] = {"max_length": max_length, True: longest, "longest": longest, False: 0}
+        if padding not in lengths:
+            raise ValueError(f"`padding` must be one of {list(lengths)}, got {padding!r}.")
+        length = lengths[padding]
         return {
             "input_ids": [ids + [self.tokenizer.pad_token_id] * (length - len(ids)) for ids in all_ids],
             "attention_mask": [[1] * len(ids) + [0] * (length - len(ids)) for ids in all_ids],

@@ -55,7 +55,7 @@ def tokenizer(tmp_path_factory) -> BertTokenizer:
     """A BERT tokenizer with a vocabulary of a few words, 20 tokens long like the published one."""
     vocabulary = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
     vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]), encoding="utf-8")
-    return BertTokenizer(vocab=str(vocabulary), model_max_length=20)
+    return BertTokenizer(vocab=str(vocabulary))
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,11 @@ def test_nothing_to_evaluate_is_named(ris):
         evaluate_pipeline(ris, [])
 
 
+def test_too_few_pictures_to_shuffle_are_named(ris, rows):
+    with pytest.raises(ValueError, match="2 rows"):
+        evaluate_pipeline(ris, rows[:2], shuffle_expressions=True)
+
+
 def test_a_section_is_replaced(tmp_path):
     document = tmp_path / "page.md"
     document.write_text("before\n<!-- figures -->\nold\n<!-- /figures -->\nafter\n")

@@ -7,6 +7,7 @@ import torch
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.modeling.mask_losses import dice_loss, mask_loss, resize_labels
+from hf_ris.modeling.pooling import average_pool
 
 
 @pytest.fixture
@@ -86,6 +87,17 @@ def test_any_input_size(tiny_model, inputs, size):
 
     assert output.logits.shape == (4, -(-size[0] // 4), -(-size[1] // 4))
     assert output.logits.isfinite().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(64, 96), (31, 45)])
+def test_absolute_positions_stretch_to_any_size(tiny_config, inputs, size):
+    config = copy.deepcopy(tiny_config)
+    config.backbone_config.use_absolute_embeddings = True
+    model = MagNetForReferringSegmentation(config).eval()
+    output = model(torch.randn(2, 3, *size), inputs["input_ids"], inputs["attention_mask"])
+
+    assert output.logits.shape == (4, -(-size[0] // 4), -(-size[1] // 4))
 
 
 @torch.no_grad()
@@ -177,6 +189,28 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny_config, inputs):
         torch.testing.assert_close(checkpointed[name], gradient, atol=1e-5, rtol=1e-3, msg=name)
 
 
+def test_every_trainable_parameter_receives_a_gradient(tiny_config, inputs):
+    """Training on several processes stops at a parameter that never does."""
+    model = MagNetForReferringSegmentation(tiny_config).train()
+    model(**inputs, labels=torch.ones(4, 64, 96)).loss.backward()
+
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def test_new_words_can_be_added(tiny_model, inputs):
+    model = copy.deepcopy(tiny_model)
+    model.resize_token_embeddings(model.config.text_config.vocab_size + 3)
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, tiny_model(**inputs).logits)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (6, 6), (16, 9)])
+def test_average_pool_is_torchs(size):
+    image_map = torch.randn(2, 3, 10, 7)
+    expected = torch.nn.functional.adaptive_avg_pool2d(image_map, size)
+    torch.testing.assert_close(average_pool(image_map, size), expected)
+
+
 def test_loss_is_the_sum_of_its_named_terms(tiny_model, inputs):
     labels = torch.zeros(4, 64, 96)
     output = tiny_model(**inputs, labels=labels)
@@ -237,6 +271,8 @@ def test_labels_shrink_to_the_share_they_cover():
 def test_numbers_that_do_not_fit_are_named(tiny_model, inputs):
     with pytest.raises(ValueError, match=r"input_ids.*2 images.*3 rows"):
         tiny_model(inputs["pixel_values"], inputs["input_ids"][:3], inputs["attention_mask"][:3])
+    with pytest.raises(ValueError, match=r"0 images"):
+        tiny_model(inputs["pixel_values"][:0], inputs["input_ids"])
     with pytest.raises(ValueError, match=r"labels.*4"):
         tiny_model(**inputs, labels=torch.zeros(3, 64, 96))
 
@@ -247,6 +283,9 @@ def test_numbers_that_do_not_fit_are_named(tiny_model, inputs):
         ({"language_attention_mask": "maybe"}, "language_attention_mask"),
         ({"text_config": {"model_type": "bert", "num_hidden_layers": 5}}, "num_hidden_layers"),
         ({"fusion_num_heads": [1, 1]}, "fusion_num_heads"),
+        ({"fusion_num_heads": [3, 1, 1, 1]}, "fusion_num_heads"),
+        ({"pyramid_grids": [0, 2]}, "pyramid_grids"),
+        ({"backbone_config": {"model_type": "resnet"}}, "backbone_config"),
         ({"hidden_dim": 100}, "group_norm_groups"),
         ({"decoder_memory_levels": 5}, "decoder_memory_levels"),
     ],

@@ -1,10 +1,13 @@
 """`hf-ris train` as a user runs it, on a model that takes seconds."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 from typer.testing import CliRunner
 
 from hf_ris import MagNetForReferringSegmentation
@@ -41,7 +44,7 @@ def own_cache(monkeypatch, tmp_path_factory):
 
 
 def test_trained_folder_is_a_pipeline(quick_recipe, tmp_path, images):
-    metrics = train(quick_recipe, tmp_path, eval_rows=4, eval_steps=2)
+    metrics = train(quick_recipe, tmp_path, eval_rows=4, eval_steps=2, save_steps=2)
 
     assert {"eval_loss", "eval_oIoU", "eval_mIoU", "eval_P@0.5"} <= metrics.keys()
     result = pipeline("referring-segmentation", model=str(tmp_path), device="cpu")(images[0], text="the red mug")
@@ -53,12 +56,55 @@ def test_a_stopped_run_continues_where_it_was(quick_recipe, tmp_path, monkeypatc
     recipe = RECIPES[quick_recipe]
     recording = replace(recipe, stream=lambda **given: (starts.append(given["start"]), recipe.stream(**given))[1])
     monkeypatch.setitem(RECIPES, quick_recipe, recording)
-    train(quick_recipe, tmp_path, eval_rows=2, eval_steps=2, max_steps=2)
-    train(quick_recipe, tmp_path, eval_rows=2, eval_steps=2, max_steps=4, resume=True)
+    options = {"eval_rows": 2, "eval_steps": 2, "save_steps": 2}
+    train(quick_recipe, tmp_path, max_steps=2, **options)
+    with pytest.raises(ValueError, match=r"checkpoint-2.*resume"):
+        train(quick_recipe, tmp_path, **options)
+    train(quick_recipe, tmp_path, max_steps=4, resume=True, **options)
 
     assert starts == [0, 2 * 4], "two steps of four rows were already seen"
     state = json.loads((tmp_path / "checkpoint-4" / "trainer_state.json").read_text())
     assert [entry["step"] for entry in state["log_history"] if "eval_mIoU" in entry] == [2, 4]
+
+
+def test_overrides_win_over_the_recipe(quick_recipe, tmp_path):
+    train(quick_recipe, tmp_path, eval_rows=2, max_steps=1, eval_strategy="no", save_strategy="no")
+
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_two_processes_take_their_own_rows(tmp_path):
+    """Each process gets the rows of its own pictures, and together they get every row once."""
+    script = tmp_path / "rows.py"
+    script.write_text(TWO_PROCESSES)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+    assert [batch["images"] for batch in seen[0] + seen[1]] == [2] * 4
+    assert seen[0][0]["rows"] + seen[1][0]["rows"] == list(range(8))
+    assert seen[0][1]["rows"] + seen[1][1]["rows"] == list(range(8, 16))
+
+
+TWO_PROCESSES = """
+import itertools, json, sys
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from torch.utils.data import DataLoader
+from hf_ris.data import RefShapesStream
+from hf_ris.training.train import DEFAULT_ARGUMENTS
+
+accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(**DEFAULT_ARGUMENTS["accelerator_config"]))
+def collate(rows):
+    images = {row["image_id"] for row in rows}
+    return {"pixel_values": torch.zeros(len(images)), "rows": torch.tensor([row["ref_id"] for row in rows])}
+loader = accelerator.prepare(DataLoader(RefShapesStream(block_size=8), batch_size=4, collate_fn=collate))
+batches = [
+    {"images": len(batch["pixel_values"]), "rows": batch["rows"].tolist()} for batch in itertools.islice(loader, 2)
+]
+with open(f"{sys.argv[1]}/{accelerator.process_index}.json", "w") as file:
+    json.dump(batches, file)
+"""
 
 
 def test_impossible_runs_are_named(tmp_path):
@@ -80,10 +126,9 @@ def test_the_bundled_recipe_fits_the_wheel():
 
 
 def test_own_vocabulary_knows_its_words_and_spells_the_others(tmp_path):
-    build_tokenizer(vocabulary(), model_max_length=32).save_pretrained(tmp_path)
-    tokenizer = type(build_tokenizer([], 8)).from_pretrained(tmp_path)
+    build_tokenizer(vocabulary()).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
 
     assert tokenizer.tokenize("The SMALL red mug, left") == ["the", "small", "red", "mug", ",", "left"]
     assert tokenizer.tokenize("zebra") == ["z", "##e", "##b", "##r", "##a"]
-    assert tokenizer.model_max_length == 32
     assert tokenizer.unk_token_id not in tokenizer(" ".join(vocabulary()))["input_ids"]

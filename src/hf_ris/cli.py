@@ -130,7 +130,7 @@ def train(
             "seed": seed,
         }
         given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
-        metrics = run(recipe, output_dir, eval_steps=eval_steps, resume=resume, **given)
+        metrics = run(recipe, output_dir, resume=resume, eval_steps=eval_steps, save_steps=eval_steps, **given)
         _note(f"wrote {output_dir}")
         typer.echo(json.dumps(metrics, indent=2))
 

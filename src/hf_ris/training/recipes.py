@@ -16,6 +16,7 @@ from ..modeling.processing_magnet import MagNetProcessor
 from .tokenizer import build_tokenizer
 
 
+TEXT_LENGTH = 32  # the longest expression of RefShapes has 30 words
 REFSHAPES = ("refshapes", "refshapes+", "refshapesg")
 
 
@@ -40,7 +41,7 @@ class Recipe:
 
 def build_magnet_tiny(seed: int) -> tuple[MagNetForReferringSegmentation, MagNetProcessor]:
     """A MagNet of 3 million parameters at 160 x 160 pixels, with a vocabulary of RefShapes' words and the letters."""
-    tokenizer = build_tokenizer(vocabulary(), model_max_length=32)
+    tokenizer = build_tokenizer(vocabulary())
     set_seed(seed)
     config = MagNetConfig(
         backbone_config={
@@ -50,6 +51,8 @@ def build_magnet_tiny(seed: int) -> tuple[MagNetForReferringSegmentation, MagNet
             "depths": [2, 2, 2, 2],
             "num_heads": [1, 2, 4, 8],
             "window_size": 5,
+            # The windows divide 160 pixels evenly, so no padding at the border tells left from right.
+            "use_absolute_embeddings": True,
             "drop_path_rate": 0.0,
             "initializer_range": 0.08,
         },
@@ -60,7 +63,7 @@ def build_magnet_tiny(seed: int) -> tuple[MagNetForReferringSegmentation, MagNet
             "num_hidden_layers": 4,
             "num_attention_heads": 4,
             "intermediate_size": 192,
-            "max_position_embeddings": 32,
+            "max_position_embeddings": TEXT_LENGTH,
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
             "initializer_range": 0.08,
@@ -70,7 +73,7 @@ def build_magnet_tiny(seed: int) -> tuple[MagNetForReferringSegmentation, MagNet
         group_norm_groups=8,
         encoder_layers=1,
         encoder_num_heads=4,
-        encoder_num_points=2,
+        encoder_num_points=1,
         encoder_feedforward_dim=192,
         decoder_layers=3,
         decoder_num_heads=4,
@@ -78,21 +81,21 @@ def build_magnet_tiny(seed: int) -> tuple[MagNetForReferringSegmentation, MagNet
         initializer_range=0.08,
     )
     image_processor = MagNetImageProcessor(size={"height": 160, "width": 160})
-    return MagNetForReferringSegmentation(config), MagNetProcessor(image_processor, tokenizer)
+    return MagNetForReferringSegmentation(config), MagNetProcessor(image_processor, tokenizer, TEXT_LENGTH)
 
 
 RECIPES = {
     "magnet-tiny-refshapes": Recipe(
         build=build_magnet_tiny,
-        stream=partial(RefShapesStream, REFSHAPES),
+        stream=partial(RefShapesStream, ("refshapes", "refshapes+", "refshapes", "refshapesg")),
         evaluation=REFSHAPES,
         arguments={
-            "max_steps": 4200,
+            "max_steps": 3600,
             "per_device_train_batch_size": 24,
             "per_device_eval_batch_size": 32,
             "learning_rate": 1e-3,
             "lr_scheduler_type": "cosine",
-            "warmup_steps": 300,
+            "warmup_steps": 200,
             "weight_decay": 0.01,
             "max_grad_norm": 1.0,
             "optim": "adamw_torch_fused",

@@ -11,13 +11,12 @@ from transformers import BertTokenizer
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def build_tokenizer(words: Iterable[str], model_max_length: int) -> BertTokenizer:
+def build_tokenizer(words: Iterable[str]) -> BertTokenizer:
     """
     Builds a BERT tokenizer that keeps the given words whole and spells out every other word in letters.
 
     Args:
         words (`Iterable[str]`): Words that get a token of their own.
-        model_max_length (`int`): Number of tokens every expression is cut and padded to.
 
     Returns:
         `BertTokenizer`, uncased.
@@ -28,6 +27,4 @@ def build_tokenizer(words: Iterable[str], model_max_length: int) -> BertTokenize
     with TemporaryDirectory() as folder:
         path = Path(folder) / "vocab.txt"
         path.write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
-        tokenizer = BertTokenizer(str(path), do_lower_case=True, model_max_length=model_max_length)
-        assert len(tokenizer) == len(vocabulary)
-    return tokenizer
+        return BertTokenizer(str(path), do_lower_case=True)
