@@ -7,7 +7,6 @@ base64, PIL, array, tensor), EXIF orientation, colour modes, bit depths, and hos
 import base64
 import os
 import urllib.request
-import warnings
 from io import BytesIO
 from typing import Any
 
@@ -20,6 +19,7 @@ ALLOWED_SOURCES = (
     "a path, an http(s) URL, a base64 string, bytes, a PIL image, a NumPy array or a torch tensor of shape (H, W), "
     "(H, W, C) or (C, H, W) with 1 to 4 channels"
 )
+MAX_DOWNLOAD_BYTES = 256 * 2**20
 
 
 def load_image(image: Any, *, argument: str = "image", timeout: float | None = 30.0) -> Image.Image:
@@ -44,7 +44,7 @@ def load_image(image: Any, *, argument: str = "image", timeout: float | None = 3
 
     Raises:
         ValueError: If the input is no image, is damaged, holds no pixel, or holds more than
-            `PIL.Image.MAX_IMAGE_PIXELS`.
+            `PIL.Image.MAX_IMAGE_PIXELS`, or if a URL gives more than `MAX_DOWNLOAD_BYTES`.
     """
     if isinstance(image, Image.Image):
         picture = image
@@ -62,9 +62,10 @@ def load_image(image: Any, *, argument: str = "image", timeout: float | None = 3
         raise _too_large(argument, f"{width} x {height} pixels")
 
     try:
-        return _to_rgb(ImageOps.exif_transpose(picture))
+        upright = ImageOps.exif_transpose(picture)
     except Exception as error:  # decoding happens here, and decoders raise anything on damaged files
         raise ValueError(f"`{argument}` cannot be decoded, the file may be truncated or damaged: {error}") from error
+    return _to_rgb(upright, argument)
 
 
 def load_mask(mask: Any, *, argument: str = "segmentation_maps") -> np.ndarray:
@@ -99,10 +100,8 @@ def _open(given: Any, argument: str, timeout: float | None) -> Image.Image:
     """Open a path, URL, base64 string or bytes; the pixels are decoded later."""
     source, complaint = _find_source(given, argument, timeout)
     try:
-        with warnings.catch_warnings():
-            # PIL only warns up to twice its limit; here the limit is a limit.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(source)
+        return Image.open(source)
+    # An error above twice PIL's limit; between the two a warning, which some filters turn into an error.
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(argument, _describe(given)) from error
     except Exception as error:  # decoders raise anything on damaged files
@@ -123,9 +122,16 @@ def _find_source(given: Any, argument: str, timeout: float | None) -> tuple[Byte
         request = urllib.request.Request(text, headers={"User-Agent": "Mozilla/5.0 (compatible; hf_ris)"})
         try:
             with urllib.request.urlopen(request, timeout=timeout) as response:
-                return BytesIO(response.read()), unreadable
+                # One more than allowed tells a file that is too long from one that just fits.
+                content = response.read(MAX_DOWNLOAD_BYTES + 1)
         except Exception as error:
             raise ValueError(f"`{argument}` could not be fetched from {_describe(text)}: {error}") from error
+        if len(content) > MAX_DOWNLOAD_BYTES:
+            raise ValueError(
+                f"`{argument}` from {_describe(text)} is longer than the {MAX_DOWNLOAD_BYTES} bytes allowed; download "
+                "it yourself if you trust its source."
+            )
+        return BytesIO(content), unreadable
     if "\0" not in text and os.path.isfile(text):
         return text, unreadable
     nothing = (
@@ -180,8 +186,8 @@ def _to_uint8(array: np.ndarray, argument: str) -> np.ndarray:
     )
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "RGB":
+def _to_rgb(picture: Image.Image, argument: str) -> Image.Image:
+    if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
     if picture.mode.startswith("I"):
         # PIL's own conversion clips everything above 255 to white. Mode "I" has 32 bits but stems from 16-bit files.
@@ -189,8 +195,10 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         values = values if picture.mode == "I" and values.max() <= 255 else _scale_16_bit(values)
         return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
     if picture.mode == "F":
-        return Image.fromarray(_to_uint8(np.asarray(picture), "image")).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        return Image.fromarray(_to_uint8(np.asarray(picture), argument)).convert("RGB")
+    if picture.mode == "La":
+        picture = picture.convert("LA")  # the only mode that PIL takes it to
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return picture.convert("RGB")

@@ -16,7 +16,7 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 from .image_inputs import load_image, load_mask
 
 
-class MagNetImageProcessorPil(PilBackend):
+class MagNetImageProcessor(PilBackend):
     """
     Prepares images, and the masks to learn from, for MagNet.
 
@@ -88,10 +88,6 @@ class MagNetImageProcessorPil(PilBackend):
         return BatchFeature(dict(features), tensor_type=return_tensors)
 
 
-# The name without its back end, as transformers' own image processors have it.
-MagNetImageProcessor = MagNetImageProcessorPil
-
-
 def _load_all(values: Any, load: Any, argument: str) -> list:
     """Load one value, or each of a list, tuple or stacked array of them."""
     if getattr(values, "ndim", None) == 4:
@@ -125,4 +121,4 @@ def _resize_mask(mask: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     return np.asarray(picture, dtype=np.float32)
 
 
-__all__ = ["MagNetImageProcessor", "MagNetImageProcessorPil"]
+__all__ = ["MagNetImageProcessor"]

@@ -1,4 +1,4 @@
-"""What is read off a binary mask: its score, its box, its run-length code."""
+"""What is read off a binary mask: its score, its box, its run-length code, and the way back from the code."""
 
 from itertools import pairwise
 from typing import Any
@@ -81,3 +81,36 @@ def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
             if not more:
                 break
     return {"size": [int(size) for size in mask.shape], "counts": "".join(characters)}
+
+
+def rle_to_mask(rle: dict[str, Any]) -> np.ndarray:
+    """
+    Undo [`mask_to_rle`].
+
+    Args:
+        rle (`dict`):
+            `size`, [height, width], and `counts`, COCO's compressed run-length encoding as text.
+
+    Returns:
+        `np.ndarray`: Boolean, of shape (H, W).
+
+    Raises:
+        ValueError: If the runs do not fill a mask of this size.
+    """
+    height, width = rle["size"]
+    runs: list[int] = []
+    value = shift = 0
+    for character in rle["counts"]:
+        bits = ord(character) - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:  # more follow
+            continue
+        if bits & 0x10:  # negative
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift or min(runs, default=0) < 0 or sum(runs) != height * width:
+        raise ValueError(f"`rle` is damaged: its runs do not fill a mask {height} high and {width} wide.")
+    kinds = np.arange(len(runs)) % 2 == 1
+    return np.repeat(kinds, runs).reshape(height, width, order="F")

@@ -1,6 +1,7 @@
 """The `"referring-segmentation"` pipeline: an image and expressions in, the masks of what they refer to out."""
 
 import collections
+import numbers
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -55,7 +56,8 @@ class ReferringSegmentationPipeline(Pipeline):
     _load_feature_extractor = False
     _load_video_processor = False
 
-    # What to say, once, when the model at this path is loaded. A package that bundles a checkpoint fills it in.
+    # What to say, once in a process, when the model at this path is loaded. A package that bundles a checkpoint fills
+    # it in.
     model_notices: ClassVar[dict[str, str]] = {}
 
     def __init__(self, *args, local_files_only: bool = False, **kwargs):
@@ -66,10 +68,10 @@ class ReferringSegmentationPipeline(Pipeline):
                 "`processor` is missing; a model passed as an object needs its processor passed beside it."
             )
         self.model.eval()
-        if notice := self.model_notices.pop(self.model.name_or_path, None):
-            logger.warning(notice)
+        if notice := self.model_notices.get(self.model.name_or_path):
+            logger.warning_once(notice)
 
-    def __call__(self, inputs: Any, text: Any = None, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any = None, text: Any = None, *, image: Any = None, **kwargs: Any) -> Any:
         """
         Segment what the expressions refer to.
 
@@ -80,6 +82,8 @@ class ReferringSegmentationPipeline(Pipeline):
             text (`str`, `list[str]` or `list[list[str]]`, *optional*):
                 What to look for, where `inputs` does not say: for one image an expression or several; for a list of
                 images one expression for all of them, or a list with the expression (or expressions) of each.
+            image (*optional*):
+                Another name for `inputs`, as dictionaries and rows call it.
             threshold (`float`, *optional*):
                 Foreground probability above which a pixel belongs to the mask; by default the model's published one.
             no_target_threshold (`float`, *optional*):
@@ -108,7 +112,9 @@ class ReferringSegmentationPipeline(Pipeline):
         Raises:
             ValueError: If an image, an expression or an option is unfit; the message names it.
         """
-        paired = _pair(inputs, text)
+        if inputs is not None and image is not None:
+            raise ValueError("`image` is another name for `inputs`; give one of the two.")
+        paired = _pair(image if inputs is None else inputs, text)
         return [] if paired == [] else super().__call__(paired, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -120,7 +126,16 @@ class ReferringSegmentationPipeline(Pipeline):
                 The folder; made if missing.
             kwargs (`dict[str, Any]`, *optional*):
                 Passed on to the model's `save_pretrained`.
+
+        Raises:
+            ValueError: If `push_to_hub` is asked for: models and processors take different options for it and make a
+                commit each. The pipeline's own `push_to_hub(repo_id)` uploads both in one.
         """
+        if kwargs.pop("push_to_hub", False):
+            raise ValueError(
+                "`push_to_hub` must be left out of `save_pretrained`: call the pipeline's `push_to_hub(repo_id)`, which "
+                "uploads the model and its processor in one commit."
+            )
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
@@ -132,8 +147,11 @@ class ReferringSegmentationPipeline(Pipeline):
         timeout: float | None = None,
     ) -> tuple[dict, dict, dict]:
         for name, value in (("threshold", threshold), ("no_target_threshold", no_target_threshold)):
-            if value is not None and not 0.0 <= value <= 1.0:
-                raise ValueError(f"`{name}` must be between 0 and 1, got {value}.")
+            if value is None:
+                continue
+            # A boolean is a number to Python, but no threshold.
+            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
+                raise ValueError(f"`{name}` must be a number between 0 and 1, got {value!r}.")
         if output_format is not None and output_format not in OUTPUT_FORMATS:
             raise ValueError(f"`output_format` must be one of {list(OUTPUT_FORMATS)}, got {output_format!r}.")
         options = {"threshold": threshold, "no_target_threshold": no_target_threshold, "output_format": output_format}
@@ -278,7 +296,8 @@ def _pair(inputs: Any, text: Any) -> Any:
             f"`text` must be one string when the images come from a dataset or a generator, got {type(text).__name__}; "
             "yield dictionaries with `image` and `text` to give each its own."
         )
-    if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
+    # Streams of torch may have a length, and inherit a `__getitem__` that only raises.
+    if not isinstance(inputs, IterableDataset) and hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
         return _Rows(inputs, text)
     if isinstance(inputs, Iterable):
         return (_as_item(item, text) for item in inputs)

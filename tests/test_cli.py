@@ -65,8 +65,11 @@ def test_overlay_and_masks_are_written(segment, tmp_path, images):
         ([" "], {}, "must say what to look for"),
         (["a tree"], {"model": "./no-such-folder"}, "no-such-folder"),
         (["a tree"], {"model": "no-such/model"}, ""),
-        (["a tree", "--threshold", "35"], {}, "`threshold` must be between 0 and 1"),
+        (["a tree", "--threshold", "35"], {}, "Invalid value for '--threshold'"),
+        (["a tree", "--no-target-threshold", "-1"], {}, "Invalid value for '--no-target-threshold'"),
         (["a tree", "--output", "overlay.txt"], {}, "--output must end like a picture"),
+        (["a tree", "--output", "overlay.psd"], {}, "--output must end like a picture"),  # PIL can only read these
+        (["a tree", "--output", "overlay.xbm"], {}, "--output must end like a picture"),  # black and white only
         (["a tree", "--device", "banana"], {}, "--device must name a device"),
         ([], {}, "Missing argument"),
     ],

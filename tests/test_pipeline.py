@@ -1,11 +1,13 @@
 """The pipeline: every way to call it, what comes back, and what it refuses."""
 
 import logging
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
 import pytest
 import torch
+import transformers.utils.hub
 from PIL import Image
 from pycocotools import mask as coco_mask
 from transformers import pipeline
@@ -55,6 +57,11 @@ def test_a_list_of_expressions_keeps_its_order(ris, images):
     assert isinstance(ris(images[0], text=["a tree"]), list)
 
 
+def test_the_image_may_be_named(ris, images):
+    assert_same(ris(image=images[0], text="a tree"), ris(images[0], text="a tree"))
+    assert_same(ris(image=images, text="a tree"), ris(images, text="a tree"))
+
+
 def test_the_image_goes_through_the_model_once(ris, images):
     shapes = []
 
@@ -100,6 +107,17 @@ def test_every_way_to_hand_in_several_images(ris, images):
     assert_same(list(ris(KeyDataset(dataset, "image"), text="a tree", batch_size=2)), same_text)
     assert_same(list(ris(iter(images), text="a tree")), same_text)
     assert ris([]) == []
+
+
+def test_a_stream_may_have_a_length(ris, images):
+    class Stream(torch.utils.data.IterableDataset):
+        def __len__(self):
+            return len(images)
+
+        def __iter__(self):
+            return iter(images)
+
+    assert_same(list(ris(Stream(), text="a tree", batch_size=2)), ris(images, text="a tree"))
 
 
 def test_generators_are_read_as_they_are_needed(ris, images):
@@ -174,6 +192,26 @@ def test_saved_pipeline_gives_the_identical_mask(ris, model_folder, images):
         assert one["score"] == pytest.approx(other["score"], abs=1e-6)
 
 
+def test_the_pipeline_is_uploaded_whole(ris, tmp_path, monkeypatch):
+    uploaded = []
+
+    class Hub:
+        def create_repo(self, repo_id, **_):
+            return SimpleNamespace(repo_id=repo_id)
+
+        def create_commit(self, operations, **_):
+            uploaded.append({operation.path_in_repo for operation in operations})
+
+    monkeypatch.setattr(transformers.utils.hub, "hf_api", Hub)
+    with pytest.raises(ValueError, match=r"`push_to_hub` .* the pipeline's `push_to_hub\(repo_id\)`"):
+        ris.save_pretrained(tmp_path / "saved", push_to_hub=True, repo_id="someone/model")
+    assert not uploaded and not (tmp_path / "saved").exists()
+
+    ris.push_to_hub("someone/model")
+    (files,) = uploaded
+    assert files >= {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
+
+
 def test_half_precision(model_folder, images, ris):
     half = pipeline("referring-segmentation", model=str(model_folder), dtype=torch.bfloat16, device="cpu")
     result = half(images[0], text="a tree")
@@ -205,7 +243,13 @@ def test_real_photos_keep_their_sizes(ris, real_data):
         (3, {"text": "a tree"}, "`inputs` must be"),
         (np.zeros((0, 4, 3), np.uint8), {"text": "a tree"}, "no pixel"),
         ("generator", {"text": ["a tree"]}, "`text` must be one string"),
-        ("image", {"text": "a tree", "threshold": 35}, "`threshold` must be between 0 and 1, got 35"),
+        ("image", {"text": "a tree", "threshold": 35}, "`threshold` must be a number between 0 and 1, got 35"),
+        ("image", {"text": "a tree", "threshold": "0.5"}, "`threshold` must be a number between 0 and 1, got '0.5'"),
+        ("image", {"text": "a tree", "threshold": True}, "`threshold` must be a number between 0 and 1, got True"),
+        ("image", {"text": "a tree", "threshold": float("nan")}, "`threshold` must be a number .*, got nan"),
+        ("image", {"text": "a tree", "no_target_threshold": [0.5]}, "`no_target_threshold` must be a number"),
+        ("image", {"text": "a tree", "image": "second.png"}, "`image` is another name for `inputs`"),
+        (None, {"text": "a tree"}, "`inputs` must be"),
         ("image", {"text": "a tree", "no_target_threshold": -1}, "`no_target_threshold`"),
         ("image", {"text": "a tree", "output_format": "tensor"}, r"`output_format` must be one of \['pil', 'array'"),
     ],
@@ -246,6 +290,7 @@ def test_a_bundled_checkpoint_says_once_what_it_is(model_folder, monkeypatch, ca
         for _ in range(2):
             pipeline("referring-segmentation", model=str(model_folder), device="cpu")
     assert sum("knows drawn shapes only" in record.getMessage() for record in caplog.records) == 1
+    assert notices == {str(model_folder): "knows drawn shapes only"}
 
 
 def test_default_model_is_the_bundled_one(images):

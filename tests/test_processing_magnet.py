@@ -17,8 +17,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from hf_ris import MagNetImageProcessor, MagNetProcessor
+from hf_ris.modeling import image_inputs
 from hf_ris.modeling.image_inputs import load_image
-from hf_ris.modeling.masks import mask_to_box, mask_to_rle
+from hf_ris.modeling.masks import mask_to_box, mask_to_rle, rle_to_mask
 
 
 def encode(image: Image.Image, file_format: str = "PNG", **options) -> bytes:
@@ -57,8 +58,9 @@ def test_every_source_gives_the_same_picture(images, tmp_path):
         np.testing.assert_array_equal(np.asarray(loaded), pixels)
 
 
-def test_url(images, tmp_path):
+def test_url(images, tmp_path, monkeypatch):
     images[0].save(tmp_path / "image.png")
+    length = (tmp_path / "image.png").stat().st_size
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
@@ -71,6 +73,11 @@ def test_url(images, tmp_path):
         np.testing.assert_array_equal(np.asarray(load_image(f"{address}/image.png")), np.asarray(images[0]))
         with pytest.raises(ValueError, match="`image` could not be fetched"):
             load_image(f"{address}/missing.png")
+        monkeypatch.setattr(image_inputs, "MAX_DOWNLOAD_BYTES", length)
+        assert load_image(f"{address}/image.png").size == images[0].size
+        monkeypatch.setattr(image_inputs, "MAX_DOWNLOAD_BYTES", length - 1)
+        with pytest.raises(ValueError, match=f"`image` .*longer than the {length - 1} bytes allowed"):
+            load_image(f"{address}/image.png")
     finally:
         server.shutdown()
         server.server_close()
@@ -92,12 +99,13 @@ def test_exif_orientation_is_applied(images):
         (Image.new("RGBA", (4, 3), (200, 0, 0, 0)), (255, 255, 255)),
         (Image.new("RGBA", (4, 3), (200, 0, 0, 255)), (200, 0, 0)),
         (Image.new("LA", (4, 3), (0, 0)), (255, 255, 255)),
+        (Image.new("La", (4, 3), (0, 0)), (255, 255, 255)),
         (Image.fromarray(np.full((3, 4), 51400, np.uint16)), (200, 200, 200)),
         (Image.new("I", (4, 3), 51400), (200, 200, 200)),
         (Image.new("F", (4, 3), 0.4), (102, 102, 102)),
         (Image.new("CMYK", (4, 3), (0, 255, 255, 0)), (255, 0, 0)),
     ],
-    ids=["grey", "bilevel", "palette", "transparent", "opaque", "grey-alpha", "16-bit", "32-bit", "float", "cmyk"],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
 )
 def test_colour_modes(picture, expected):
     loaded = load_image(picture)
@@ -143,6 +151,7 @@ def huge_png() -> bytes:
         (np.full((4, 4, 3), np.nan), "nan"),
         (np.full((4, 4, 3), -1), "-1"),
         (Image.new("RGB", (0, 5)), "at least 1 pixel"),
+        (Image.new("F", (4, 3), 7.5), "^`picture` of dtype float32 holds values from 7.5"),
     ],
 )
 def test_unfit_images_are_refused(source, message):
@@ -166,6 +175,7 @@ def test_truncated_files_are_refused(file_format):
             load_image(data[: int(len(data) * share)])
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_an_image_beyond_pils_limit_is_refused_however_it_comes(monkeypatch, images):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 80 * 60 - 1)
     for source in (images[0], np.asarray(images[0]), encode(images[0])):
@@ -294,6 +304,13 @@ def test_run_lengths_are_those_of_coco():
     for mask in [*masks, blob, ~blob]:
         expected = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
         assert mask_to_rle(mask) == {"size": list(mask.shape), "counts": expected["counts"].decode()}
+        np.testing.assert_array_equal(rle_to_mask(mask_to_rle(mask)), mask)
+
+
+@pytest.mark.parametrize("size, counts", [([4, 4], "04"), ([4, 4], ""), ([4, 4], "P"), ([1, 1], "1O1")])
+def test_damaged_run_lengths_are_refused(size, counts):
+    with pytest.raises(ValueError, match="`rle` is damaged"):
+        rle_to_mask({"size": size, "counts": counts})
 
 
 def test_box_is_tight_and_crops_the_object():

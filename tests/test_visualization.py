@@ -56,8 +56,12 @@ def test_nothing_found_leaves_the_picture_alone():
 
 
 def test_masks_as_the_pipeline_gives_them(ris, images):
-    for output_format in ("pil", "array"):
+    first, *others = (
         draw_overlay(images[0], ris(images[0], text=["a tree", "the mug"], output_format=output_format))
+        for output_format in ("pil", "array", "rle")
+    )
+    for other in others:
+        np.testing.assert_array_equal(np.asarray(first), np.asarray(other))
 
 
 def test_a_mask_of_another_size_is_refused():

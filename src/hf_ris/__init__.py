@@ -21,6 +21,11 @@ from .registration import register
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from . import data as data
+    from . import evaluation as evaluation
+    from . import metrics as metrics
+    from . import modeling as modeling
+    from . import training as training
     from .auto import AutoModelForReferringSegmentation as AutoModelForReferringSegmentation
     from .modeling.configuration_magnet import MagNetConfig as MagNetConfig
     from .modeling.image_processing_magnet import MagNetImageProcessor as MagNetImageProcessor
@@ -44,10 +49,15 @@ _EXPORTS = {
     "draw_overlay": "visualization",
 }
 
+# Not in `__all__`: a star import should not load what training needs.
+_MODULES = ("data", "evaluation", "metrics", "modeling", "training")
+
 __all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
@@ -56,7 +66,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})
 
 
 register()

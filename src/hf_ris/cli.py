@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,10 +56,13 @@ def segment(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, masks as COCO run-length code.")] = False,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Foreground probability above which a pixel counts; by default the model's own."),
+        typer.Option(
+            min=0, max=1, help="Foreground probability above which a pixel counts; by default the model's own."
+        ),
     ] = None,
     no_target_threshold: Annotated[
-        float | None, typer.Option(help="A score below this means that nothing was found. Off by default.")
+        float | None,
+        typer.Option(min=0, max=1, help="A score below this means that nothing was found. Off by default."),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="Such as cpu or cuda:0; by default the first accelerator.")
@@ -71,12 +75,10 @@ def segment(
 
         check_expressions(expressions, argument="expressions")
         _note("loading libraries ...")
-        from PIL import Image
-
         from .modeling.image_inputs import load_image
 
-        if output is not None and output.suffix.lower() not in Image.registered_extensions():
-            raise ValueError(f"--output must end like a picture (.png, .jpg, ...), got {str(output)!r}.")
+        if output is not None:
+            _check_writable(output)
         picture = load_image(image)
         ris = _load_pipeline(model, device)
 
@@ -148,6 +150,18 @@ def _friendly_errors() -> Iterator[None]:
 def _note(message: str) -> None:
     """Progress goes to stderr, so that stdout holds the result alone."""
     typer.echo(message, err=True)
+
+
+def _check_writable(output: Path) -> None:
+    """Refuse an ending that PIL does not know or cannot write colours to, found out by writing a small picture."""
+    from PIL import Image
+
+    try:
+        Image.new("RGB", (64, 64)).save(BytesIO(), Image.registered_extensions()[output.suffix.lower()])
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(
+            f"--output must end like a picture that can be written (.png, .jpg, ...), got {str(output)!r}."
+        ) from error
 
 
 def _load_pipeline(model: str | None, device: str | None) -> Any:

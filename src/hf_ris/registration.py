@@ -83,8 +83,9 @@ def _register_config(system: System) -> None:
 def _register_image_processor(system: System) -> None:
     from transformers import AutoImageProcessor
 
-    classes = {"pil": system.load("image_processing", "ImageProcessorPil")}
-    config = system.load("configuration", "Config")
+    config, image_processor = system.load("configuration", "Config"), system.load("image_processing", "ImageProcessor")
+    # There is one class, for PIL. Where torchvision is installed, transformers asks for that back end and would warn.
+    classes = {"pil": image_processor, "torchvision": image_processor}
     AutoImageProcessor.register(config, image_processor_classes=classes, exist_ok=True)
 
 

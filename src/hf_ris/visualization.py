@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from .modeling.image_inputs import load_image
+from .modeling.masks import rle_to_mask
 
 
 # Told apart by people of every colour vision (after Okabe and Ito), brightened to stand out from photos.
@@ -37,7 +38,7 @@ def draw_overlay(image: Any, results: dict[str, Any] | Sequence[dict[str, Any]],
         image (an image):
             What was given to the pipeline.
         results (`dict` or `list[dict]`):
-            What the pipeline returned for it, with masks as PIL images or arrays.
+            What the pipeline returned for it, in any of its output formats.
         opacity (`float`, *optional*, defaults to 0.45):
             How much of the fill covers the picture, between 0 and 1.
 
@@ -45,7 +46,7 @@ def draw_overlay(image: Any, results: dict[str, Any] | Sequence[dict[str, Any]],
         `PIL.Image.Image`: An RGB picture with a legend below.
 
     Raises:
-        ValueError: If a mask does not have the size of the image.
+        ValueError: If a mask is damaged or does not have the size of the image.
     """
     picture = load_image(image)
     results = [results] if isinstance(results, dict) else list(results)
@@ -69,6 +70,8 @@ def _colours(count: int) -> list[tuple[int, int, int]]:
 
 
 def _read_mask(mask: Any, size: tuple[int, int]) -> Image.Image:
+    if isinstance(mask, dict):
+        mask = rle_to_mask(mask)
     picture = mask if isinstance(mask, Image.Image) else Image.fromarray(np.asarray(mask).astype(np.uint8) * 255)
     if picture.size != size:
         raise ValueError(
