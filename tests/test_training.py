@@ -1,5 +1,6 @@
 """`hf-ris train` as a user runs it, on a model that takes seconds."""
 
+import copy
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from transformers import AutoTokenizer, pipeline
 from typer.testing import CliRunner
 
@@ -19,21 +21,18 @@ from hf_ris.training.tokenizer import build_tokenizer
 
 @pytest.fixture
 def quick_recipe(monkeypatch, tiny_config, processor) -> str:
-    """The bundled recipe with a model of a few thousand parameters, under the name "quick"."""
+    """The bundled recipe with a model of a few thousand parameters and one stage of four steps, named "quick"."""
 
     def build(seed: int):
         recipes.set_seed(seed)
-        return MagNetForReferringSegmentation(tiny_config), processor
+        return MagNetForReferringSegmentation(tiny_config), copy.deepcopy(processor)
 
     bundled = RECIPES["magnet-tiny-refshapes"]
-    arguments = {
-        **bundled.arguments,
-        "max_steps": 4,
-        "per_device_train_batch_size": 4,
-        "dataloader_num_workers": 0,
-        "disable_tqdm": True,
-    }
-    quick = replace(bundled, build=build, evaluation=("refshapes",), arguments=arguments)
+    stage = {"max_steps": 4, "per_device_train_batch_size": 4, "eval_steps": 2, "save_steps": 2}
+    arguments = {**bundled.arguments, "dataloader_num_workers": 0, "disable_tqdm": True}
+    quick = replace(
+        bundled, build=build, evaluation=("refshapes",), stages=(recipes.Stage(64, stage),), arguments=arguments
+    )
     monkeypatch.setitem(RECIPES, "quick", quick)
     return "quick"
 
@@ -44,11 +43,12 @@ def own_cache(monkeypatch, tmp_path_factory):
 
 
 def test_trained_folder_is_a_pipeline(quick_recipe, tmp_path, images):
-    metrics = train(quick_recipe, tmp_path, eval_rows=4, eval_steps=2, save_steps=2)
+    metrics = train(quick_recipe, tmp_path, eval_rows=4)
 
     assert {"eval_loss", "eval_oIoU", "eval_mIoU", "eval_P@0.5"} <= metrics.keys()
-    result = pipeline("referring-segmentation", model=str(tmp_path), device="cpu")(images[0], text="the red mug")
-    assert result["mask"].size == images[0].size
+    ris = pipeline("referring-segmentation", model=str(tmp_path), device="cpu")
+    assert ris.processor.image_processor.size == {"height": 64, "width": 64}
+    assert ris(images[0], text="the red mug")["mask"].size == images[0].size
 
 
 def test_a_stopped_run_continues_where_it_was(quick_recipe, tmp_path, monkeypatch):
@@ -56,21 +56,39 @@ def test_a_stopped_run_continues_where_it_was(quick_recipe, tmp_path, monkeypatc
     recipe = RECIPES[quick_recipe]
     recording = replace(recipe, stream=lambda **given: (starts.append(given["start"]), recipe.stream(**given))[1])
     monkeypatch.setitem(RECIPES, quick_recipe, recording)
-    options = {"eval_rows": 2, "eval_steps": 2, "save_steps": 2}
-    train(quick_recipe, tmp_path, max_steps=2, **options)
-    with pytest.raises(ValueError, match=r"checkpoint-2.*resume"):
-        train(quick_recipe, tmp_path, **options)
-    train(quick_recipe, tmp_path, max_steps=4, resume=True, **options)
+    train(quick_recipe, tmp_path, eval_rows=2, max_steps=2)
+    with pytest.raises(ValueError, match=r"holds checkpoints: resume"):
+        train(quick_recipe, tmp_path, eval_rows=2)
+    train(quick_recipe, tmp_path, eval_rows=2, resume=True)
 
     assert starts == [0, 2 * 4], "two steps of four rows were already seen"
-    state = json.loads((tmp_path / "checkpoint-4" / "trainer_state.json").read_text())
+    state = json.loads((tmp_path / "stage-1" / "checkpoint-4" / "trainer_state.json").read_text())
     assert [entry["step"] for entry in state["log_history"] if "eval_mIoU" in entry] == [2, 4]
+
+
+def test_a_run_stopped_between_stages_continues_with_the_next(quick_recipe, tmp_path, monkeypatch):
+    recipe = RECIPES[quick_recipe]
+    train(quick_recipe, tmp_path, eval_rows=2)
+    first = MagNetForReferringSegmentation.from_pretrained(tmp_path / "stage-1" / "checkpoint-4").state_dict()
+    starts = []
+
+    def stream(**given):
+        starts.append(given["start"])
+        return recipe.stream(**given)
+
+    second = replace(recipe.stages[0], image_size=32)
+    monkeypatch.setitem(RECIPES, quick_recipe, replace(recipe, stages=(*recipe.stages, second), stream=stream))
+    train(quick_recipe, tmp_path, eval_rows=2, resume=True, learning_rate=0.0, weight_decay=0.0)
+
+    assert starts[-1] == 4 * 4, "the second stage goes on with new rows"
+    final = MagNetForReferringSegmentation.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(final[name], first[name]) for name in first), "and with the weights of the first"
 
 
 def test_overrides_win_over_the_recipe(quick_recipe, tmp_path):
     train(quick_recipe, tmp_path, eval_rows=2, max_steps=1, eval_strategy="no", save_strategy="no")
 
-    assert not list(tmp_path.glob("checkpoint-*"))
+    assert not list(tmp_path.glob("*/checkpoint-*"))
 
 
 def test_two_processes_take_their_own_rows(tmp_path):

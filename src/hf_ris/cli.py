@@ -108,12 +108,14 @@ def train(
     output_dir: Annotated[Path, typer.Option(help="Where checkpoints and the trained model go.")],
     recipe: Annotated[str, typer.Option(help="What is trained, on what, and how.")] = "magnet-tiny-refshapes",
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in OUTPUT_DIR.")] = False,
-    max_steps: Annotated[int | None, typer.Option(help="Optimiser steps; by default the recipe's.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Optimiser steps a stage; by default the recipe's.")] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Referents a step and device; by default the recipe's.")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; by default the recipe's.")] = None,
-    eval_steps: Annotated[int, typer.Option(help="Steps between evaluations, and between checkpoints.")] = 600,
+    eval_steps: Annotated[
+        int | None, typer.Option(help="Steps between evaluations, and between checkpoints; by default the recipe's.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the initial weights.")] = 42,
 ) -> None:
     """Train a model from a recipe."""
@@ -129,10 +131,12 @@ def train(
             "max_steps": max_steps,
             "per_device_train_batch_size": batch_size,
             "learning_rate": learning_rate,
+            "eval_steps": eval_steps,
+            "save_steps": eval_steps,
             "seed": seed,
         }
         given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
-        metrics = run(recipe, output_dir, resume=resume, eval_steps=eval_steps, save_steps=eval_steps, **given)
+        metrics = run(recipe, output_dir, resume=resume, **given)
         _note(f"wrote {output_dir}")
         typer.echo(json.dumps(metrics, indent=2))
 

@@ -19,8 +19,6 @@ DEFAULT_ARGUMENTS = {
     "remove_unused_columns": False,  # the collator needs every column
     "label_names": ["labels"],
     "eval_strategy": "steps",
-    "eval_steps": 600,
-    "save_steps": 600,
     "save_total_limit": 2,
     "logging_steps": 50,
     "report_to": "none",
@@ -37,15 +35,15 @@ def train(
     recipe: str, output_dir: str | Path, eval_rows: int = 100, resume: bool = False, **overrides: Any
 ) -> dict[str, float]:
     """
-    Trains a recipe's model from scratch and saves it with its processor to `output_dir`.
+    Trains a recipe's model from scratch, stage by stage, and saves it with its processor to `output_dir`.
 
     Args:
         recipe (`str`): A key of [`RECIPES`].
-        output_dir (`str` or `Path`): Where checkpoints and the trained model go.
+        output_dir (`str` or `Path`): Where the trained model goes; checkpoints go to its folders `stage-1`, `stage-2`, …
         eval_rows (`int`, *optional*, defaults to 100): Rows of each manner's val split that are evaluated on.
         resume (`bool`, *optional*, defaults to `False`): Whether to continue from the last checkpoint in `output_dir`, with
             the batch size and the number of processes it was written with.
-        overrides: Any field of `TrainingArguments`; takes precedence over the recipe.
+        overrides: Any field of `TrainingArguments`; takes precedence over the recipe, in every stage.
 
     Returns:
         `dict[str, float]`: The metrics of the last evaluation.
@@ -56,31 +54,38 @@ def train(
     if recipe not in RECIPES:
         raise ValueError(f"recipe={recipe!r} is unknown; allowed are {', '.join(RECIPES)}")
     chosen = RECIPES[recipe]
-    checkpoint = get_last_checkpoint(str(output_dir)) if Path(output_dir).is_dir() else None
-    if resume and checkpoint is None:
+    folders = [Path(output_dir) / f"stage-{number}" for number in range(1, len(chosen.stages) + 1)]
+    checkpoints = [get_last_checkpoint(str(folder)) if folder.is_dir() else None for folder in folders]
+    if resume and not any(checkpoints):
         raise ValueError(f"output_dir={str(output_dir)!r} holds no checkpoint to resume from")
-    if checkpoint is not None and not resume:
-        raise ValueError(
-            f"output_dir={str(output_dir)!r} holds {checkpoint!r}: resume that run or name another folder"
-        )
+    if any(checkpoints) and not resume:
+        raise ValueError(f"output_dir={str(output_dir)!r} holds checkpoints: resume that run or name another folder")
 
-    arguments = TrainingArguments(str(output_dir), **{**DEFAULT_ARGUMENTS, **chosen.arguments, **overrides})
-    model, processor = chosen.build(arguments.seed)
-    finished_steps = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-    rows_per_batch = arguments.train_batch_size * arguments.world_size
-    rows_per_step = rows_per_batch * arguments.gradient_accumulation_steps
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=chosen.stream(start=finished_steps * rows_per_step, block_size=rows_per_batch),
-        eval_dataset=EvaluationRows(chosen.evaluation, eval_rows),
-        data_collator=ReferringSegmentationCollator(processor),
-        processing_class=processor,
-        compute_metrics=trainer_metrics,
-        preprocess_logits_for_metrics=trainer_counts,
-    )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
+    model, processor = chosen.build(overrides.get("seed", TrainingArguments.seed))
+    seen_rows = 0
+    for stage, folder, checkpoint in zip(chosen.stages, folders, checkpoints, strict=True):
+        options = {**DEFAULT_ARGUMENTS, **chosen.arguments, **stage.arguments, **overrides}
+        arguments = TrainingArguments(str(folder), **options)
+        rows_per_batch = arguments.train_batch_size * arguments.world_size
+        rows_per_step = rows_per_batch * arguments.gradient_accumulation_steps
+        finished_steps = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+        processor.image_processor.size = {"height": stage.image_size, "width": stage.image_size}
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=chosen.stream(start=seen_rows + finished_steps * rows_per_step, block_size=rows_per_batch),
+            eval_dataset=EvaluationRows(chosen.evaluation, eval_rows),
+            data_collator=ReferringSegmentationCollator(processor),
+            processing_class=processor,
+            compute_metrics=trainer_metrics,
+            preprocess_logits_for_metrics=trainer_counts,
+        )
+        if checkpoint and finished_steps >= arguments.max_steps:
+            model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        seen_rows += arguments.max_steps * rows_per_step
+    trainer.save_model(str(output_dir))
     return trainer.evaluate()
 
 

@@ -1,9 +1,11 @@
 """From scenes to rows with RefCOCO's columns."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from .categories import CATEGORIES
@@ -41,7 +43,7 @@ def scene_rows(name: str, split: str, index: int, no_target_share: float = 0.0) 
         pixels), `area` (pixels), `category`, `ref_id`, `ann_id`, `image_id`, `file_name`, `split` and `expressions`.
     """
     scene, referents = scene_targets(name, split, index, no_target_share)
-    picture, masks = draw_scene(scene)
+    picture, masks = _drawn(scene)
     rows = []
     for number, (target, texts) in enumerate(referents):
         row_index = ROWS_PER_SCENE * index + number
@@ -79,12 +81,19 @@ def iterate_rows(
     """
     Makes the rows from `start` to before `stop`; arguments as in [`scene_rows`].
 
-    With several names, the scenes are described in these manners in turn.
+    With several names, each scene is described in every manner in turn before the next scene comes.
     """
-    for index in range(start // ROWS_PER_SCENE, -(-stop // ROWS_PER_SCENE)):
-        for number, row in enumerate(scene_rows(names[index % len(names)], split, index, no_target_share)):
-            if start <= ROWS_PER_SCENE * index + number < stop:
+    for turn in range(start // ROWS_PER_SCENE, -(-stop // ROWS_PER_SCENE)):
+        index, manner = divmod(turn, len(names))
+        for number, row in enumerate(scene_rows(names[manner], split, index, no_target_share)):
+            if start <= ROWS_PER_SCENE * turn + number < stop:
                 yield row
+
+
+@lru_cache(maxsize=2)
+def _drawn(scene: Scene) -> tuple[Image.Image, np.ndarray]:
+    """Draws a scene; the next rows that show it, in another manner, share the picture."""
+    return draw_scene(scene)
 
 
 def scene_targets(

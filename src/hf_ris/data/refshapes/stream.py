@@ -19,7 +19,7 @@ class RefShapesStream(IterableDataset):
 
     Args:
         name (`str` or `Sequence[str]`, *optional*, defaults to `"refshapes"`): "refshapes", "refshapes+" or "refshapesg", or
-            several of them: scenes are then described in these manners in turn; one named twice comes twice as often.
+            several of them: each scene is then described in every manner in turn.
         split (`str`, *optional*, defaults to `"train"`): "train", "val", "testA" or "testB".
         start (`int`, *optional*, defaults to 0): number of the first row.
         block_size (`int`, *optional*, defaults to 2): rows that go to one worker at a time. Two rows share a picture,
