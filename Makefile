@@ -29,7 +29,7 @@ $(ENVIRONMENT): pyproject.toml
 	@touch $@
 
 demo: $(ENVIRONMENT)
-	$(BIN)/hf-ris segment src/hf_ris/assets/demo_scene.png "the small turtle on the left" "the striped turtle" --output demo_overlay.png --json
+	$(BIN)/hf-ris segment src/hf_ris/assets/demo_scene.png "the black teapot in the middle" "the little pink tree on the right" --output demo_overlay.png --json
 
 test: lint types
 	$(BIN)/python -m pytest
