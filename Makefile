@@ -45,8 +45,10 @@ types: $(ENVIRONMENT)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(WHEEL)/installed $(WHEEL)/*.whl
 	MYPYPATH=$(WHEEL)/installed $(BIN)/mypy -p hf_ris
 
+# Minutes: a forward pass at the published size, and tens of thousands of expressions re-derived.
 slow: $(ENVIRONMENT)
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python scripts/check_refshapes.py
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache demo_overlay.png

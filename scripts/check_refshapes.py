@@ -92,9 +92,11 @@ def main() -> None:
     parser.add_argument("--document", metavar="PATH", help="write the figures into its section refshapes-check")
     arguments = parser.parse_args()
     figures: dict[str, list[str]] = {}
+    wrong = 0.0
     for name in NAMES:
         print(name)
         measured = check(name, arguments.split, arguments.num_expressions)
+        wrong += measured["expressions"] - measured["of these agree"]
         measured["images/s on one core"] = images_per_second(name)
         for key, value in measured.items():
             text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
@@ -106,6 +108,8 @@ def main() -> None:
         write_section(arguments.document, "refshapes-check", f"{table(header, list(figures.values()))}\n\n{note}")
     if arguments.contact_sheet:
         contact_sheet(arguments.contact_sheet, arguments.split)
+    if wrong:
+        raise SystemExit(f"{wrong:.0f} expressions are not true of exactly their target")
 
 
 if __name__ == "__main__":

@@ -293,3 +293,13 @@ def test_numbers_that_do_not_fit_are_named(tiny_model, inputs):
 def test_impossible_configurations_are_refused_by_name(changes, named):
     with pytest.raises(Exception, match=named):
         MagNetConfig(**changes)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_published_size_runs_at_the_published_resolution():
+    model = MagNetForReferringSegmentation(MagNetConfig(language_attention_mask="published")).eval()
+    output = model(torch.randn(1, 3, 480, 480), torch.randint(1, 30000, (2, 20)))
+
+    assert output.logits.shape == (2, 120, 120)
+    assert output.logits.isfinite().all()
