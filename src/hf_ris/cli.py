@@ -122,7 +122,6 @@ def train(
     # On a shared machine, threads that spin while they wait for each other cost several times the work itself. This is
     # read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     with _friendly_errors():
         _note("loading libraries ...")
         from .training import train as run
