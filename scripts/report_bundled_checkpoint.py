@@ -8,11 +8,9 @@ import argparse
 from transformers import pipeline
 
 from hf_ris.data import load_refshapes
+from hf_ris.data.refshapes import NAMES
 from hf_ris.evaluation import evaluate_pipeline
 from hf_ris.reporting import machine, table, write_section
-
-
-NAMES = ("refshapes", "refshapes+", "refshapesg")
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from golden_states import draw_state, read_json, read_tensors
 from torch import nn
 
 from hf_ris.modeling.configuration_magnet import MagNetConfig
+from hf_ris.modeling.cross_modal_attention import PUBLISHED_PADDING_BIAS
 from hf_ris.modeling.modeling_magnet import MagNetForReferringSegmentation
 from hf_ris.modeling.weight_mapping_magnet import convert_state_dict, is_ignored, target_keys
 
@@ -16,6 +17,7 @@ OUTPUTS = read_tensors("magnet", "outputs.safetensors")
 INPUTS = read_tensors("magnet", "inputs.safetensors")
 NOISE = read_json("magnet", "noise.json")
 MANIFEST = read_json("magnet", "state_manifest.json")
+RELEASED_STATE = draw_state("magnet")
 
 
 def golden_config() -> MagNetConfig:
@@ -49,7 +51,7 @@ def golden_config() -> MagNetConfig:
 @pytest.fixture(scope="module")
 def model() -> MagNetForReferringSegmentation:
     model = MagNetForReferringSegmentation(golden_config()).eval()
-    model.load_state_dict(convert_state_dict(draw_state("magnet"), model))
+    model.load_state_dict(convert_state_dict(RELEASED_STATE, model))
     return model
 
 
@@ -110,12 +112,18 @@ def test_every_recorded_point_matches(model, case):
     points["pred_logits_all"] = torch.stack(predictions)
     points |= {f"multi_scale{level}": memory for level, memory in enumerate(memories)}
 
-    # The original also recorded a padding mask it derives and a norm whose result it drops: neither is computed here.
-    not_computed = re.compile(r"extended_attention_mask|text_residual_normed\d")
+    # The original also recorded a padding mask it derives and a norm whose result it drops; the model computes neither.
+    points["extended_attention_mask"] = (1.0 - INPUTS[f"{case}.attention_mask"])[
+        :, None, None
+    ] * PUBLISHED_PADDING_BIAS
+    for stage in range(4):
+        norm = [RELEASED_STATE[f"language_model.norms.{stage}.{name}"] for name in ("weight", "bias")]
+        residual = points[f"text_pwam{stage + 1}"]
+        points[f"text_residual_normed{stage + 1}"] = nn.functional.layer_norm(residual, residual.shape[-1:], *norm)
     failures = []
     for name, expected in OUTPUTS.items():
         point = name.removeprefix(f"{case}.")
-        if not name.startswith(f"{case}.") or not_computed.fullmatch(point):
+        if not name.startswith(f"{case}."):
             continue
         noise = max(NOISE[case][kind].get(point, 0.0) for kind in ("threads1", "mkldnn_off", "float64"))
         tolerance = max(5 * noise, 2e-5 * expected.abs().max().item())

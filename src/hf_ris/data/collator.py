@@ -47,12 +47,10 @@ class ReferringSegmentationCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         """Rows with `image`, `mask`, `image_id` and `expressions` to `pixel_values`, `input_ids`, `attention_mask`, `labels`."""
-        images = [next(group)["image"] for _, group in groupby(rows, key=lambda row: row["image_id"])]
-        counts = {len(list(group)) for _, group in groupby(rows, key=lambda row: row["image_id"])}
-        if len(counts) > 1:
-            images = [row["image"] for row in rows]
+        pictures = [list(group) for _, group in groupby(rows, key=lambda row: row["image_id"])]
+        shared = len({len(group) for group in pictures}) == 1
         return self.processor(
-            images=images,
+            images=[group[0]["image"] for group in pictures] if shared else [row["image"] for row in rows],
             text=[self._choose(row["expressions"]) for row in rows],
             segmentation_maps=[decode_mask(row["mask"]) for row in rows],
             return_tensors="pt",

@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
-from ..data.refshapes import RefShapesStream, vocabulary
+from ..data.refshapes import NAMES, RefShapesStream, vocabulary
 from ..modeling.configuration_magnet import MagNetConfig
 from ..modeling.image_processing_magnet import MagNetImageProcessor
 from ..modeling.modeling_magnet import MagNetForReferringSegmentation
@@ -17,7 +17,6 @@ from .tokenizer import build_tokenizer
 
 
 TEXT_LENGTH = 32  # the longest expression of RefShapes has 30 words
-REFSHAPES = ("refshapes", "refshapes+", "refshapesg")
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,8 @@ def build_magnet_tiny(seed: int) -> tuple[MagNetForReferringSegmentation, MagNet
 RECIPES = {
     "magnet-tiny-refshapes": Recipe(
         build=build_magnet_tiny,
-        stream=partial(RefShapesStream, REFSHAPES),
-        evaluation=REFSHAPES,
+        stream=partial(RefShapesStream, NAMES),
+        evaluation=NAMES,
         stages=(
             # What words mean is learned on small pictures, three times as many in the same time; fine masks afterwards.
             Stage(
