@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoTokenizer, EvalPrediction, pipeline
 from typer.testing import CliRunner
 
 from hf_ris import MagNetForReferringSegmentation
 from hf_ris.cli import app
-from hf_ris.data.refshapes import vocabulary
+from hf_ris.data.refshapes import COLOURS, sample_scene, vocabulary
 from hf_ris.training import RECIPES, recipes, train
+from hf_ris.training.pretraining import ATTRIBUTES, IGNORED, AttributeStream, attribute_counts, attribute_metrics
 from hf_ris.training.tokenizer import build_tokenizer
 
 
@@ -31,7 +32,11 @@ def quick_recipe(monkeypatch, tiny_config, processor) -> str:
     stage = {"max_steps": 4, "per_device_train_batch_size": 4, "eval_steps": 2, "save_steps": 2}
     arguments = {**bundled.arguments, "dataloader_num_workers": 0, "disable_tqdm": True}
     quick = replace(
-        bundled, build=build, evaluation=("refshapes",), stages=(recipes.Stage(64, stage),), arguments=arguments
+        bundled,
+        build=build,
+        evaluation=("refshapes",),
+        stages=(recipes.Stage("referring", 64, stage),),
+        arguments=arguments,
     )
     monkeypatch.setitem(RECIPES, "quick", quick)
     return "quick"
@@ -83,6 +88,54 @@ def test_a_run_stopped_between_stages_continues_with_the_next(quick_recipe, tmp_
     assert starts[-1] == 4 * 4, "the second stage goes on with new rows"
     final = MagNetForReferringSegmentation.from_pretrained(tmp_path).state_dict()
     assert all(torch.equal(final[name], first[name]) for name in first), "and with the weights of the first"
+
+
+def test_the_image_encoder_can_learn_first(quick_recipe, tmp_path, monkeypatch):
+    recipe = RECIPES[quick_recipe]
+    attributes = replace(recipe.stages[0], task="attributes", image_size=32)
+    monkeypatch.setitem(RECIPES, quick_recipe, replace(recipe, stages=(attributes, *recipe.stages)))
+    fresh = recipe.build(42)[0].state_dict()
+    train(quick_recipe, tmp_path, eval_rows=2)
+    state = json.loads((tmp_path / "stage-1" / "checkpoint-4" / "trainer_state.json").read_text())
+    assert {"eval_category_accuracy", "eval_colour_accuracy", "eval_pattern_accuracy"} <= state["log_history"][
+        -1
+    ].keys()
+
+    (tmp_path / "stage-2").rename(tmp_path / "thrown-away")
+    train(quick_recipe, tmp_path, eval_rows=2, resume=True, learning_rate=0.0, weight_decay=0.0)
+    trained = MagNetForReferringSegmentation.from_pretrained(tmp_path).state_dict()
+    changed = {name for name in fresh if not torch.equal(fresh[name], trained[name])}
+    assert changed, "a resumed run takes over what the first stage learned"
+    assert all(name.startswith("encoder.image_encoder.") for name in changed)
+
+
+def test_attribute_maps_tell_what_each_cell_shows(processor):
+    item = AttributeStream(processor.image_processor, "val").draw(3)
+    scene = sample_scene("val", 3)
+    height, width = (side // 4 for side in item["pixel_values"].shape[-2:])
+    assert item["labels"].shape == (3, height, width)
+
+    front = scene.objects[-1]  # nothing covers it
+    row, column = int(front.y / scene.height * height), int(front.x / scene.width * width)
+    shown = [words[number] for words, number in zip(ATTRIBUTES.values(), item["labels"][:, row, column], strict=True)]
+    assert shown == [front.category, front.colour, front.pattern]
+    nothing = item["labels"][0] == 0
+    assert nothing.any()
+    assert (item["labels"][1:, nothing] == IGNORED).all()
+
+
+def test_attribute_accuracy_counts_cells_of_objects():
+    labels = torch.tensor([[[[0, 3]], [[IGNORED, 2]], [[IGNORED, 1]]]])
+    right = [
+        torch.nn.functional.one_hot(labels[:, plane].clamp(min=0), len(words)).flatten(1, 2).transpose(1, 2).float()
+        for plane, words in enumerate(ATTRIBUTES.values())
+    ]
+    wrong_colour = [right[0], torch.zeros(1, len(COLOURS), 2), right[2]]
+    counts = attribute_counts(tuple(wrong_colour), labels)
+
+    assert counts.tolist() == [[1, 0, 1, 1]]
+    metrics = attribute_metrics(EvalPrediction(counts.numpy(), None))
+    assert metrics == {"category_accuracy": 1.0, "colour_accuracy": 0.0, "pattern_accuracy": 1.0}
 
 
 def test_overrides_win_over_the_recipe(quick_recipe, tmp_path):

@@ -25,10 +25,12 @@ class Stage:
     A part of a training at one image size.
 
     Args:
+        task (`str`): "attributes" (the image encoder alone learns what things look like) or "referring" (the whole model).
         image_size (`int`): Height and width of the model's input, in pixels.
         arguments (`dict`): Fields of `TrainingArguments` that differ from the recipe's.
     """
 
+    task: str
     image_size: int
     arguments: dict[str, Any]
 
@@ -64,7 +66,7 @@ def build_magnet_tiny(seed: int) -> tuple[MagNetForReferringSegmentation, MagNet
             "image_size": 160,
             "embed_dim": 24,
             "depths": [2, 2, 2, 2],
-            "num_heads": [1, 2, 4, 8],
+            "num_heads": [2, 4, 8, 16],
             "window_size": 5,
             # The windows divide 160 pixels evenly, so no padding at the border tells left from right.
             "use_absolute_embeddings": True,
@@ -105,19 +107,28 @@ RECIPES = {
         stream=partial(RefShapesStream, NAMES),
         evaluation=NAMES,
         stages=(
-            # What words mean is learned on small pictures, three times as many in the same time; fine masks afterwards.
+            # The image encoder first learns what things look like; then words are learned on small pictures, of which
+            # three times as many fit into the same time, and fine masks afterwards.
             Stage(
-                80,
-                {"max_steps": 1500, "per_device_train_batch_size": 48, "learning_rate": 1.5e-3, "warmup_steps": 150},
+                "attributes",
+                120,
+                {"max_steps": 4000, "per_device_train_batch_size": 16, "learning_rate": 1e-3, "warmup_steps": 100},
             ),
             Stage(
-                160, {"max_steps": 600, "per_device_train_batch_size": 24, "learning_rate": 7e-4, "warmup_steps": 50}
+                "referring",
+                80,
+                {"max_steps": 2800, "per_device_train_batch_size": 24, "learning_rate": 1e-3, "warmup_steps": 100},
+            ),
+            Stage(
+                "referring",
+                160,
+                {"max_steps": 3000, "per_device_train_batch_size": 24, "learning_rate": 1e-3, "warmup_steps": 100},
             ),
         ),
         arguments={
             "per_device_eval_batch_size": 32,
-            "eval_steps": 300,
-            "save_steps": 300,
+            "eval_steps": 400,
+            "save_steps": 400,
             "lr_scheduler_type": "cosine",
             "weight_decay": 0.01,
             "max_grad_norm": 1.0,

@@ -1,18 +1,22 @@
 """Runs a recipe with plain `Trainer`."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import concatenate_datasets
+from safetensors.torch import load_file
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..data import load_refshapes
 from ..data.collator import ReferringSegmentationCollator
 from ..metrics import trainer_counts, trainer_metrics
-from .recipes import RECIPES
+from .pretraining import AttributeModel, AttributeStream, attribute_counts, attribute_metrics
+from .recipes import RECIPES, Recipe
 
 
 DEFAULT_ARGUMENTS = {
@@ -62,7 +66,7 @@ def train(
         raise ValueError(f"output_dir={str(output_dir)!r} holds checkpoints: resume that run or name another folder")
 
     model, processor = chosen.build(overrides.get("seed", TrainingArguments.seed))
-    seen_rows = 0
+    seen_rows: Counter[str] = Counter()
     for stage, folder, checkpoint in zip(chosen.stages, folders, checkpoints, strict=True):
         options = {**DEFAULT_ARGUMENTS, **chosen.arguments, **stage.arguments, **overrides}
         arguments = TrainingArguments(str(folder), **options)
@@ -70,23 +74,46 @@ def train(
         rows_per_step = rows_per_batch * arguments.gradient_accumulation_steps
         finished_steps = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
         processor.image_processor.size = {"height": stage.image_size, "width": stage.image_size}
-        trainer = Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=chosen.stream(start=seen_rows + finished_steps * rows_per_step, block_size=rows_per_batch),
-            eval_dataset=EvaluationRows(chosen.evaluation, eval_rows),
-            data_collator=ReferringSegmentationCollator(processor),
-            processing_class=processor,
-            compute_metrics=trainer_metrics,
-            preprocess_logits_for_metrics=trainer_counts,
-        )
+        block = {"start": seen_rows[stage.task] + finished_steps * rows_per_step, "block_size": rows_per_batch}
+        trainer = Trainer(args=arguments, **TASKS[stage.task](chosen, model, processor, block, eval_rows))
         if checkpoint and finished_steps >= arguments.max_steps:
-            model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
+            trainer.model.load_state_dict(load_file(Path(checkpoint) / SAFE_WEIGHTS_NAME))
         else:
             trainer.train(resume_from_checkpoint=checkpoint)
-        seen_rows += arguments.max_steps * rows_per_step
+        seen_rows[stage.task] += arguments.max_steps * rows_per_step
     trainer.save_model(str(output_dir))
     return trainer.evaluate()
+
+
+def _referring(
+    recipe: Recipe, model: PreTrainedModel, processor: ProcessorMixin, block: dict[str, int], eval_rows: int
+) -> dict[str, Any]:
+    """The whole model: `Trainer`'s arguments."""
+    return {
+        "model": model,
+        "train_dataset": recipe.stream(**block),
+        "eval_dataset": EvaluationRows(recipe.evaluation, eval_rows),
+        "data_collator": ReferringSegmentationCollator(processor),
+        "processing_class": processor,
+        "compute_metrics": trainer_metrics,
+        "preprocess_logits_for_metrics": trainer_counts,
+    }
+
+
+def _attributes(
+    recipe: Recipe, model: PreTrainedModel, processor: ProcessorMixin, block: dict[str, int], eval_rows: int
+) -> dict[str, Any]:
+    """The image encoder alone: `Trainer`'s arguments."""
+    return {
+        "model": AttributeModel(model.encoder.image_encoder),
+        "train_dataset": AttributeStream(processor.image_processor, **block),
+        "eval_dataset": AttributeStream(processor.image_processor, "val", stop=eval_rows),
+        "compute_metrics": attribute_metrics,
+        "preprocess_logits_for_metrics": attribute_counts,
+    }
+
+
+TASKS = {"referring": _referring, "attributes": _attributes}
 
 
 class EvaluationRows(Dataset):

@@ -1,0 +1,145 @@
+"""
+Teaches an image encoder what things look like before it meets language.
+
+The published systems start from encoders that already know photos. A model trained from nothing has no such encoder, and
+learning shapes through expressions alone is slow: each shows it one object. Here every object of a picture teaches.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import IterableDataset, get_worker_info
+from transformers import EvalPrediction, SwinModel
+from transformers.image_processing_base import ImageProcessingMixin
+
+from ..data.refshapes import CATEGORIES, COLOURS, PATTERNS, draw_scene, sample_scene
+
+
+STRIDE = 4  # pixels of a cell of the attribute maps: Swin's patches
+IGNORED = -100
+NOTHING = "nothing"
+ATTRIBUTES = {"category": (NOTHING, *CATEGORIES), "colour": tuple(COLOURS), "pattern": PATTERNS}
+NOTHING_WEIGHT = 0.1  # most cells show no object
+
+
+class AttributeStream(IterableDataset):
+    """
+    Endless pictures of RefShapes, with the category, colour and pattern of what each cell of 4 x 4 pixels shows.
+
+    Items hold `pixel_values`, a float tensor of shape `(3, H, W)`, and `labels`, a long tensor of shape `(3, H/4, W/4)` with
+    positions in the lists of `ATTRIBUTES`. Where there is no object, the category is 0 and the others are ignored.
+
+    Args:
+        image_processor (`ImageProcessingMixin`): The model's image processor.
+        split (`str`): Split whose scenes are drawn.
+        start (`int`): Number of the first scene.
+        block_size (`int`): Scenes that go to one of the `DataLoader`'s workers at a time.
+        stop (`int`, *optional*): Number of the scene before which the stream ends.
+    """
+
+    def __init__(
+        self,
+        image_processor: ImageProcessingMixin,
+        split: str = "train",
+        start: int = 0,
+        block_size: int = 1,
+        stop: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_processor = image_processor
+        self.split = split
+        self.start = start
+        self.block_size = block_size
+        self.stop = stop
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        worker = get_worker_info()
+        block, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        while True:
+            first = self.start + block * self.block_size
+            for index in range(first, first + self.block_size):
+                if self.stop is not None and index >= self.stop:
+                    return
+                yield self.draw(index)
+            block += step
+
+    def draw(self, index: int) -> dict[str, torch.Tensor]:
+        scene = sample_scene(self.split, index)
+        picture, masks = draw_scene(scene)
+        pixel_values = self.image_processor(picture, return_tensors="pt")["pixel_values"][0]
+        height, width = (side // STRIDE for side in pixel_values.shape[-2:])
+        # Each cell shows what lies under its centre.
+        rows = ((np.arange(height) + 0.5) * scene.height / height).astype(int)
+        columns = ((np.arange(width) + 0.5) * scene.width / width).astype(int)
+        labels = np.full((len(ATTRIBUTES), height, width), IGNORED)
+        labels[0] = 0
+        for fact, mask in zip(scene.objects, masks[:, rows[:, None], columns], strict=True):
+            for plane, (name, words) in zip(labels, ATTRIBUTES.items(), strict=True):
+                plane[mask] = words.index(getattr(fact, name))
+        return {"pixel_values": pixel_values, "labels": torch.from_numpy(labels)}
+
+
+class AttributeModel(nn.Module):
+    """
+    Reads category, colour and pattern of every cell from the features of all of Swin's stages.
+
+    Args:
+        image_encoder (`SwinModel`): What is trained, in place.
+        width (`int`, *optional*, defaults to 96): Channels in which the stages are summed.
+    """
+
+    def __init__(self, image_encoder: SwinModel, width: int = 96) -> None:
+        super().__init__()
+        config = image_encoder.config
+        widths = [config.embed_dim * 2**stage for stage in range(len(config.depths))]
+        self.image_encoder = image_encoder
+        self.projections = nn.ModuleList(nn.Sequential(nn.LayerNorm(each), nn.Linear(each, width)) for each in widths)
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(map(len, ATTRIBUTES.values()))))
+        self.category_weights: torch.Tensor
+        weights = torch.tensor([NOTHING_WEIGHT] + [1.0] * len(CATEGORIES))
+        self.register_buffer("category_weights", weights, persistent=False)
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
+        """`pixel_values` (B, 3, H, W), `labels` (B, 3, H/4, W/4) -> `loss` and `logits` (B, h, w) for each attribute."""
+        encoded = self.image_encoder(
+            pixel_values,
+            interpolate_pos_encoding=True,
+            always_partition=True,
+            output_hidden_states=True,
+            output_hidden_states_before_downsampling=True,
+        )
+        features = encoded.reshaped_hidden_states[1:]
+        joined = torch.zeros((), device=pixel_values.device)
+        for feature, project in zip(features, self.projections, strict=True):
+            projected = project(feature.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, feature.shape[-2:])
+            joined = joined + nn.functional.interpolate(projected, labels.shape[-2:], mode="bilinear")
+        logits = self.head(joined.flatten(2).transpose(1, 2)).transpose(1, 2)
+        parts = logits.split([len(words) for words in ATTRIBUTES.values()], dim=1)
+        losses = [
+            nn.functional.cross_entropy(part, label.flatten(1), weight=weight, ignore_index=IGNORED)
+            for part, label, weight in zip(parts, labels.unbind(1), (self.category_weights, None, None), strict=True)
+        ]
+        return {"loss": torch.stack(losses).sum(), "logits": parts}
+
+
+def attribute_counts(logits: tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:
+    """`Trainer`'s `preprocess_logits_for_metrics`: right cells of each attribute, and cells, (B, 4), on objects alone."""
+    labels = labels.flatten(2)
+    on_object = labels[:, 0] > 0
+    right = [
+        ((part.argmax(dim=1) == label) & on_object).sum(dim=1)
+        for part, label in zip(logits, labels.unbind(1), strict=True)
+    ]
+    return torch.stack([*right, on_object.sum(dim=1)], dim=1)
+
+
+def attribute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """`Trainer`'s `compute_metrics`, fed by [`attribute_counts`]: the share of objects' cells told rightly."""
+    *right, cells = np.asarray(prediction.predictions).sum(axis=0)
+    return {f"{name}_accuracy": float(count / cells) for name, count in zip(ATTRIBUTES, right, strict=True)}
+
+
+__all__ = ["AttributeModel", "AttributeStream", "attribute_counts", "attribute_metrics"]
