@@ -4,12 +4,14 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .configuration_referring_segmentation import ReferringSegmentationConfig
+
 
 LANGUAGE_ATTENTION_MASKS = ("published", "binary")
 
 
 @strict
-class MagNetConfig(PreTrainedConfig):
+class MagNetConfig(ReferringSegmentationConfig):
     r"""
     Configuration of [`MagNetForReferringSegmentation`]. The defaults are the published network: Swin-B with window 12,
     BERT-base, and the Mask2Former-style head of "Mask Grounding for Referring Image Segmentation" (CVPR 2024).

@@ -37,6 +37,7 @@ class MagNetImageProcessor(PilBackend):
     ```
     """
 
+    _auto_class = "AutoImageProcessor"
     resample = PILImageResampling.BILINEAR
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD

@@ -10,7 +10,7 @@ the released network.
 
 import torch
 from torch import nn
-from transformers import BertModel, PreTrainedModel, SwinModel
+from transformers import BertModel, SwinModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 
@@ -19,6 +19,7 @@ from .cross_modal_attention import FusionStage
 from .mask_decoder import MaskDecoder
 from .mask_losses import mask_loss, resize_labels
 from .modeling_outputs import ReferringSegmentationOutput
+from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel
 from .pixel_decoder import DeformableAttention, PixelDecoder
 
 
@@ -83,15 +84,12 @@ class MagNetEncoder(nn.Module):
         return features, words
 
 
-class MagNetPreTrainedModel(PreTrainedModel):
+class MagNetPreTrainedModel(ReferringSegmentationPreTrainedModel):
     """Initialisation and the settings that transformers reads."""
 
     config: MagNetConfig
     config_class = MagNetConfig
     base_model_prefix = "magnet"
-    main_input_name = "pixel_values"
-    input_modalities = ("image", "text")
-    accepts_loss_kwargs = False  # the loss is a mean over the batch: Trainer must divide it when it accumulates
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["SwinStage", "BertLayer", "FusionStage", "DeformableLayer", "MaskDecoderLayer"]
@@ -134,10 +132,6 @@ class MagNetPreTrainedModel(PreTrainedModel):
         for name, module in decoder.named_modules():
             if isinstance(module, nn.Linear) and not name.endswith(("sampling_offsets", "attention_weights")):
                 init.xavier_uniform_(module.weight)
-
-    def save_pretrained(self, save_directory, *args, save_original_format: bool = False, **kwargs):
-        # By default transformers would write Swin's tensors under their old names, which a resumed training cannot read.
-        super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
     def enable_input_require_grads(self) -> None:
         """Makes both embeddings' outputs require gradients (adapters under gradient checkpointing)."""

@@ -46,6 +46,7 @@ class MagNetProcessor(ProcessorMixin):
     ```
     """
 
+    _auto_class = "AutoProcessor"
     text_kwargs = {"padding": "max_length"}
 
     def __init__(self, image_processor=None, tokenizer=None, text_length: int = 20):

@@ -1,0 +1,78 @@
+"""A saved folder carries its code: it loads where this package is not installed, and needs no trust where it is."""
+
+import filecmp
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hf_ris import MagNetForReferringSegmentation, MagNetProcessor
+
+
+# A process in which none of these can be imported, as on a machine where they were never installed.
+STRANGER = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in {"hf_ris", "modeling", "spacy", "skimage", "pycocotools"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import numpy as np
+from transformers import pipeline
+
+folder, picture, out = sys.argv[1:]
+try:
+    pipeline("referring-segmentation", model=folder, device="cpu")
+except ValueError as error:
+    assert "trust_remote_code=True" in str(error)
+ris = pipeline("referring-segmentation", model=folder, device="cpu", trust_remote_code=True)
+assert type(ris).__module__.startswith("transformers_modules")
+np.save(out, ris(picture, text="the red mug", output_format="array")["mask"])
+ris.save_pretrained(folder + "-again")
+"""
+
+
+@pytest.fixture(params=["pipeline", "model and processor"])
+def saved_folder(request, ris, model_folder, tmp_path):
+    if request.param == "pipeline":
+        return model_folder
+    ris.model.save_pretrained(tmp_path / "parts")
+    ris.processor.save_pretrained(tmp_path / "parts")
+    return tmp_path / "parts"
+
+
+def test_loads_without_this_package(saved_folder, ris, images, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    picture, out = tmp_path / "picture.png", tmp_path / "mask.npy"
+    images[0].save(picture)
+    command = [sys.executable, "-c", STRANGER, str(saved_folder), str(picture), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+    expected = ris(picture, text="the red mug", output_format="array")["mask"]
+    assert expected.any()
+    np.testing.assert_array_equal(np.load(out), expected)
+
+    again = saved_folder.with_name(saved_folder.name + "-again")
+    code = sorted(path.name for path in saved_folder.glob("*.py"))
+    assert code == sorted(path.name for path in again.glob("*.py")), "saved from there, it carries its code again"
+    assert filecmp.cmpfiles(saved_folder, again, code, shallow=False) == (code, [], [])
+
+
+def test_needs_no_trust_with_this_package(saved_folder):
+    model, processor = (
+        MagNetForReferringSegmentation.from_pretrained(saved_folder),
+        MagNetProcessor.from_pretrained(saved_folder),
+    )
+
+    assert type(model).__module__ == "hf_ris.modeling.modeling_magnet"
+    assert not hasattr(model.config, "custom_pipelines")
+    assert type(processor.image_processor).__module__ == "hf_ris.modeling.image_processing_magnet"
+
+
+def test_the_weight_mapping_stays_at_home(model_folder):
+    assert not (model_folder / "weight_mapping_magnet.py").exists()
