@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from hf_ris.modeling.configuration_magnet import MagNetConfig
+
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -29,3 +31,31 @@ def draw_state(system: str) -> dict[str, torch.Tensor]:
         tensor = torch.from_numpy(values.astype(np.float32)).reshape(rule["shape"])
         state[key] = tensor.exp() if rule["kind"] == "exp" else tensor
     return state
+
+
+def magnet_config() -> MagNetConfig:
+    """The tiny network that the golden numbers were recorded on."""
+    golden = read_json("magnet", "config.json")
+    swin, bert, head = golden["swin"], golden["bert"], golden["head"]
+    return MagNetConfig(
+        backbone_config={
+            "model_type": "swin",
+            "embed_dim": swin["embed_dim"],
+            "depths": swin["depths"],
+            "num_heads": swin["num_heads"],
+            "window_size": swin["window_size"],
+            "image_size": 96,
+        },
+        text_config={"model_type": "bert", **bert},
+        language_attention_mask="published",
+        fusion_num_heads=swin["num_heads_fusion"],
+        pyramid_grids=golden["pyramid_sizes"],
+        hidden_dim=head["hidden_dim"],
+        encoder_layers=head["enc_layers"],
+        encoder_num_heads=head["nheads"],
+        encoder_num_points=golden["n_points"],
+        encoder_feedforward_dim=head["enc_dim_feedforward"],
+        decoder_layers=head["dec_layers"] - 1,
+        decoder_num_heads=head["nheads"],
+        decoder_feedforward_dim=head["dim_feedforward"],
+    )

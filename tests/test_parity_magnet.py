@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from golden_states import draw_state, read_json, read_tensors
+from golden_states import draw_state, magnet_config, read_json, read_tensors
 from torch import nn
 
 from hf_ris.modeling.configuration_magnet import MagNetConfig
@@ -20,37 +20,9 @@ MANIFEST = read_json("magnet", "state_manifest.json")
 RELEASED_STATE = draw_state("magnet")
 
 
-def golden_config() -> MagNetConfig:
-    """The tiny network that the golden numbers were recorded on."""
-    golden = read_json("magnet", "config.json")
-    swin, bert, head = golden["swin"], golden["bert"], golden["head"]
-    return MagNetConfig(
-        backbone_config={
-            "model_type": "swin",
-            "embed_dim": swin["embed_dim"],
-            "depths": swin["depths"],
-            "num_heads": swin["num_heads"],
-            "window_size": swin["window_size"],
-            "image_size": 96,
-        },
-        text_config={"model_type": "bert", **bert},
-        language_attention_mask="published",
-        fusion_num_heads=swin["num_heads_fusion"],
-        pyramid_grids=golden["pyramid_sizes"],
-        hidden_dim=head["hidden_dim"],
-        encoder_layers=head["enc_layers"],
-        encoder_num_heads=head["nheads"],
-        encoder_num_points=golden["n_points"],
-        encoder_feedforward_dim=head["enc_dim_feedforward"],
-        decoder_layers=head["dec_layers"] - 1,
-        decoder_num_heads=head["nheads"],
-        decoder_feedforward_dim=head["dim_feedforward"],
-    )
-
-
 @pytest.fixture(scope="module")
 def model() -> MagNetForReferringSegmentation:
-    model = MagNetForReferringSegmentation(golden_config()).eval()
+    model = MagNetForReferringSegmentation(magnet_config()).eval()
     model.load_state_dict(convert_state_dict(RELEASED_STATE, model))
     return model
 

@@ -21,6 +21,7 @@ from .registration import register
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from . import conversion as conversion
     from . import data as data
     from . import evaluation as evaluation
     from . import metrics as metrics
@@ -50,7 +51,7 @@ _EXPORTS = {
 }
 
 # Not in `__all__`: a star import should not load what training needs.
-_MODULES = ("data", "evaluation", "metrics", "modeling", "training")
+_MODULES = ("conversion", "data", "evaluation", "metrics", "modeling", "training")
 
 __all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
 

@@ -140,6 +140,33 @@ def train(
         typer.echo(json.dumps(metrics, indent=2))
 
 
+@app.command()
+def convert(
+    system: Annotated[str, typer.Argument(help="Which published system the checkpoint is of: magnet.")],
+    source: Annotated[
+        str, typer.Argument(help="The file, or hub-id::file, such as yxchng/magnet_weights::magnet_refcoco.pth.")
+    ],
+    output: Annotated[Path, typer.Argument(help="The folder to make.")],
+    config: Annotated[
+        Path | None, typer.Option(help="A config.json, for weights that differ from the published network.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or Hub id of the tokenizer; by default the published one, from the Hub.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=32, help="Side of the model's input in pixels; by default as published.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")] = None,
+) -> None:
+    """Convert a checkpoint that a paper's authors published."""
+    with _friendly_errors():
+        _note("loading libraries ...")
+        from .conversion import convert as run
+
+        run(system, source, output, config, tokenizer, image_size, revision, _note)
+        _note(f"wrote {output}")
+
+
 @contextmanager
 def _friendly_errors() -> Iterator[None]:
     """A wrong input ends with its message and exit code 2, not with a traceback."""

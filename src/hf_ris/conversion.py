@@ -1,0 +1,341 @@
+"""From the checkpoint files that authors published to folders that `pipeline` loads."""
+
+import argparse
+import errno
+import gc
+import hashlib
+import json
+import os
+import pickle
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download, split_torch_state_dict_into_shards
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+
+from .modeling.configuration_magnet import MagNetConfig
+from .modeling.image_processing_magnet import MagNetImageProcessor
+from .modeling.modeling_magnet import MagNetForReferringSegmentation
+from .modeling.processing_magnet import MagNetProcessor
+from .modeling.weight_mapping_magnet import convert_state_dict as convert_magnet
+
+
+# Small enough that a conversion needs little memory: one shard at a time is read and written.
+SHARD_SIZE = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """
+    A published file, on disk.
+
+    Attributes:
+        path (`Path`): Where it lies.
+        origin (`str`): What the user named: a path, or `hub-id::file`.
+        revision (`str`, *optional*): The commit of the Hub repository it was taken from.
+    """
+
+    path: Path
+    origin: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class PublishedSystem:
+    """
+    How one system's checkpoints become a folder.
+
+    Attributes:
+        name (`str`): As the paper calls it.
+        paper (`str`): Title, authors, venue.
+        licence (`str`): SPDX identifier of the published weights' licence.
+        config (`Callable`): Makes the published configuration.
+        model_class (`type`): The model.
+        build_processor (`Callable`): Makes the processor from a tokenizer and the image's side in pixels.
+        convert_state_dict (`Callable`): Maps a released state dict to the model's names and shapes.
+        tokenizer (`str`): Hub id of the tokenizer.
+        image_sizes (`dict[str, int]`): Side of the square input in pixels, for files that differ from `image_size`.
+        image_size (`int`): The same for all others.
+    """
+
+    name: str
+    paper: str
+    licence: str
+    config: Callable[[], PreTrainedConfig]
+    model_class: type[PreTrainedModel]
+    build_processor: Callable[[Any, int], ProcessorMixin]
+    convert_state_dict: Callable[[Mapping[str, torch.Tensor], torch.nn.Module], dict[str, torch.Tensor]]
+    tokenizer: str
+    image_sizes: Mapping[str, int]
+    image_size: int
+
+
+def _magnet_processor(tokenizer: Any, image_size: int) -> MagNetProcessor:
+    return MagNetProcessor(MagNetImageProcessor(size={"height": image_size, "width": image_size}), tokenizer)
+
+
+PUBLISHED_SYSTEMS = {
+    "magnet": PublishedSystem(
+        name="MagNet",
+        paper='"Mask Grounding for Referring Image Segmentation" (Chng, Zheng, Han, Qiu, Huang; CVPR 2024)',
+        licence="agpl-3.0",
+        config=lambda: MagNetConfig(language_attention_mask="published"),
+        model_class=MagNetForReferringSegmentation,
+        build_processor=_magnet_processor,
+        convert_state_dict=convert_magnet,
+        tokenizer="google-bert/bert-base-uncased",
+        image_sizes={"magnet_all.pth": 448},
+        image_size=480,
+    ),
+}
+
+
+def convert(
+    system: str,
+    source: str,
+    output: str | Path,
+    config: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    image_size: int | None = None,
+    revision: str | None = None,
+    note: Callable[[str], None] = lambda message: None,
+) -> Path:
+    """
+    Converts a published checkpoint into a folder with weights, configuration, processor, code and card.
+
+    Args:
+        system (`str`): A key of `PUBLISHED_SYSTEMS`.
+        source (`str`): A local file, or `hub-id::file`.
+        output (`str` or `Path`): The folder to make. It appears whole or not at all.
+        config (`str` or `Path`, *optional*): A `config.json`, or a folder with one, that differs from the published one.
+        tokenizer (`str` or `Path`, *optional*): A folder or Hub id; by default the published one, from the Hub.
+        image_size (`int`, *optional*): Side of the square input in pixels; by default what the file was published for.
+        revision (`str`, *optional*): Branch, tag or commit of the Hub repository.
+        note (`Callable`, *optional*): Called with a line of progress.
+
+    Returns:
+        `Path`: `output`.
+
+    Raises:
+        ValueError: If an argument is unfit, or the file is damaged, holds more than weights, or does not fit the model.
+        OSError: If something cannot be fetched, read or written.
+    """
+    if system not in PUBLISHED_SYSTEMS:
+        raise ValueError(f"system={system!r} is unknown; allowed are {', '.join(PUBLISHED_SYSTEMS)}")
+    published = PUBLISHED_SYSTEMS[system]
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"output={str(output)!r} exists; name a new or an empty folder")
+    checkpoint = locate(source, revision)
+    model_config = type(published.config()).from_pretrained(config) if config is not None else published.config()
+    with torch.device("meta"):
+        model = published.model_class(model_config)
+    processor = _load_processor(published, model_config, checkpoint, tokenizer, image_size)
+
+    note(f"reading {checkpoint.path} ({checkpoint.path.stat().st_size / 1e6:.0f} MB)")
+    try:
+        published.convert_state_dict(read_state_dict(checkpoint), model)  # names and shapes alone: nothing is read yet
+    except ValueError as error:
+        raise ValueError(f"source={source!r} does not fit {published.name} as configured: {error}") from error
+    with open(checkpoint.path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+
+    with _whole_or_not_at_all(output, needed=model.get_memory_footprint()) as folder:
+        _write_weights(published, checkpoint, model, folder, note)
+        model_config.architectures = [type(model).__name__]
+        model_config.dtype = torch.float32
+        custom_object_save(model, folder, config=model_config)
+        model_config.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        (folder / "README.md").write_text(_card(published, checkpoint, digest), encoding="utf-8")
+    return output
+
+
+def locate(source: str, revision: str | None = None) -> Checkpoint:
+    """
+    Finds a checkpoint, fetching it from the Hub where `source` says so.
+
+    Args:
+        source (`str`): A local file, or `hub-id::file`.
+        revision (`str`, *optional*): Branch, tag or commit of the Hub repository.
+
+    Raises:
+        ValueError: If there is no such file, or a local file has no revision.
+        OSError: If it cannot be fetched.
+    """
+    repository, separator, name = source.partition("::")
+    if separator and not (repository and name):
+        raise ValueError(f"source={source!r} must be a file, or hub-id::file")
+    if separator:
+        path = Path(hf_hub_download(repository, name, revision=revision))
+        return Checkpoint(path, source, path.parts[path.parts.index("snapshots") + 1])
+    if revision is not None:
+        raise ValueError(f"revision={revision!r} was given, but source={source!r} is a local file")
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise ValueError(f"source={source!r} is no file; for one on the Hub, write hub-id::file")
+    return Checkpoint(path, source)
+
+
+def read_state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """
+    Reads the tensors of a checkpoint without running what it may hold beside them. Their contents stay on disk until they
+    are used, where the file's format allows it.
+
+    Args:
+        checkpoint (`Checkpoint`): The file: a state dict, bare or under `"model"` or `"state_dict"`, its names with or
+            without `module.` in front.
+
+    Returns:
+        `dict[str, torch.Tensor]`: Tensors under their released names.
+
+    Raises:
+        ValueError: If the file is damaged, holds other things than tensors and plain values, or no state dict.
+    """
+    try:
+        # Some authors store the training's arguments beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(
+                checkpoint.path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(checkpoint.path)
+            )
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        blocked = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", str(error))
+        if blocked:
+            reason = f"holds Python code beside its weights ({blocked[1]}), which is not run"
+        else:
+            reason = "is not a whole torch checkpoint; was its download cut off?"
+        raise ValueError(f"source={checkpoint.origin!r} {reason}") from error
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in ("model", "state_dict") if key in content), content)
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"source={checkpoint.origin!r} holds no state dict, but a {type(content).__name__}")
+    for key, value in content.items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"source={checkpoint.origin!r} holds a {type(value).__name__} named {key!r} among its weights"
+            )
+    return {key.removeprefix("module."): tensor for key, tensor in content.items()}
+
+
+def _load_processor(
+    published: PublishedSystem,
+    config: PreTrainedConfig,
+    checkpoint: Checkpoint,
+    tokenizer: str | Path | None,
+    image_size: int | None,
+) -> ProcessorMixin:
+    loaded = AutoTokenizer.from_pretrained(published.tokenizer if tokenizer is None else str(tokenizer))
+    vocabulary = config.get_text_config().vocab_size
+    if len(loaded) > vocabulary:
+        raise ValueError(
+            f"tokenizer={str(tokenizer or published.tokenizer)!r} has {len(loaded)} words, the model's embedding {vocabulary}"
+        )
+    if image_size is None:
+        image_size = published.image_sizes.get(
+            checkpoint.origin.rpartition("::")[2].rpartition("/")[2], published.image_size
+        )
+    return published.build_processor(loaded, image_size)
+
+
+@contextmanager
+def _whole_or_not_at_all(output: Path, needed: int) -> Iterator[Path]:
+    """A folder beside `output` that takes its place when all went well, and is gone otherwise."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(output.parent).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC, f"output needs {needed / 1e6:.0f} MB, its disk has {free / 1e6:.0f} MB left", str(output)
+        )
+    with tempfile.TemporaryDirectory(
+        prefix=f".{output.name}-", dir=output.parent, ignore_cleanup_errors=True
+    ) as parent:
+        folder = Path(parent) / output.name
+        folder.mkdir()
+        yield folder
+        os.replace(folder, output)
+
+
+def _write_weights(
+    published: PublishedSystem,
+    checkpoint: Checkpoint,
+    model: PreTrainedModel,
+    folder: Path,
+    note: Callable[[str], None],
+) -> None:
+    """Writes the model's tensors shard by shard, each from its own view of the file, so that memory stays small."""
+    plan = split_torch_state_dict_into_shards(model.state_dict(), max_shard_size=SHARD_SIZE)
+    for name, keys in plan.filename_to_tensors.items():
+        note(f"writing {name}")
+        converted = published.convert_state_dict(read_state_dict(checkpoint), model)
+        shard = {key: converted[key].to(torch.float32, copy=True).contiguous() for key in keys}
+        del converted
+        for key, tensor in shard.items():
+            if not tensor.isfinite().all():
+                raise ValueError(f"source={checkpoint.origin!r} is damaged: {key!r} holds values that are not finite")
+        try:
+            save_file(shard, folder / name, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"output={str(folder.name)!r} could not be written: {error}") from error
+        del shard
+        gc.collect()
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def _card(published: PublishedSystem, checkpoint: Checkpoint, digest: str) -> str:
+    repository, separator, name = checkpoint.origin.partition("::")
+    if separator:
+        where = f"[{repository}](https://huggingface.co/{repository}), file `{name}`, revision `{checkpoint.revision}`"
+    else:
+        where = f"local file `{checkpoint.path.name}`"
+    return f"""---
+license: {published.licence}
+library_name: transformers
+pipeline_tag: image-segmentation
+tags:
+- referring-image-segmentation
+- hf_ris
+---
+
+# {published.name}, converted
+
+The published weights of {published.name}, {published.paper}, under the names that `hf_ris` uses. Only names and the layout
+of some tensors were changed; no value was.
+
+```python
+import hf_ris
+from transformers import pipeline
+
+ris = pipeline("referring-segmentation", model="this folder or its Hub id")
+ris("photo.jpg", text="the woman in the red coat")
+```
+
+Without `hf_ris`, the code in this folder does the same with `trust_remote_code=True`.
+
+## Source
+
+| | |
+| --- | --- |
+| weights | {where} |
+| sha256 of the file | `{digest}` |
+| licence of the weights | {published.licence.upper()}, as their authors published them |
+| licence of the code here | Apache-2.0 |
+
+Nothing was measured during the conversion.
+"""
+
+
+__all__ = ["PUBLISHED_SYSTEMS", "Checkpoint", "PublishedSystem", "convert", "locate", "read_state_dict"]
