@@ -97,6 +97,9 @@ class ReferringSegmentationPipeline(Pipeline):
                 Processes that load and prepare images.
             timeout (`float`, *optional*, defaults to 30.0):
                 Seconds to wait for a URL.
+            on_error (`str`, *optional*, defaults to `"raise"`):
+                What becomes of an unfit image or expression: `"raise"` ends the call, `"report"` puts a dictionary with
+                the message as `error` in the place of this input's result and goes on with the others.
 
         Returns:
             `dict`, `list[dict]` or `list`: For one expression a dictionary, for a list of expressions a list of them in
@@ -145,6 +148,7 @@ class ReferringSegmentationPipeline(Pipeline):
         no_target_threshold: float | None = None,
         output_format: str | None = None,
         timeout: float | None = None,
+        on_error: str | None = None,
     ) -> tuple[dict, dict, dict]:
         for name, value in (("threshold", threshold), ("no_target_threshold", no_target_threshold)):
             if value is None:
@@ -154,9 +158,15 @@ class ReferringSegmentationPipeline(Pipeline):
                 raise ValueError(f"`{name}` must be a number between 0 and 1, got {value!r}.")
         if output_format is not None and output_format not in OUTPUT_FORMATS:
             raise ValueError(f"`output_format` must be one of {list(OUTPUT_FORMATS)}, got {output_format!r}.")
-        options = {"threshold": threshold, "no_target_threshold": no_target_threshold, "output_format": output_format}
-        preprocess = {} if timeout is None else {"timeout": timeout}
-        return preprocess, {}, {name: value for name, value in options.items() if value is not None}
+        if on_error not in (None, "raise", "report"):
+            raise ValueError(f"`on_error` must be 'raise' or 'report', got {on_error!r}.")
+        preprocess = {"timeout": timeout, "on_error": on_error}
+        postprocess = {
+            "threshold": threshold,
+            "no_target_threshold": no_target_threshold,
+            "output_format": output_format,
+        }
+        return _given(preprocess), {}, _given(postprocess)
 
     def get_iterator(
         self,
@@ -178,31 +188,53 @@ class ReferringSegmentationPipeline(Pipeline):
             num_workers=num_workers if isinstance(inputs, collections.abc.Sized) else 0,
             collate_fn=partial(self.preprocess, **preprocess_params),
         )
-        for batch in loader:
-            yield from self.postprocess(self.forward(batch, **forward_params), **postprocess_params)
+        for batch, errors in loader:
+            results = iter(
+                self.postprocess(self.forward(batch, **forward_params), **postprocess_params) if batch else []
+            )
+            yield from ({"error": error} if error else next(results) for error in errors)
 
     def run_single(self, inputs: Any, *params: dict[str, Any]) -> Any:
         return next(self.get_iterator([inputs], 0, 1, *params))
 
-    def preprocess(self, inputs: list[dict[str, Any]], timeout: float | None = 30.0) -> dict[str, Any]:
+    def preprocess(
+        self, inputs: list[dict[str, Any]], timeout: float | None = 30.0, on_error: str = "raise"
+    ) -> tuple[dict[str, Any], list[str | None]]:
         """
-        Turn a batch of inputs into the model's tensors.
+        Turn a batch of inputs into the model's tensors, and tell what is wrong with each input, if anything.
 
         The batch has the same number of expressions for each image, since the model wants N = B * k: a shorter list
         repeats its last expression, and `postprocess` drops what comes of that.
         """
-        items = [_check_item(item) for item in inputs]
-        images = [load_image(item["image"], timeout=timeout) for item in items]
-        expressions = [check_expressions(item["text"]) for item in items]
-        longest = max(map(len, expressions))
-        padded = [text for texts in expressions for text in [*texts, *texts[-1:] * (longest - len(texts))]]
+        items: list[dict[str, Any]] = []
+        errors: list[str | None] = []
+        for item in inputs:
+            try:
+                _check_item(item)
+                texts = check_expressions(item["text"])
+                image = load_image(item["image"], timeout=timeout)
+            except ValueError as error:
+                if on_error == "raise":
+                    raise
+                errors.append(str(error))
+            else:
+                items.append({"image": image, "expressions": texts, "is_single": isinstance(item["text"], str)})
+                errors.append(None)
+        if not items:
+            return {}, errors
+
+        longest = max(len(item["expressions"]) for item in items)
+        padded = []
+        for item in items:
+            padded += item["expressions"] + item["expressions"][-1:] * (longest - len(item["expressions"]))
+        images = [item["image"] for item in items]
         features = self.processor(images=images, text=padded, return_tensors="pt")
         return {
             "features": dict(features),
-            "expressions": expressions,
+            "expressions": [item["expressions"] for item in items],
             "sizes": [(image.height, image.width) for image in images],
-            "is_single": [isinstance(item["text"], str) for item in items],
-        }
+            "is_single": [item["is_single"] for item in items],
+        }, errors
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         features = {
@@ -244,6 +276,10 @@ class ReferringSegmentationPipeline(Pipeline):
             ]
             results.append(answers[0] if is_single else answers)
         return results
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 class _Stream(IterableDataset):
@@ -321,13 +357,12 @@ def _as_item(value: Any, text: Any) -> dict[str, Any]:
     return {**value, "text": text}
 
 
-def _check_item(item: dict[str, Any]) -> dict[str, Any]:
+def _check_item(item: dict[str, Any]) -> None:
     for name in ("image", "text"):
         if item.get(name) is None:
             raise ValueError(
                 f"`{name}` is missing; an input needs an image and its text, this one has {sorted(item)}."
             )
-    return item
 
 
 __all__ = ["ReferringSegmentationPipeline"]

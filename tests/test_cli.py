@@ -71,7 +71,8 @@ def test_overlay_and_masks_are_written(segment, tmp_path, images):
         (["a tree", "--output", "overlay.psd"], {}, "--output must end like a picture"),  # PIL can only read these
         (["a tree", "--output", "overlay.xbm"], {}, "--output must end like a picture"),  # black and white only
         (["a tree", "--device", "banana"], {}, "--device must name a device"),
-        ([], {}, "Missing argument"),
+        ([], {}, "EXPRESSION` is an empty list"),
+        (["a tree", "--expressions", "all.csv"], {}, "--expressions goes with a folder"),
     ],
 )
 def test_wrong_input_ends_with_a_message(segment, arguments, options, message):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,13 +44,27 @@ def main(
 
 @app.command()
 def segment(
-    image: Annotated[str, typer.Argument(help="Path or URL of an image.")],
-    expressions: Annotated[list[str], typer.Argument(help="What to look for, each in quotes.", metavar="EXPRESSION")],
+    image: Annotated[str, typer.Argument(help="Path or URL of an image, or a folder of images.")],
+    expressions: Annotated[
+        list[str] | None, typer.Argument(help="What to look for, each in quotes.", metavar="EXPRESSION")
+    ] = None,
+    expressions_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--expressions",
+            help="For a folder: a .csv with the columns image and text, or a .jsonl with these keys.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Folder or Hub id of a model. By default the bundled one, which knows drawings only."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the picture with the masks drawn over it here.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the picture with the masks drawn over it here; for a folder, the folder for results.jsonl."
+        ),
+    ] = None,
     mask_dir: Annotated[
         Path | None, typer.Option(help="Write each mask as a PNG (0 and 255) into this folder.")
     ] = None,
@@ -64,43 +79,88 @@ def segment(
         float | None,
         typer.Option(min=0, max=1, help="A score below this means that nothing was found. Off by default."),
     ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="For a folder: images in one forward pass.")] = 1,
     device: Annotated[
         str | None, typer.Option(help="Such as cpu or cuda:0; by default the first accelerator.")
     ] = None,
 ) -> None:
-    """Segment what expressions refer to in an image."""
+    """Segment what expressions refer to in an image, or in a folder of images."""
+    options = {"threshold": threshold, "no_target_threshold": no_target_threshold}
+    options = {name: value for name, value in options.items() if value is not None}
     with _friendly_errors():
-        # What can be wrong is looked at before anything slow begins.
-        from .modeling.text_inputs import check_expressions
+        if Path(image).is_dir():
+            if expressions or mask_dir or as_json:
+                raise ValueError(f"{image!r} is a folder: it takes --expressions and --output, and no EXPRESSION")
+            if expressions_file is None or output is None:
+                raise ValueError(f"{image!r} is a folder: --expressions FILE and --output FOLDER are needed")
+            _segment_folder(Path(image), expressions_file, output, model, device, batch_size, options)
+        else:
+            if expressions_file is not None:
+                raise ValueError(f"--expressions goes with a folder of images, and {image!r} is none")
+            _segment_image(image, expressions or [], output, mask_dir, as_json, model, device, options)
 
-        check_expressions(expressions, argument="expressions")
-        _note("loading libraries ...")
-        from .modeling.image_inputs import load_image
 
-        if output is not None:
-            _check_writable(output)
-        picture = load_image(image)
-        ris = _load_pipeline(model, device)
+def _segment_image(
+    image: str,
+    expressions: list[str],
+    output: Path | None,
+    mask_dir: Path | None,
+    as_json: bool,
+    model: str | None,
+    device: str | None,
+    options: dict[str, float],
+) -> None:
+    # What can be wrong is looked at before anything slow begins.
+    from .modeling.text_inputs import check_expressions
 
-        start = time.perf_counter()
-        results = ris(
-            picture,
-            text=expressions,
-            output_format="array",
-            **({} if threshold is None else {"threshold": threshold}),
-            **({} if no_target_threshold is None else {"no_target_threshold": no_target_threshold}),
-        )
-        _note(f"segmented {len(results)} expression(s) in {time.perf_counter() - start:.1f} s")
+    check_expressions(expressions, argument="EXPRESSION")
+    _note("loading libraries ...")
+    from .modeling.image_inputs import load_image
 
-        if output is not None:
-            from .visualization import draw_overlay
+    if output is not None:
+        _check_writable(output)
+    picture = load_image(image)
+    ris = _load_pipeline(model, device)
 
-            output.parent.mkdir(parents=True, exist_ok=True)
-            draw_overlay(picture, results).save(output)
-            _note(f"wrote {output}")
-        if mask_dir is not None:
-            _write_masks(mask_dir, results)
-        typer.echo(_to_json(results) if as_json else _to_table(results))
+    start = time.perf_counter()
+    results = ris(picture, text=expressions, output_format="array", **options)
+    _note(f"segmented {len(results)} expression(s) in {time.perf_counter() - start:.1f} s")
+
+    if output is not None:
+        from .visualization import draw_overlay
+
+        output.parent.mkdir(parents=True, exist_ok=True)
+        draw_overlay(picture, results).save(output)
+        _note(f"wrote {output}")
+    if mask_dir is not None:
+        _write_masks(mask_dir, results)
+    typer.echo(_to_json(results) if as_json else _to_table(results))
+
+
+def _segment_folder(
+    folder: Path,
+    expressions: Path,
+    output: Path,
+    model: str | None,
+    device: str | None,
+    batch_size: int,
+    options: dict[str, float],
+) -> None:
+    _note("loading libraries ...")
+    from .folder import RESULTS, read_requests, segment_folder
+
+    requests = read_requests(expressions)
+    ris = _load_pipeline(model, device)
+    failed = []
+    with typer.progressbar(length=len(requests), label="segmenting", file=sys.stderr) as progress:
+        for lines in segment_folder(ris, folder, requests, output, batch_size, **options):
+            failed += [line for line in lines[:1] if "error" in line]
+            progress.update(1)
+    for line in failed:
+        _note(f"hf-ris: {line['image']}: {line['error']}")
+    _note(f"wrote {output / RESULTS}: {len(requests) - len(failed)} of {len(requests)} images segmented")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

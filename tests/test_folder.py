@@ -1,0 +1,174 @@
+"""Folders of pictures: every line once, whatever happens on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from typer.testing import CliRunner
+
+from hf_ris.cli import app
+from hf_ris.folder import Request, read_requests, segment_folder
+
+
+REQUESTS = [
+    Request("b.png", ["the red mug", "a tree"]),
+    Request("a.png", ["a tree"]),
+    Request("sub/c.jpg", ["a fish"]),
+]
+
+
+@pytest.fixture
+def folder(images, tmp_path):
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    for name, picture in zip(("a.png", "b.png", "sub/c.jpg"), images, strict=True):
+        picture.save(folder / name)
+    return folder
+
+
+def run(ris, folder, output, requests=REQUESTS, **options):
+    return [line for lines in segment_folder(ris, folder, requests, output, **options) for line in lines]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_line_for_each_expression(batch_size, ris, folder, tmp_path):
+    lines = run(ris, folder, tmp_path / "out", batch_size=batch_size)
+
+    assert lines == [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [(line["image"], line["label"]) for line in lines] == [
+        (request.image, text) for request in REQUESTS for text in request.text
+    ]
+    for line in lines:
+        expected = ris(folder / line["image"], text=line["label"], output_format="array")
+        np.testing.assert_array_equal(coco_mask.decode(line["mask"]).astype(bool), expected["mask"])
+        assert line["box"] == expected["box"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_cut_off_anywhere_it_ends_with_the_same_bytes(batch_size, ris, folder, tmp_path):
+    run(ris, folder, tmp_path / "whole", batch_size=batch_size)
+    whole = (tmp_path / "whole" / "results.jsonl").read_bytes()
+    out = tmp_path / "out"
+    next(iter(segment_folder(ris, folder, REQUESTS, out, batch_size)))
+    for length in range(0, len(whole), 97):
+        (out / "results.jsonl").write_bytes(whole[:length])
+        run(ris, folder, out, batch_size=batch_size)
+        assert (out / "results.jsonl").read_bytes() == whole
+
+
+def test_what_is_there_is_not_computed_again(ris, folder, tmp_path, monkeypatch):
+    run(ris, folder, tmp_path / "out")
+    asked = []
+    monkeypatch.setattr(type(ris), "__call__", lambda *arguments, **options: asked.append(arguments))
+    run(ris, folder, tmp_path / "out")
+
+    assert asked == []
+
+
+def test_one_bad_picture_does_not_lose_the_others(ris, folder, tmp_path):
+    (folder / "a.png").write_bytes(b"no picture")
+    requests = [*REQUESTS, Request("none.png", ["a tree", "a mug"]), Request("b.png", [" "])]
+    lines = run(ris, folder, tmp_path / "out", requests, batch_size=3)
+
+    assert [line["image"] for line in lines if "error" in line] == ["a.png", "none.png", "none.png", "b.png"]
+    assert "a.png" in lines[2]["error"] and "blank" in lines[-1]["error"]
+    assert all("mask" in line for line in lines if "error" not in line)
+
+
+def test_results_of_another_run_are_left_alone(ris, folder, tmp_path):
+    out = tmp_path / "out"
+    run(ris, folder, out)
+    before = (out / "results.jsonl").read_bytes()
+    for requests, options, message in (
+        (REQUESTS[1:], {}, "holds results for other expressions"),
+        (REQUESTS[:2], {}, "more results than were asked for"),
+        (REQUESTS, {"threshold": 0.3}, "holds results made with"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(ris, folder, out, requests, **options)
+    assert (out / "results.jsonl").read_bytes() == before
+
+    (out / "settings.json").unlink()
+    with pytest.raises(ValueError, match="unknown origin"):
+        run(ris, folder, out)
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("all.csv", "text,image\nthe red mug,b.png\na tree,a.png\na tree,b.png\na fish,sub/c.jpg\n"),
+        (
+            "all.jsonl",
+            """{"image": "b.png", "text": ["the red mug", "a tree"]}
+
+            {"image": "a.png", "text": "a tree"}
+            {"image": "sub/c.jpg", "text": "a fish"}""",
+        ),
+    ],
+)
+def test_files_of_expressions(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    assert read_requests(tmp_path / name) == REQUESTS
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("all.txt", "", r"\.csv, \.jsonl"),
+        ("none.csv", None, "cannot be read"),
+        ("all.csv", "picture,text\n", "lacks the columns image"),
+        ("all.csv", "image,text\n", "holds no line"),
+        ("all.csv", b"image,text\n\xff,\xff", "cannot be read"),
+        ("all.jsonl", "[1]", "line 1 is no dictionary"),
+        ("all.jsonl", '{"image": "a.png", "text": "x"}\n{', "line 2 is no JSON"),
+        ("all.jsonl", '{"text": "x"}', "line 1 names no image"),
+    ],
+)
+def test_unreadable_files_of_expressions_are_named(name, content, message, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ValueError, match=message):
+        read_requests(tmp_path / name)
+
+
+def test_a_killed_command_continues(folder, model_folder, tmp_path):
+    """`hf-ris segment` is killed after its first picture, and ends like one that was not."""
+    file = tmp_path / "all.jsonl"
+    many = [
+        {"image": name, "text": f"the {word} mug"} for word in ("red", "blue", "big") for name in ("a.png", "b.png")
+    ]
+    file.write_text("\n".join(json.dumps({**each, "text": [each["text"]] * 8}) for each in many))
+    command = [str(Path(sys.executable).with_name("hf-ris")), "segment", str(folder), "--expressions", str(file)]
+    command += ["--model", str(model_folder), "--device", "cpu", "--output"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+
+    results = tmp_path / "out" / "results.jsonl"
+    process = subprocess.Popen([*command, str(tmp_path / "out")], stderr=subprocess.DEVNULL)
+    while not (results.exists() and results.stat().st_size):
+        assert process.poll() is None
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run([*command, str(tmp_path / "out")], check=True, capture_output=True)
+    assert results.read_bytes() == (tmp_path / "whole" / "results.jsonl").read_bytes()
+
+
+def test_the_command_names_what_failed(folder, model_folder, tmp_path):
+    (folder / "a.png").write_bytes(b"")
+    (tmp_path / "all.csv").write_text("image,text\na.png,a tree\nb.png,a tree\n")
+    arguments = [str(folder), "--expressions", str(tmp_path / "all.csv"), "--output", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, ["segment", *arguments, "--model", str(model_folder), "--device", "cpu"])
+
+    assert done.exit_code == 1
+    assert "hf-ris: a.png: " in done.stderr and "1 of 2 images" in done.stderr
+
+    for wrong in ([*arguments, "a tree"], arguments[:3], [str(folder)]):
+        done = CliRunner().invoke(app, ["segment", *wrong])
+        assert done.exit_code == 2 and "is a folder" in done.stderr
