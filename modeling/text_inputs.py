@@ -1,5 +1,6 @@
 """Checks on the expressions that a user hands in, shared by all processors and the pipeline."""
 
+import unicodedata
 from typing import Any
 
 
@@ -28,6 +29,9 @@ def check_expressions(text: Any, *, argument: str = "text") -> list[str]:
         name = argument if isinstance(text, str) else f"{argument}[{index}]"
         if not isinstance(expression, str):
             raise ValueError(f"`{name}` must be a string, got {type(expression).__name__}: {expression!r:.80}.")
-        if not expression.strip():
+        # Spaces, control characters and accents without a letter say nothing, and tokenizers drop them.
+        if not any(unicodedata.category(character)[0] in "LNPS" for character in expression):
             raise ValueError(f"`{name}` must say what to look for, got the blank expression {expression!r:.80}.")
+        if any("\ud800" <= character <= "\udfff" for character in expression):
+            raise ValueError(f"`{name}` must be Unicode text, got half a surrogate pair in {expression!r:.80}.")
     return list(expressions)

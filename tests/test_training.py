@@ -1,12 +1,14 @@
 """`hf-ris train` as a user runs it, on a model that takes seconds."""
 
 import copy
+import itertools
 import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, EvalPrediction, pipeline
@@ -14,9 +16,17 @@ from typer.testing import CliRunner
 
 from hf_ris import MagNetForReferringSegmentation
 from hf_ris.cli import app
-from hf_ris.data.refshapes import COLOURS, sample_scene, vocabulary
+from hf_ris.data.collator import decode_mask
+from hf_ris.data.refshapes import COLOURS, draw_scene, sample_scene, vocabulary
 from hf_ris.training import RECIPES, recipes, train
-from hf_ris.training.pretraining import ATTRIBUTES, IGNORED, AttributeStream, attribute_counts, attribute_metrics
+from hf_ris.training.pretraining import (
+    ATTRIBUTES,
+    IGNORED,
+    AttributeStream,
+    NameStream,
+    attribute_counts,
+    attribute_metrics,
+)
 from hf_ris.training.tokenizer import build_tokenizer
 
 
@@ -90,16 +100,14 @@ def test_a_run_stopped_between_stages_continues_with_the_next(quick_recipe, tmp_
     assert all(torch.equal(final[name], first[name]) for name in first), "and with the weights of the first"
 
 
-def test_the_image_encoder_can_learn_first(quick_recipe, tmp_path, monkeypatch):
+def test_looks_and_names_can_be_learned_first(quick_recipe, tmp_path, monkeypatch):
     recipe = RECIPES[quick_recipe]
-    attributes = replace(recipe.stages[0], task="attributes", image_size=32)
-    monkeypatch.setitem(RECIPES, quick_recipe, replace(recipe, stages=(attributes, *recipe.stages)))
+    first = tuple(replace(recipe.stages[0], task=task, image_size=32) for task in ("attributes", "names"))
+    monkeypatch.setitem(RECIPES, quick_recipe, replace(recipe, stages=first))
     fresh = recipe.build(42)[0].state_dict()
     train(quick_recipe, tmp_path, eval_rows=2)
     state = json.loads((tmp_path / "stage-1" / "checkpoint-4" / "trainer_state.json").read_text())
-    assert {"eval_category_accuracy", "eval_colour_accuracy", "eval_pattern_accuracy"} <= state["log_history"][
-        -1
-    ].keys()
+    assert {f"eval_{name}_accuracy" for name in ATTRIBUTES} <= state["log_history"][-1].keys()
 
     (tmp_path / "stage-2").rename(tmp_path / "thrown-away")
     train(quick_recipe, tmp_path, eval_rows=2, resume=True, learning_rate=0.0, weight_decay=0.0)
@@ -122,6 +130,19 @@ def test_attribute_maps_tell_what_each_cell_shows(processor):
     nothing = item["labels"][0] == 0
     assert nothing.any()
     assert (item["labels"][1:, nothing] == IGNORED).all()
+
+
+def test_names_mean_all_that_looks_like_it():
+    rows = list(itertools.islice(NameStream(start=6, block_size=12), 12))
+    assert [row["image_id"] for row in rows] == [2] * 3 + [3] * 3 + [4] * 3 + [5] * 3
+
+    for row in rows:
+        scene = sample_scene("train", row["image_id"])
+        _, masks = draw_scene(scene)
+        word = row["expressions"][0]["sent"]
+        called = [word in (fact.category, fact.colour, fact.pattern) for fact in scene.objects]
+        assert any(called), word
+        np.testing.assert_array_equal(decode_mask(row["mask"]), masks[called].any(axis=0))
 
 
 def test_attribute_accuracy_counts_cells_of_objects():

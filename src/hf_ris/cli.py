@@ -88,7 +88,7 @@ def segment(
     options = {"threshold": threshold, "no_target_threshold": no_target_threshold}
     options = {name: value for name, value in options.items() if value is not None}
     with _friendly_errors():
-        if Path(image).is_dir():
+        if os.path.isdir(image):  # unlike `Path.is_dir`, this takes any text
             if expressions or mask_dir or as_json:
                 raise ValueError(f"{image!r} is a folder: it takes --expressions and --output, and no EXPRESSION")
             if expressions_file is None or output is None:

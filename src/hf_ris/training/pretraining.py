@@ -1,8 +1,9 @@
 """
-Teaches an image encoder what things look like before it meets language.
+What a model learns before whole expressions: what things look like, and what that is called.
 
-The published systems start from encoders that already know photos. A model trained from nothing has no such encoder, and
-learning shapes through expressions alone is slow: each shows it one object. Here every object of a picture teaches.
+The published systems start from encoders that already know photos and language. A model trained from nothing learns shapes
+slowly through expressions alone: each shows it one object, and mostly its colour gives it away. So the image encoder first
+learns from every object of a picture what it shows (`AttributeStream`), then the model to read single words (`NameStream`).
 """
 
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 from torch import nn
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import EvalPrediction, SwinModel
 from transformers.image_processing_base import ImageProcessingMixin
 
 from ..data.refshapes import CATEGORIES, COLOURS, PATTERNS, draw_scene, sample_scene
+from ..data.refshapes.scene import generator
 
 
 STRIDE = 4  # pixels of a cell of the attribute maps: Swin's patches
@@ -23,6 +26,15 @@ IGNORED = -100
 NOTHING = "nothing"
 ATTRIBUTES = {"category": (NOTHING, *CATEGORIES), "colour": tuple(COLOURS), "pattern": PATTERNS}
 NOTHING_WEIGHT = 0.1  # most cells show no object
+
+
+def deal_blocks(start: int, block_size: int) -> Iterator[range]:
+    """The numbers from `start` on, block by block, those of one of the `DataLoader`'s workers."""
+    worker = get_worker_info()
+    block, step = (worker.id, worker.num_workers) if worker else (0, 1)
+    while True:
+        yield range(start + block * block_size, start + (block + 1) * block_size)
+        block += step
 
 
 class AttributeStream(IterableDataset):
@@ -56,15 +68,11 @@ class AttributeStream(IterableDataset):
         self.stop = stop
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        worker = get_worker_info()
-        block, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        while True:
-            first = self.start + block * self.block_size
-            for index in range(first, first + self.block_size):
+        for block in deal_blocks(self.start, self.block_size):
+            for index in block:
                 if self.stop is not None and index >= self.stop:
                     return
                 yield self.draw(index)
-            block += step
 
     def draw(self, index: int) -> dict[str, torch.Tensor]:
         scene = sample_scene(self.split, index)
@@ -80,6 +88,57 @@ class AttributeStream(IterableDataset):
             for plane, (name, words) in zip(labels, ATTRIBUTES.items(), strict=True):
                 plane[mask] = words.index(getattr(fact, name))
         return {"pixel_values": pixel_values, "labels": torch.from_numpy(labels)}
+
+
+class NameStream(IterableDataset):
+    """
+    Endless rows whose expression is a single word, true of all objects that look like it: "teapot", "red", "striped".
+
+    Rows have the columns of RefShapes that training reads. Each picture gives `ROWS_PER_PICTURE` of them, categories first.
+
+    Args:
+        start (`int`): Number of the first row.
+        block_size (`int`): Rows that go to one of the `DataLoader`'s workers at a time.
+    """
+
+    ROWS_PER_PICTURE = 3
+
+    def __init__(self, start: int = 0, block_size: int = ROWS_PER_PICTURE) -> None:
+        super().__init__()
+        self.start = start
+        self.block_size = block_size
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        drawn: tuple[int, list[dict[str, Any]]] = (-1, [])
+        for block in deal_blocks(self.start, self.block_size):
+            for number in block:
+                index, place = divmod(number, self.ROWS_PER_PICTURE)
+                if drawn[0] != index:
+                    drawn = (index, self.draw(index))
+                yield drawn[1][place]
+
+    def draw(self, index: int) -> list[dict[str, Any]]:
+        """The rows of one picture, different words: every picture shows a category, a colour and a pattern."""
+        scene = sample_scene("train", index)
+        picture, masks = draw_scene(scene)
+        names = [list(dict.fromkeys(getattr(fact, attribute) for fact in scene.objects)) for attribute in ATTRIBUTES]
+        rng = generator(index, 5)
+        categories, looks = (rng.permutation(words).tolist() for words in (names[0], names[1] + names[2]))
+        words = [*categories[: self.ROWS_PER_PICTURE - 1], *looks][: self.ROWS_PER_PICTURE]
+        rows = []
+        for word in words:
+            shown = [word in (fact.category, fact.colour, fact.pattern) for fact in scene.objects]
+            mask = np.asfortranarray(masks[shown].any(axis=0), dtype=np.uint8)
+            rle = coco_mask.encode(mask)
+            rows.append(
+                {
+                    "image": picture,
+                    "image_id": index,
+                    "mask": {"size": [scene.height, scene.width], "counts": rle["counts"].decode("ascii")},
+                    "expressions": [{"sent": word, "raw": word}],
+                }
+            )
+        return rows
 
 
 class AttributeModel(nn.Module):
@@ -142,4 +201,4 @@ def attribute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     return {f"{name}_accuracy": float(count / cells) for name, count in zip(ATTRIBUTES, right, strict=True)}
 
 
-__all__ = ["AttributeModel", "AttributeStream", "attribute_counts", "attribute_metrics"]
+__all__ = ["AttributeModel", "AttributeStream", "NameStream", "attribute_counts", "attribute_metrics"]

@@ -25,7 +25,8 @@ class Stage:
     A part of a training at one image size.
 
     Args:
-        task (`str`): "attributes" (the image encoder alone learns what things look like) or "referring" (the whole model).
+        task (`str`): What is learned: "attributes" (by the image encoder alone: what things look like), "names" (single words) or
+            "referring" (whole expressions).
         image_size (`int`): Height and width of the model's input, in pixels.
         arguments (`dict`): Fields of `TrainingArguments` that differ from the recipe's.
     """
@@ -107,28 +108,33 @@ RECIPES = {
         stream=partial(RefShapesStream, NAMES),
         evaluation=NAMES,
         stages=(
-            # The image encoder first learns what things look like; then words are learned on small pictures, of which
-            # three times as many fit into the same time, and fine masks afterwards.
+            # First what things look like, then what that is called, then whole expressions: on small pictures, of which
+            # three times as many fit into the same time, and at last on large ones, for small things and fine masks.
             Stage(
                 "attributes",
                 120,
                 {"max_steps": 4000, "per_device_train_batch_size": 16, "learning_rate": 1e-3, "warmup_steps": 100},
             ),
             Stage(
+                "names",
+                80,
+                {"max_steps": 700, "per_device_train_batch_size": 48, "learning_rate": 1.5e-3, "warmup_steps": 100},
+            ),
+            Stage(
                 "referring",
                 80,
-                {"max_steps": 2800, "per_device_train_batch_size": 24, "learning_rate": 1e-3, "warmup_steps": 100},
+                {"max_steps": 900, "per_device_train_batch_size": 48, "learning_rate": 1.5e-3, "warmup_steps": 100},
             ),
             Stage(
                 "referring",
                 160,
-                {"max_steps": 3000, "per_device_train_batch_size": 24, "learning_rate": 1e-3, "warmup_steps": 100},
+                {"max_steps": 1900, "per_device_train_batch_size": 24, "learning_rate": 1e-3, "warmup_steps": 100},
             ),
         ),
         arguments={
             "per_device_eval_batch_size": 32,
-            "eval_steps": 400,
-            "save_steps": 400,
+            "eval_steps": 300,
+            "save_steps": 300,
             "lr_scheduler_type": "cosine",
             "weight_decay": 0.01,
             "max_grad_norm": 1.0,

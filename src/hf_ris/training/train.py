@@ -15,7 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from ..data import load_refshapes
 from ..data.collator import ReferringSegmentationCollator
 from ..metrics import trainer_counts, trainer_metrics
-from .pretraining import AttributeModel, AttributeStream, attribute_counts, attribute_metrics
+from .pretraining import AttributeModel, AttributeStream, NameStream, attribute_counts, attribute_metrics
 from .recipes import RECIPES, Recipe
 
 
@@ -113,7 +113,14 @@ def _attributes(
     }
 
 
-TASKS = {"referring": _referring, "attributes": _attributes}
+def _names(
+    recipe: Recipe, model: PreTrainedModel, processor: ProcessorMixin, block: dict[str, int], eval_rows: int
+) -> dict[str, Any]:
+    """The whole model on single words: `Trainer`'s arguments."""
+    return {**_referring(recipe, model, processor, block, eval_rows), "train_dataset": NameStream(**block)}
+
+
+TASKS = {"attributes": _attributes, "names": _names, "referring": _referring}
 
 
 class EvaluationRows(Dataset):
