@@ -128,7 +128,7 @@ RECIPES = {
             Stage(
                 "referring",
                 160,
-                {"max_steps": 1900, "per_device_train_batch_size": 24, "learning_rate": 1e-3, "warmup_steps": 100},
+                {"max_steps": 1600, "per_device_train_batch_size": 24, "learning_rate": 1e-3, "warmup_steps": 100},
             ),
         ),
         arguments={
