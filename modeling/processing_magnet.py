@@ -159,10 +159,12 @@ class MagNetProcessor(ProcessorMixin):
         special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
         for expression, ids in zip(expressions, all_ids, strict=True):
             if set(ids) - special == {self.tokenizer.unk_token_id}:
-                logger.warning(f"The tokenizer knows no word of the expression {expression!r:.80}: its mask means nothing.")
+                logger.warning(
+                    f"The tokenizer knows no word of the expression {expression!r:.80}: its mask means nothing."
+                )
             if len(ids) > max_length:
                 logger.warning(
-                    f"The expression {expression!r:.80} has {len(ids)} tokens; only the first {max_length} are read: "
+                    f"The expression {expression!r:.200} has {len(ids)} tokens; only the first {max_length} are read: "
                     f"{self.tokenizer.decode(ids[:max_length], skip_special_tokens=True)!r}."
                 )
         # Not the tokenizer's own truncation, which would put [SEP] back at the end.

@@ -40,7 +40,15 @@ def main() -> None:
         return
 
     rows = [measure_apart({**case, "repeats": arguments.repeats}) for case in cases(arguments.compile)]
-    headings = ["device", "arithmetic", "images", "expressions each", "latency", "rate", "share of a matrix product's rate"]
+    headings = [
+        "device",
+        "arithmetic",
+        "images",
+        "expressions each",
+        "latency",
+        "rate",
+        "share of a matrix product's rate",
+    ]
     headings += ["peak memory", "mask IoU with float32"]
     report = table(headings, rows)
     print(report)
@@ -60,7 +68,13 @@ def cases(compiled: bool) -> list[dict[str, Any]]:
     if compiled:
         kinds += [("float32", True), ("bfloat16", True)]
     return [
-        {"device": device, "arithmetic": arithmetic, "compiled": is_compiled, "images": images, "expressions": expressions}
+        {
+            "device": device,
+            "arithmetic": arithmetic,
+            "compiled": is_compiled,
+            "images": images,
+            "expressions": expressions,
+        }
         for arithmetic, is_compiled in kinds
         for images, expressions in shapes
     ]
@@ -85,7 +99,9 @@ def measure_apart(case: dict[str, Any]) -> list[str]:
     ]
 
 
-def measure(device: str, arithmetic: str, compiled: bool, images: int, expressions: int, repeats: int) -> dict[str, Any]:
+def measure(
+    device: str, arithmetic: str, compiled: bool, images: int, expressions: int, repeats: int
+) -> dict[str, Any]:
     """One row: seconds a pass, GFLOP/s of a float32 matrix product, bytes at the peak, IoU of the masks with float32's."""
     torch.manual_seed(0)
     model = MagNetForReferringSegmentation(MagNetConfig()).eval().to(device)

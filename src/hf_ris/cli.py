@@ -85,8 +85,8 @@ def segment(
     ] = None,
 ) -> None:
     """Segment what expressions refer to in an image, or in a folder of images."""
-    options = {"threshold": threshold, "no_target_threshold": no_target_threshold}
-    options = {name: value for name, value in options.items() if value is not None}
+    thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
+    options = {name: value for name, value in thresholds.items() if value is not None}
     with _friendly_errors():
         if os.path.isdir(image):  # unlike `Path.is_dir`, this takes any text
             if expressions or mask_dir or as_json:

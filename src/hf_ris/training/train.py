@@ -106,7 +106,7 @@ def _attributes(
     """The image encoder alone: `Trainer`'s arguments."""
     return {
         "model": AttributeModel(model.encoder.image_encoder),
-        "train_dataset": AttributeStream(processor.image_processor, **block),
+        "train_dataset": AttributeStream(processor.image_processor, "train", **block),
         "eval_dataset": AttributeStream(processor.image_processor, "val", stop=eval_rows),
         "compute_metrics": attribute_metrics,
         "preprocess_logits_for_metrics": attribute_counts,
