@@ -1,6 +1,7 @@
 """
 The pixel decoder of MagNet: deformable self-attention over four scales (Deformable DETR, ICLR 2021, section 4.1;
-Mask2Former, CVPR 2022, section 3.2.1), sampling by `grid_sample` so that it runs on any device.
+Mask2Former, CVPR 2022, section 3.2.1), sampling by `grid_sample`, which runs on any device, or by table
+look-ups, which are faster on the CPU.
 """
 
 import math
@@ -10,6 +11,9 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_magnet import MagNetConfig
+
+
+ROWS_AT_ONCE = 512  # positions sampled together, so that what is computed for them stays in the processor's caches
 
 
 def sine_positions(config: MagNetConfig, size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
@@ -85,31 +89,101 @@ class DeformableAttention(nn.Module):
         self, queries: torch.Tensor, memory: torch.Tensor, centres: torch.Tensor, sizes: list[tuple[int, int]]
     ) -> torch.Tensor:
         """`queries`, `memory` (N, S, d), `centres` (S, 2) in [0, 1], `sizes` of the levels -> (N, S, d)."""
-        batch, length, _ = queries.shape
-        samples = (self.num_heads, self.num_levels, self.num_points)
-        # Sampling places are sensitive to rounding, so this arithmetic stays in float32 under autocast. Positions come
-        # last, in memory too: every operation below then runs along thousands of them.
-        weights = self.attention_weights(queries).float().view(batch, length, self.num_heads, -1).softmax(dim=-1)
-        weights = weights.view(batch, length, *samples).permute(0, 2, 3, 4, 1).flatten(0, 1).contiguous()
-        offsets = self.sampling_offsets(queries).float().view(batch, length, *samples, 2)
-        offsets = offsets.permute(0, 2, 3, 4, 1, 5).flatten(0, 1)
-        extents = offsets.new_tensor([(width, height) for height, width in sizes])[:, None, None, :]
-        places = 2 * (centres + offsets / extents) - 1
-        value = self.value(memory).float().unflatten(-1, (self.num_heads, -1)).permute(0, 2, 3, 1).flatten(0, 1)
+        # Sampling places are sensitive to rounding, so this arithmetic stays in float32 under autocast.
+        weights = self.attention_weights(queries).float().unflatten(-1, (self.num_heads, -1)).softmax(dim=-1)
+        weights = weights.unflatten(-1, (self.num_levels, self.num_points))
+        offsets = self.sampling_offsets(queries).float().unflatten(-1, (*weights.shape[2:], 2))
+        value = self.value(memory).float().unflatten(-1, (self.num_heads, -1))
+        # On the CPU, reading whole rows of channels is several times as fast; it has no gradient for the places.
+        in_rows = value.device.type == "cpu" and not torch.is_grad_enabled()
+        sample = sample_rows if in_rows else sample_maps
+        return self.output(sample(value, offsets, weights, centres, sizes).to(queries.dtype))
 
-        attended = None
-        for level, level_value in enumerate(value.split([height * width for height, width in sizes], dim=-1)):
-            sampled = nn.functional.grid_sample(
-                level_value.unflatten(-1, sizes[level]),
-                places[:, level],
-                mode="bilinear",
-                padding_mode="zeros",
-                align_corners=False,
+
+def sample_maps(
+    value: torch.Tensor,
+    offsets: torch.Tensor,
+    weights: torch.Tensor,
+    centres: torch.Tensor,
+    sizes: list[tuple[int, int]],
+) -> torch.Tensor:
+    """
+    Weighted bilinear samples around each position, by `grid_sample`. Places outside of a level count as zero.
+
+    Args:
+        value (`torch.Tensor` of shape `(N, S, heads, d)`): Maps of all levels, S = sum of h·w.
+        offsets (`torch.Tensor` of shape `(N, Q, heads, levels, points, 2)`): (x, y) from a position's centre, in cells.
+        weights (`torch.Tensor` of shape `(N, Q, heads, levels, points)`): Of the samples.
+        centres (`torch.Tensor` of shape `(Q, 2)`): (x, y) in [0, 1].
+        sizes (`list[tuple[int, int]]`): (h, w) of the levels.
+
+    Returns:
+        `torch.Tensor` of shape `(N, Q, heads·d)`.
+    """
+    batch = value.shape[0]
+    # Positions come last, in memory too: every operation below then runs along thousands of them.
+    weights = weights.permute(0, 2, 3, 4, 1).flatten(0, 1).contiguous()
+    offsets = offsets.permute(0, 2, 3, 4, 1, 5).flatten(0, 1)
+    extents = offsets.new_tensor([(width, height) for height, width in sizes])[:, None, None, :]
+    places = 2 * (centres + offsets / extents) - 1
+    maps = value.permute(0, 2, 3, 1).flatten(0, 1)
+
+    attended = None
+    for level, level_maps in enumerate(maps.split([height * width for height, width in sizes], dim=-1)):
+        sampled = nn.functional.grid_sample(
+            level_maps.unflatten(-1, sizes[level]),
+            places[:, level],
+            mode="bilinear",
+            padding_mode="zeros",
+            align_corners=False,
+        )
+        contribution = (sampled * weights[:, level].unsqueeze(1)).sum(dim=2)
+        attended = contribution if attended is None else attended + contribution
+    return attended.unflatten(0, (batch, -1)).flatten(1, 2).transpose(1, 2)
+
+
+def sample_rows(
+    value: torch.Tensor,
+    offsets: torch.Tensor,
+    weights: torch.Tensor,
+    centres: torch.Tensor,
+    sizes: list[tuple[int, int]],
+) -> torch.Tensor:
+    """The same as [`sample_maps`], by looking up the rows of the four cells around each place in one table."""
+    batch, length, heads, channels = value.shape
+    table = value.flatten(0, 2)
+    width, height = offsets.new_tensor([(width, height) for height, width in sizes]).unsqueeze(-1).unbind(1)
+    first_cell = [sum(height * width for height, width in sizes[:level]) for level in range(len(sizes))]
+    base = offsets.new_tensor(first_cell, dtype=torch.int32).unsqueeze(-1)
+    head = torch.arange(heads, dtype=torch.int32, device=value.device)[:, None, None, None]
+
+    attended = []
+    for image in range(batch):
+        for own, own_weights, centre in zip(
+            offsets[image].split(ROWS_AT_ONCE),
+            weights[image].split(ROWS_AT_ONCE),
+            centres.split(ROWS_AT_ONCE),
+            strict=True,
+        ):
+            x = own[..., 0] + (centre[:, None, None, None, 0] * width - 0.5)
+            y = own[..., 1] + (centre[:, None, None, None, 1] * height - 0.5)
+            left, top = x.floor(), y.floor()
+            indices, shares = [], []
+            for row, row_share in ((top, top + 1 - y), (top + 1, y - top)):
+                row_share = own_weights * row_share * ((row >= 0) & (row < height))
+                first = base + (torch.minimum(row.clamp(min=0), height - 1) * width).int()
+                for column, column_share in ((left, left + 1 - x), (left + 1, x - left)):
+                    shares.append(row_share * column_share * ((column >= 0) & (column < width)))
+                    indices.append(first + torch.minimum(column.clamp(min=0), width - 1).int())
+            cells = torch.stack(indices, dim=-1) + image * length
+            bags = nn.functional.embedding_bag(
+                (cells * heads + head).flatten(2).flatten(0, 1),
+                table,
+                per_sample_weights=torch.stack(shares, dim=-1).flatten(2).flatten(0, 1),
+                mode="sum",
             )
-            contribution = (sampled * weights[:, level].unsqueeze(1)).sum(dim=2)
-            attended = contribution if attended is None else attended + contribution
-        attended = attended.unflatten(0, (batch, self.num_heads)).flatten(1, 2).transpose(1, 2)
-        return self.output(attended.to(queries.dtype))
+            attended.append(bags.view(-1, heads * channels))
+    return torch.cat(attended).view(batch, -1, heads * channels)
 
 
 class DeformableLayer(GradientCheckpointingLayer):
@@ -127,7 +201,7 @@ class DeformableLayer(GradientCheckpointingLayer):
         self, states: torch.Tensor, positions: torch.Tensor, centres: torch.Tensor, sizes: list[tuple[int, int]]
     ) -> torch.Tensor:
         states = self.attention_norm(states + self.attention(states + positions, states, centres, sizes))
-        feedforward = self.feedforward_out(nn.functional.relu(self.feedforward_in(states)))
+        feedforward = self.feedforward_out(nn.functional.relu(self.feedforward_in(states), inplace=True))
         return self.feedforward_norm(states + feedforward)
 
 

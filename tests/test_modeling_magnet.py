@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
+from hf_ris.modeling import pixel_decoder
 from hf_ris.modeling.mask_losses import dice_loss, mask_loss, resize_labels
 from hf_ris.modeling.pooling import average_pool
 
@@ -303,3 +304,22 @@ def test_the_published_size_runs_at_the_published_resolution():
 
     assert output.logits.shape == (2, 120, 120)
     assert output.logits.isfinite().all()
+
+
+def test_both_ways_of_sampling_agree(monkeypatch):
+    """Maps, which have gradients, and table look-ups, which are faster: places far outside and on the rim included."""
+    monkeypatch.setattr(pixel_decoder, "ROWS_AT_ONCE", 7)
+    sizes = [(3, 2), (5, 6), (1, 4)]
+    cells = sum(height * width for height, width in sizes)
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn(2, cells, 4, 8, generator=generator)
+    offsets = torch.randn(2, cells, 4, 3, 2, 2, generator=generator) * 3
+    offsets[0, 0] = 0.0
+    offsets[1, 1] = 100.0
+    weights = torch.rand(2, cells, 4, 3, 2, generator=generator)
+    centres = pixel_decoder.pixel_centres(sizes, value.device)
+
+    given = value, offsets, weights, centres, sizes
+    torch.testing.assert_close(
+        pixel_decoder.sample_rows(*given), pixel_decoder.sample_maps(*given), rtol=1e-5, atol=1e-5
+    )
