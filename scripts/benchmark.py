@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="measure torch.compile(fullgraph=True) too")
     parser.add_argument("--repeats", type=int, default=5, help="timed forward passes of each row")
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.row is not None:
         print(json.dumps(measure(**arguments.row)))
         return
