@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .pooling import average_pool
+from .masks import enlarge_logits
 
 
 def dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -28,28 +28,18 @@ def mask_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor,
     """
     Binary cross-entropy and Dice of predicted masks, as in Mask2Former (CVPR 2022, section 3.3), over all pixels.
 
+    They are taken at the size of the labels, to which the logits are enlarged as they are after inference: what is learned is
+    the mask that is used, with edges between the logits' own cells.
+
     Args:
         logits (`torch.Tensor` of shape `(N, h, w)`): Log-odds.
-        labels (`torch.FloatTensor` of shape `(N, h, w)`): Ground truth in [0, 1], see [`resize_labels`].
+        labels (`torch.Tensor` of shape `(N, H, W)`): Ground truth of 0 and 1, any dtype.
 
     Returns:
         The two losses, each of shape `()`, means over N.
     """
-    return nn.functional.binary_cross_entropy_with_logits(logits.float(), labels), dice_loss(logits, labels)
+    logits, labels = enlarge_logits(logits, labels.shape[-2:]), labels.float()
+    return nn.functional.binary_cross_entropy_with_logits(logits, labels), dice_loss(logits, labels)
 
 
-def resize_labels(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """
-    Ground-truth masks at the size of the logits: the share of each cell that the referent covers.
-
-    Args:
-        labels (`torch.Tensor` of shape `(N, H, W)`): Masks of 0 and 1, any dtype.
-        size (`tuple[int, int]`): (h, w) of the logits.
-
-    Returns:
-        `torch.FloatTensor` of shape `(N, h, w)` with values in [0, 1].
-    """
-    return average_pool(labels.float(), size)
-
-
-__all__ = ["dice_loss", "mask_loss", "resize_labels"]
+__all__ = ["dice_loss", "mask_loss"]

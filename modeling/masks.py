@@ -1,10 +1,27 @@
-"""What is read off a binary mask: its score, its box, its run-length code, and the way back from the code."""
+"""From logits to a binary mask, and what is read off it: its score, its box, its run-length code, and the way back."""
 
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+
+
+def enlarge_logits(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """
+    Mask logits at another size: bilinear with aligned corners, as published.
+
+    Args:
+        logits (`torch.Tensor` of shape `(N, h, w)`):
+            Log-odds.
+        size (`tuple[int, int]`):
+            (H, W) in pixels.
+
+    Returns:
+        `torch.FloatTensor` of shape `(N, H, W)`.
+    """
+    return nn.functional.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=True)[:, 0]
 
 
 def foreground_score(probabilities: torch.Tensor, mask: torch.Tensor) -> float:

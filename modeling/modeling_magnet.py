@@ -17,7 +17,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from .configuration_magnet import MagNetConfig
 from .cross_modal_attention import FusionStage
 from .mask_decoder import MaskDecoder
-from .mask_losses import mask_loss, resize_labels
+from .mask_losses import mask_loss
 from .modeling_outputs import ReferringSegmentationOutput
 from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel
 from .pixel_decoder import DeformableAttention, PixelDecoder
@@ -248,9 +248,7 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         if len(labels) != len(predictions[-1]):
             raise ValueError(f"labels must hold one mask per expression ({len(predictions[-1])}), got {len(labels)}")
         supervised = predictions if self.config.deep_supervision else predictions[-1:]
-        height, width = supervised[-1].shape[-2:]
-        targets = resize_labels(labels, (height, width))
-        terms = [mask_loss(prediction, targets) for prediction in supervised]
+        terms = [mask_loss(prediction, labels) for prediction in supervised]
         weighted = {
             "bce": self.config.bce_loss_weight * torch.stack([bce for bce, _ in terms]).mean(),
             "dice": self.config.dice_loss_weight * torch.stack([dice for _, dice in terms]).mean(),

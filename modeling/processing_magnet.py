@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 
-from .masks import foreground_score
+from .masks import enlarge_logits, foreground_score
 from .text_inputs import check_expressions
 
 
@@ -134,13 +133,7 @@ class MagNetProcessor(ProcessorMixin):
         results = []
         for expression_logits, (height, width) in zip(logits, sizes, strict=True):
             # One at a time: a large photo must not be multiplied by the number of its expressions.
-            upsampled = F.interpolate(
-                expression_logits[None, None].float(),
-                size=(int(height), int(width)),
-                mode="bilinear",
-                align_corners=True,  # as published
-            )[0, 0]
-            probabilities = upsampled.sigmoid_()
+            probabilities = enlarge_logits(expression_logits[None], (int(height), int(width)))[0].sigmoid_()
             mask = probabilities > threshold
             results.append({"mask": mask, "score": foreground_score(probabilities, mask)})
         return results

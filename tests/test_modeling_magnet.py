@@ -7,7 +7,8 @@ import torch
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.modeling import pixel_decoder
-from hf_ris.modeling.mask_losses import dice_loss, mask_loss, resize_labels
+from hf_ris.modeling.mask_losses import dice_loss, mask_loss
+from hf_ris.modeling.masks import enlarge_logits
 from hf_ris.modeling.pooling import average_pool
 
 
@@ -245,8 +246,8 @@ def test_learns_a_handful_of_samples(tiny_config, inputs):
         optimizer.step()
 
     with torch.no_grad():
-        predicted = resize_labels((model.eval()(**batch).logits > 0).float(), (16, 16)) > 0.5
-    truth = resize_labels(labels, (16, 16)) > 0.5
+        predicted = enlarge_logits(model.eval()(**batch).logits, labels.shape[-2:]) > 0
+    truth = labels > 0
     ious = (predicted & truth).flatten(1).sum(1) / (predicted | truth).flatten(1).sum(1)
     assert ious.min() > 0.7, ious
 
@@ -261,12 +262,14 @@ def test_mask_losses_by_hand():
     assert mask_loss(logits, (logits > 0).float())[1].item() == pytest.approx(0.0, abs=1e-5)
 
 
-def test_labels_shrink_to_the_share_they_cover():
-    labels = torch.zeros(1, 4, 4)
-    labels[0, :2, :1] = 1
+def test_loss_is_that_of_the_mask_that_is_used():
+    logits = torch.tensor([[[200.0, -600.0], [200.0, -600.0]]])  # zero at a quarter of the way: corners are aligned
+    labels = (torch.linspace(0, 1, 101) < 0.25).expand(1, 101, 101)
 
-    assert resize_labels(labels, (2, 2)).tolist() == [[[0.5, 0.0], [0.0, 0.0]]]
-    assert resize_labels(labels.bool(), (4, 4)).dtype == torch.float32
+    bce, dice = mask_loss(logits, labels)
+    assert bce < 0.01
+    assert dice < 0.01
+    assert mask_loss(logits, labels.roll(3, dims=2))[0] > 10 * bce
 
 
 def test_numbers_that_do_not_fit_are_named(tiny_model, inputs):
