@@ -23,6 +23,11 @@ def test_rows_of_one_picture_share_it(processor, rows):
     assert len(batch["input_ids"]) == len(batch["attention_mask"]) == 4
 
 
+def test_expressions_may_be_padded_to_the_longest_only(processor, rows):
+    batch = ReferringSegmentationCollator(processor, expression="first", padding="longest")(rows)
+    assert batch["attention_mask"].sum(dim=1).max() == batch["input_ids"].shape[1] < processor.text_length
+
+
 def test_uneven_pictures_come_once_per_row(processor, rows):
     batch = ReferringSegmentationCollator(processor, expression="first")(rows[:3])
 

@@ -6,22 +6,26 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoTokenizer, EvalPrediction, pipeline
 from typer.testing import CliRunner
 
 from hf_ris import MagNetForReferringSegmentation
 from hf_ris.cli import app
 from hf_ris.data.collator import decode_mask
-from hf_ris.data.refshapes import COLOURS, draw_scene, sample_scene, vocabulary
-from hf_ris.training import RECIPES, recipes, train
+from hf_ris.data.refshapes import COLOURS, draw_scene, sample_scene, true_of, vocabulary
+from hf_ris.training import RECIPES, pretraining, recipes, train
+from hf_ris.training.optimizer import MATRIX_LR, MuonWithAdamW
 from hf_ris.training.pretraining import (
     ATTRIBUTES,
     IGNORED,
+    AttributeModel,
     AttributeStream,
     NameStream,
     attribute_counts,
@@ -114,11 +118,13 @@ def test_looks_and_names_can_be_learned_first(quick_recipe, tmp_path, monkeypatc
     trained = MagNetForReferringSegmentation.from_pretrained(tmp_path).state_dict()
     changed = {name for name in fresh if not torch.equal(fresh[name], trained[name])}
     assert changed, "a resumed run takes over what the first stage learned"
-    assert all(name.startswith("encoder.image_encoder.") for name in changed)
+    word_embeddings = "encoder.text_encoder.embeddings.word_embeddings.weight"
+    assert word_embeddings in changed, "and what it lent to the words"
+    assert all(name.startswith("encoder.image_encoder.") for name in changed - {word_embeddings})
 
 
 def test_attribute_maps_tell_what_each_cell_shows(processor):
-    item = AttributeStream(processor.image_processor, "val").draw(3)
+    item = next(iter(AttributeStream(processor.image_processor, "val", start=3)))
     scene = sample_scene("val", 3)
     height, width = (side // 4 for side in item["pixel_values"].shape[-2:])
     assert item["labels"].shape == (3, height, width)
@@ -132,17 +138,101 @@ def test_attribute_maps_tell_what_each_cell_shows(processor):
     assert (item["labels"][1:, nothing] == IGNORED).all()
 
 
-def test_names_mean_all_that_looks_like_it():
-    rows = list(itertools.islice(NameStream(start=6, block_size=12), 12))
-    assert [row["image_id"] for row in rows] == [2] * 3 + [3] * 3 + [4] * 3 + [5] * 3
+def test_cut_outs_take_their_attribute_maps_along(processor):
+    stream = AttributeStream(processor.image_processor)
+    across, down = np.meshgrid(np.arange(320), np.arange(320))
+    marked = (across > 130) & (down > 100)
+    picture = Image.fromarray(np.where(marked, 255, 0).astype(np.uint8)).convert("RGB")
+    for seed in range(8):
+        item = stream.show(picture, marked.astype(np.int8)[None], np.random.default_rng(seed))
+        shown = torch.nn.functional.avg_pool2d(item["pixel_values"], 4)[0] > 0
+        assert (shown == item["labels"][0].bool()).float().mean() > 0.9
+        assert item["labels"].shape == (1, 16, 24)
 
+
+def test_a_scene_is_drawn_once_for_its_views(processor, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pretraining, "draw_scene", lambda scene: (drawn.append(scene.index), draw_scene(scene))[1])
+    items = list(AttributeStream(processor.image_processor, "val", start=2, stop=8, views=4))
+    assert drawn == [0, 1]
+    whole = processor.image_processor(draw_scene(sample_scene("val", 1))[0], return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(items[2]["pixel_values"], whole)
+    assert not torch.equal(items[2]["pixel_values"], items[3]["pixel_values"])
+
+
+def test_names_mean_all_that_looks_like_it():
+    rows = list(itertools.islice(NameStream(start=6, block_size=60), 60))
+    assert [row["image_id"] for row in rows[:12]] == [2] * 3 + [3] * 3 + [4] * 3 + [5] * 3
+
+    told = Counter()
     for row in rows:
         scene = sample_scene("train", row["image_id"])
         _, masks = draw_scene(scene)
-        word = row["expressions"][0]["sent"]
-        called = [word in (fact.category, fact.colour, fact.pattern) for fact in scene.objects]
-        assert any(called), word
-        np.testing.assert_array_equal(decode_mask(row["mask"]), masks[called].any(axis=0))
+        expression = row["expressions"][0]["sent"]
+        called = sorted(true_of(scene, expression))
+        assert called, expression
+        np.testing.assert_array_equal(decode_mask(row["mask"]), masks[called].any(axis=0), expression)
+        told[len(called)] += 1
+    assert told[1] and told[2], "of one object or of several"
+
+
+def test_words_start_with_what_tells_their_attributes_apart(optimized):
+    model, _ = optimized
+    tokenizer = build_tokenizer(vocabulary())
+    words = torch.nn.Embedding(len(tokenizer), 8)
+    before = words.weight.detach().clone()
+    attributes = AttributeModel(model.encoder.image_encoder, width=8)
+    attributes.lend_to(words, tokenizer)
+
+    rows = [name for names in ATTRIBUTES.values() for name in names]
+    for word in ("teapot", "red", "striped"):
+        torch.testing.assert_close(words.weight[tokenizer.vocab[word]], attributes.head[1].weight[rows.index(word)])
+    assert torch.equal(words.weight[tokenizer.vocab["left"]], before[tokenizer.vocab["left"]])
+
+
+@pytest.fixture
+def optimized(tiny_config):
+    torch.manual_seed(0)
+    model = MagNetForReferringSegmentation(tiny_config)
+    return model, MuonWithAdamW(model, lr=1e-3)
+
+
+def test_every_parameter_is_optimized_once(optimized):
+    model, optimizer = optimized
+    adamw, muon = ({id(each) for group in part.param_groups for each in group["params"]} for part in optimizer.parts)
+    names = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert not adamw & muon and adamw | muon == names.keys()
+    in_muon = {names[each] for each in muon}
+    assert "encoder.image_encoder.encoder.layers.0.blocks.0.attention.q_proj.weight" in in_muon, sorted(in_muon)
+    assert "encoder.text_encoder.embeddings.word_embeddings.weight" not in in_muon
+    assert not any("bias" in name for name in in_muon)
+
+
+def test_schedulers_reach_both_optimizers(optimized):
+    _, optimizer = optimized
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+    scheduler.step()
+    rates = [{group["lr"] for group in part.param_groups} for part in optimizer.parts]
+    assert rates == [{0.5e-3}, {MATRIX_LR * 0.5e-3}]
+
+
+def test_an_optimizer_that_was_saved_takes_the_same_steps(optimized):
+    def step(model, optimizer):
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+
+    model, optimizer = optimized
+    step(model, optimizer)
+    other_model = copy.deepcopy(model)
+    other = MuonWithAdamW(other_model, lr=1.0)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    torch.optim.lr_scheduler.LambdaLR(other, lambda step: 1.0)
+    step(model, optimizer)
+    step(other_model, other)
+    for name, parameter in model.state_dict().items():
+        assert torch.equal(parameter, other_model.state_dict()[name]), name
 
 
 def test_attribute_accuracy_counts_cells_of_objects():

@@ -31,12 +31,20 @@ class ReferringSegmentationCollator:
         expression (`str`, *optional*, defaults to `"random"`): Which of a referent's expressions is taken: a random one,
             as the published systems train, or the first.
         text_column (`str`, *optional*, defaults to `"sent"`): `"sent"` (cleaned) or `"raw"` (as written).
+        padding (`str`, *optional*, defaults to `"max_length"`): How the processor pads the expressions: `"max_length"`, or
+            `"longest"` to the batch's longest only, for models that do not depend on padding.
 
     Raises:
         ValueError: If `expression` or `text_column` is not one of the above.
     """
 
-    def __init__(self, processor: ProcessorMixin, expression: str = "random", text_column: str = "sent") -> None:
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        expression: str = "random",
+        text_column: str = "sent",
+        padding: str = "max_length",
+    ) -> None:
         if expression not in EXPRESSION_CHOICES:
             raise ValueError(f"expression={expression!r} is unknown; allowed are {', '.join(EXPRESSION_CHOICES)}")
         if text_column not in ("sent", "raw"):
@@ -44,6 +52,7 @@ class ReferringSegmentationCollator:
         self.processor = processor
         self.expression = expression
         self.text_column = text_column
+        self.padding = padding
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         """Rows with `image`, `mask`, `image_id` and `expressions` to `pixel_values`, `input_ids`, `attention_mask`, `labels`."""
@@ -53,6 +62,7 @@ class ReferringSegmentationCollator:
             images=[group[0]["image"] for group in pictures] if shared else [row["image"] for row in rows],
             text=[self._choose(row["expressions"]) for row in rows],
             segmentation_maps=[decode_mask(row["mask"]) for row in rows],
+            padding=self.padding,
             return_tensors="pt",
         )
 

@@ -7,17 +7,19 @@ learns from every object of a picture what it shows (`AttributeStream`), then th
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 from torch import nn
 from torch.utils.data import IterableDataset, get_worker_info
-from transformers import EvalPrediction, SwinModel
+from transformers import EvalPrediction, PreTrainedTokenizerBase, SwinModel
 from transformers.image_processing_base import ImageProcessingMixin
 
-from ..data.refshapes import CATEGORIES, COLOURS, PATTERNS, draw_scene, sample_scene
+from ..data.refshapes import CATEGORIES, COLOURS, PATTERNS, describe_looks, draw_scene, sample_scene
 from ..data.refshapes.scene import generator
 
 
@@ -25,6 +27,7 @@ STRIDE = 4  # pixels of a cell of the attribute maps: Swin's patches
 IGNORED = -100
 NOTHING = "nothing"
 ATTRIBUTES = {"category": (NOTHING, *CATEGORIES), "colour": tuple(COLOURS), "pattern": PATTERNS}
+VIEWS = 4  # of each scene in training: whole and three cut-outs
 NOTHING_WEIGHT = 0.1  # most cells show no object
 
 
@@ -44,12 +47,16 @@ class AttributeStream(IterableDataset):
     Items hold `pixel_values`, a float tensor of shape `(3, H, W)`, and `labels`, a long tensor of shape `(3, H/4, W/4)` with
     positions in the lists of `ATTRIBUTES`. Where there is no object, the category is 0 and the others are ignored.
 
+    Each scene is drawn once, which costs more than learning from it, and shown in several views: whole, then cut out at
+    random, enlarged up to twice and mirrored half the time.
+
     Args:
         image_processor (`ImageProcessingMixin`): The model's image processor.
         split (`str`): Split whose scenes are drawn.
-        start (`int`): Number of the first scene.
-        block_size (`int`): Scenes that go to one of the `DataLoader`'s workers at a time.
-        stop (`int`, *optional*): Number of the scene before which the stream ends.
+        start (`int`): Number of the first item.
+        block_size (`int`): Items that go to one of the `DataLoader`'s workers at a time.
+        stop (`int`, *optional*): Number of the item before which the stream ends.
+        views (`int`, *optional*, defaults to 1): Items that show the same scene.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class AttributeStream(IterableDataset):
         start: int = 0,
         block_size: int = 1,
         stop: int | None = None,
+        views: int = 1,
     ) -> None:
         super().__init__()
         self.image_processor = image_processor
@@ -66,35 +74,51 @@ class AttributeStream(IterableDataset):
         self.start = start
         self.block_size = block_size
         self.stop = stop
+        self.views = views
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        draw = lru_cache(maxsize=1)(self.draw)
         for block in deal_blocks(self.start, self.block_size):
-            for index in block:
-                if self.stop is not None and index >= self.stop:
+            for number in block:
+                if self.stop is not None and number >= self.stop:
                     return
-                yield self.draw(index)
+                index, view = divmod(number, self.views)
+                picture, maps = draw(index)
+                yield self.show(picture, maps, generator(index, 6, view) if view else None)
 
-    def draw(self, index: int) -> dict[str, torch.Tensor]:
+    def draw(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """A picture, and the attributes of each of its pixels, of shape (3, height, width)."""
         scene = sample_scene(self.split, index)
         picture, masks = draw_scene(scene)
+        maps = np.full((len(ATTRIBUTES), scene.height, scene.width), IGNORED, dtype=np.int8)
+        maps[0] = 0
+        for fact, mask in zip(scene.objects, masks, strict=True):
+            maps[:, mask] = [[words.index(getattr(fact, name))] for name, words in ATTRIBUTES.items()]
+        return picture, maps
+
+    def show(self, picture: Image.Image, maps: np.ndarray, rng: np.random.Generator | None) -> dict[str, torch.Tensor]:
+        """One view of a picture: a cut-out, or without `rng` all of it."""
+        if rng is not None:
+            width, height = (int(side * rng.uniform(0.5, 1.0)) for side in picture.size)
+            left, top = int(rng.uniform(0, picture.width - width)), int(rng.uniform(0, picture.height - height))
+            picture = picture.crop((left, top, left + width, top + height))
+            maps = maps[:, top : top + height, left : left + width]
+            if rng.random() < 0.5:
+                picture, maps = ImageOps.mirror(picture), maps[:, :, ::-1]
         pixel_values = self.image_processor(picture, return_tensors="pt")["pixel_values"][0]
         height, width = (side // STRIDE for side in pixel_values.shape[-2:])
         # Each cell shows what lies under its centre.
-        rows = ((np.arange(height) + 0.5) * scene.height / height).astype(int)
-        columns = ((np.arange(width) + 0.5) * scene.width / width).astype(int)
-        labels = np.full((len(ATTRIBUTES), height, width), IGNORED)
-        labels[0] = 0
-        for fact, mask in zip(scene.objects, masks[:, rows[:, None], columns], strict=True):
-            for plane, (name, words) in zip(labels, ATTRIBUTES.items(), strict=True):
-                plane[mask] = words.index(getattr(fact, name))
+        rows = ((np.arange(height) + 0.5) * picture.height / height).astype(int)
+        columns = ((np.arange(width) + 0.5) * picture.width / width).astype(int)
+        labels = maps[:, rows[:, None], columns].astype(np.int64)
         return {"pixel_values": pixel_values, "labels": torch.from_numpy(labels)}
 
 
 class NameStream(IterableDataset):
     """
-    Endless rows whose expression is a single word, true of all objects that look like it: "teapot", "red", "striped".
+    Endless rows whose expression tells looks alone, true of all objects that look like it: "teapot", "red one", "striped fish".
 
-    Rows have the columns of RefShapes that training reads. Each picture gives `ROWS_PER_PICTURE` of them, categories first.
+    Rows have the columns of RefShapes that training reads. Each picture gives `ROWS_PER_PICTURE` of them.
 
     Args:
         start (`int`): Number of the first row.
@@ -118,16 +142,13 @@ class NameStream(IterableDataset):
                 yield drawn[1][place]
 
     def draw(self, index: int) -> list[dict[str, Any]]:
-        """The rows of one picture, different words: every picture shows a category, a colour and a pattern."""
+        """The rows of one picture."""
         scene = sample_scene("train", index)
         picture, masks = draw_scene(scene)
-        names = [list(dict.fromkeys(getattr(fact, attribute) for fact in scene.objects)) for attribute in ATTRIBUTES]
         rng = generator(index, 5)
-        categories, looks = (rng.permutation(words).tolist() for words in (names[0], names[1] + names[2]))
-        words = [*categories[: self.ROWS_PER_PICTURE - 1], *looks][: self.ROWS_PER_PICTURE]
         rows = []
-        for word in words:
-            shown = [word in (fact.category, fact.colour, fact.pattern) for fact in scene.objects]
+        for _ in range(self.ROWS_PER_PICTURE):
+            text, shown = describe_looks(rng, scene)
             mask = np.asfortranarray(masks[shown].any(axis=0), dtype=np.uint8)
             rle = coco_mask.encode(mask)
             rows.append(
@@ -135,7 +156,7 @@ class NameStream(IterableDataset):
                     "image": picture,
                     "image_id": index,
                     "mask": {"size": [scene.height, scene.width], "counts": rle["counts"].decode("ascii")},
-                    "expressions": [{"sent": word, "raw": word}],
+                    "expressions": [{"sent": text, "raw": text}],
                 }
             )
         return rows
@@ -147,10 +168,10 @@ class AttributeModel(nn.Module):
 
     Args:
         image_encoder (`SwinModel`): What is trained, in place.
-        width (`int`, *optional*, defaults to 96): Channels in which the stages are summed.
+        width (`int`): Channels in which the stages are summed.
     """
 
-    def __init__(self, image_encoder: SwinModel, width: int = 96) -> None:
+    def __init__(self, image_encoder: SwinModel, width: int) -> None:
         super().__init__()
         config = image_encoder.config
         widths = [config.embed_dim * 2**stage for stage in range(len(config.depths))]
@@ -183,6 +204,21 @@ class AttributeModel(nn.Module):
         ]
         return {"loss": torch.stack(losses).sum(), "logits": parts}
 
+    @torch.no_grad()
+    def lend_to(self, words: nn.Embedding, tokenizer: PreTrainedTokenizerBase) -> None:
+        """
+        Starts the attributes' words with what tells the attributes apart, so that words and features begin in one space.
+
+        Args:
+            words (`nn.Embedding`): The text encoder's word embeddings, as wide as this model.
+            tokenizer (`PreTrainedTokenizerBase`): Tells which word is which embedding; words it does not know are left out.
+        """
+        ids = tokenizer.get_vocab()
+        names = [name for attribute in ATTRIBUTES.values() for name in attribute]
+        for name, direction in zip(names, self.head[1].weight, strict=True):
+            if name in ids and name != NOTHING:
+                words.weight[ids[name]] = direction
+
 
 def attribute_counts(logits: tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:
     """`Trainer`'s `preprocess_logits_for_metrics`: right cells of each attribute, and cells, (B, 4), on objects alone."""
@@ -201,4 +237,4 @@ def attribute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     return {f"{name}_accuracy": float(count / cells) for name, count in zip(ATTRIBUTES, right, strict=True)}
 
 
-__all__ = ["AttributeModel", "AttributeStream", "NameStream", "attribute_counts", "attribute_metrics"]
+__all__ = ["VIEWS", "AttributeModel", "AttributeStream", "NameStream", "attribute_counts", "attribute_metrics"]

@@ -91,8 +91,8 @@ def build_magnet_tiny(seed: int) -> tuple[MagNetForReferringSegmentation, MagNet
         group_norm_groups=8,
         encoder_layers=1,
         encoder_num_heads=4,
-        encoder_num_points=2,
-        encoder_feedforward_dim=192,
+        encoder_num_points=1,
+        encoder_feedforward_dim=96,
         decoder_layers=3,
         decoder_num_heads=4,
         decoder_feedforward_dim=192,
@@ -112,23 +112,23 @@ RECIPES = {
             # three times as many fit into the same time, and at last on large ones, for small things and fine masks.
             Stage(
                 "attributes",
-                120,
-                {"max_steps": 4000, "per_device_train_batch_size": 16, "learning_rate": 1e-3, "warmup_steps": 100},
+                80,
+                {"max_steps": 5000, "per_device_train_batch_size": 32, "learning_rate": 1.4e-3, "warmup_steps": 100},
             ),
             Stage(
                 "names",
                 80,
-                {"max_steps": 700, "per_device_train_batch_size": 48, "learning_rate": 1.5e-3, "warmup_steps": 100},
+                {"max_steps": 350, "per_device_train_batch_size": 48, "learning_rate": 1.4e-3, "warmup_steps": 50},
             ),
             Stage(
                 "referring",
                 80,
-                {"max_steps": 900, "per_device_train_batch_size": 48, "learning_rate": 1.5e-3, "warmup_steps": 100},
+                {"max_steps": 1200, "per_device_train_batch_size": 48, "learning_rate": 1.4e-3, "warmup_steps": 50},
             ),
             Stage(
                 "referring",
                 160,
-                {"max_steps": 1600, "per_device_train_batch_size": 24, "learning_rate": 1e-3, "warmup_steps": 100},
+                {"max_steps": 2250, "per_device_train_batch_size": 24, "learning_rate": 1e-3, "warmup_steps": 50},
             ),
         ),
         arguments={

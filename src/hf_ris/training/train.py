@@ -15,7 +15,8 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from ..data import load_refshapes
 from ..data.collator import ReferringSegmentationCollator
 from ..metrics import trainer_counts, trainer_metrics
-from .pretraining import AttributeModel, AttributeStream, NameStream, attribute_counts, attribute_metrics
+from .optimizer import MuonWithAdamW
+from .pretraining import VIEWS, AttributeModel, AttributeStream, NameStream, attribute_counts, attribute_metrics
 from .recipes import RECIPES, Recipe
 
 
@@ -75,11 +76,18 @@ def train(
         finished_steps = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
         processor.image_processor.size = {"height": stage.image_size, "width": stage.image_size}
         block = {"start": seen_rows[stage.task] + finished_steps * rows_per_step, "block_size": rows_per_batch}
-        trainer = Trainer(args=arguments, **TASKS[stage.task](chosen, model, processor, block, eval_rows))
+        optimizer = {"lr": arguments.learning_rate, "weight_decay": arguments.weight_decay}
+        trainer = Trainer(
+            args=arguments,
+            optimizer_cls_and_kwargs=(lambda: MuonWithAdamW, optimizer),
+            **TASKS[stage.task](chosen, model, processor, block, eval_rows),
+        )
         if checkpoint and finished_steps >= arguments.max_steps:
             trainer.model.load_state_dict(load_file(Path(checkpoint) / SAFE_WEIGHTS_NAME))
         else:
             trainer.train(resume_from_checkpoint=checkpoint)
+        if isinstance(trainer.model, AttributeModel):
+            trainer.model.lend_to(model.get_input_embeddings(), processor.tokenizer)
         seen_rows[stage.task] += arguments.max_steps * rows_per_step
     trainer.save_model(str(output_dir))
     return trainer.evaluate()
@@ -93,7 +101,7 @@ def _referring(
         "model": model,
         "train_dataset": recipe.stream(**block),
         "eval_dataset": EvaluationRows(recipe.evaluation, eval_rows),
-        "data_collator": ReferringSegmentationCollator(processor),
+        "data_collator": ReferringSegmentationCollator(processor, padding="longest"),
         "processing_class": processor,
         "compute_metrics": trainer_metrics,
         "preprocess_logits_for_metrics": trainer_counts,
@@ -105,8 +113,8 @@ def _attributes(
 ) -> dict[str, Any]:
     """The image encoder alone: `Trainer`'s arguments."""
     return {
-        "model": AttributeModel(model.encoder.image_encoder),
-        "train_dataset": AttributeStream(processor.image_processor, "train", **block),
+        "model": AttributeModel(model.encoder.image_encoder, model.config.text_config.hidden_size),
+        "train_dataset": AttributeStream(processor.image_processor, "train", **block, views=VIEWS),
         "eval_dataset": AttributeStream(processor.image_processor, "val", stop=eval_rows),
         "compute_metrics": attribute_metrics,
         "preprocess_logits_for_metrics": attribute_counts,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .drawing import draw_scene as draw_scene
     from .expressions import NAMES as NAMES
     from .expressions import describe as describe
+    from .expressions import describe_looks as describe_looks
     from .phrasing import vocabulary as vocabulary
     from .scene import COLOURS as COLOURS
     from .scene import PATTERNS as PATTERNS
@@ -37,6 +38,7 @@ _MODULES = {
     "Scene": "scene",
     "SceneObject": "scene",
     "describe": "expressions",
+    "describe_looks": "expressions",
     "draw_scene": "drawing",
     "load_refshapes": "dataset",
     "sample_scene": "scene",

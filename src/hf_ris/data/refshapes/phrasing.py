@@ -163,17 +163,17 @@ def vocabulary() -> list[str]:
 
 
 def write(rng: np.random.Generator, scene: Scene, plan: Description, target: int, name: str) -> str:
-    bare = _noun_phrase(rng, plan)
+    bare = noun_phrase(rng, plan)
     superlative = plan.size.endswith("est")
     indefinite = name == "refshapesg" and not superlative and not bare.startswith("one") and rng.random() < 0.35
     article = ("an" if bare[0] in "aeiou" else "a") if indefinite else "the"
     full = f"{article} {bare}"
     if plan.relations and plan.place:
-        full = f"{article} {_noun_phrase(rng, plan, compact=True)} {pick(rng, _LONG_PLACES[plan.place])}"
+        full = f"{article} {noun_phrase(rng, plan, compact=True)} {pick(rng, _LONG_PLACES[plan.place])}"
     elif plan.place or plan.rank:
         form = _location_form(rng, plan)
         if not form.endswith("{}"):  # never "the mug with white dots left"
-            bare = _noun_phrase(rng, plan, compact=True)
+            bare = noun_phrase(rng, plan, compact=True)
         return _request(rng, form.replace("{the}", f"the {bare}").replace("{}", bare))
     brief = rng.random() < _TELEGRAPHIC[name]
     if not plan.relations:
@@ -224,12 +224,12 @@ def _write_relation(rng: np.random.Generator, relation: Relation, brief: bool) -
     if text == "by {}" and not brief:
         text = "near {}"  # not "found by the tree"
     for anchor in relation.anchors:
-        words = _noun_phrase(rng, anchor, compact=True)
+        words = noun_phrase(rng, anchor, compact=True)
         text = text.replace("{}", words if brief and rng.random() < 0.5 else f"the {words}", 1)
     return text
 
 
-def _noun_phrase(rng: np.random.Generator, plan: Description, compact: bool = False) -> str:
+def noun_phrase(rng: np.random.Generator, plan: Description, compact: bool = False) -> str:
     """Adjectives and noun without an article; in a compact phrase all stand before the noun."""
     colour = pick(rng, _COLOUR_WORDS.get(plan.colour, (plan.colour,))) if plan.colour else ""
     before, after = [colour] if colour else [], ""
