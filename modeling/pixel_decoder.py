@@ -149,37 +149,56 @@ def sample_rows(
     centres: torch.Tensor,
     sizes: list[tuple[int, int]],
 ) -> torch.Tensor:
-    """The same as [`sample_maps`], by looking up the rows of the four cells around each place in one table."""
-    batch, length, heads, channels = value.shape
-    table = value.flatten(0, 2)
-    width, height = offsets.new_tensor([(width, height) for height, width in sizes]).unsqueeze(-1).unbind(1)
-    first_cell = [sum(height * width for height, width in sizes[:level]) for level in range(len(sizes))]
-    base = offsets.new_tensor(first_cell, dtype=torch.int32).unsqueeze(-1)
-    head = torch.arange(heads, dtype=torch.int32, device=value.device)[:, None, None, None]
+    """
+    The same as [`sample_maps`], by looking up the rows of the four cells around each place in one table.
 
+    In the table each level has a row of zeros above and below and a column of zeros on its left, which stands on the right
+    of the row before as well. Places further outside are moved onto these, so that no cell needs to be checked.
+    """
+    batch, _, heads, channels = value.shape
+    points = offsets.shape[4]
+
+    def of_samples(numbers: list[int], dtype: torch.dtype) -> torch.Tensor:
+        """Numbers of the levels, for each sample: (levels·points,)."""
+        return torch.tensor(numbers, dtype=dtype, device=value.device).repeat_interleave(points)
+
+    framed_lengths = [(height + 2) * (width + 1) for height, width in sizes]
+    spare = sizes[-1][1] + 3  # cells that are read, with a share of zero, to the lower right of the last place
+    table = value.new_zeros(batch, sum(framed_lengths) + spare, heads * channels)
+    levels = value.flatten(2).split([height * width for height, width in sizes], dim=1)
+    framed_levels = table[:, :-spare].split(framed_lengths, dim=1)
+    for level, framed, (height, width) in zip(levels, framed_levels, sizes, strict=True):
+        framed.unflatten(1, (height + 2, width + 1))[:, 1:-1, 1:] = level.unflatten(1, (height, width))
+    table = table.view(batch, -1, channels)
+
+    # Rows of the table: from one cell's to those to its right, below and both, and of each level's and head's first cell.
+    height, width = (of_samples(list(sides), torch.float32) for sides in zip(*sizes, strict=True))
+    below = ((width + 1) * heads).int()
+    first = of_samples([sum(framed_lengths[:level]) * heads for level in range(len(sizes))], torch.int32)
+    corners = torch.stack([first, first + heads, first + below, first + below + heads])
+    head = torch.arange(heads, dtype=torch.int32, device=value.device)[:, None]
+
+    x_offsets, y_offsets = offsets.flatten(3, 4).unbind(-1)
+    weights = weights.flatten(3)
+    # Counted from the centre of the zero at the upper left.
+    x_centres, y_centres = centres[:, :1] * width + 0.5, centres[:, 1:] * height + 0.5
     attended = []
     for image in range(batch):
-        for own, own_weights, centre in zip(
-            offsets[image].split(ROWS_AT_ONCE),
-            weights[image].split(ROWS_AT_ONCE),
-            centres.split(ROWS_AT_ONCE),
-            strict=True,
-        ):
-            x = own[..., 0] + (centre[:, None, None, None, 0] * width - 0.5)
-            y = own[..., 1] + (centre[:, None, None, None, 1] * height - 0.5)
-            left, top = x.floor(), y.floor()
-            indices, shares = [], []
-            for row, row_share in ((top, top + 1 - y), (top + 1, y - top)):
-                row_share = own_weights * row_share * ((row >= 0) & (row < height))
-                first = base + (torch.minimum(row.clamp(min=0), height - 1) * width).int()
-                for column, column_share in ((left, left + 1 - x), (left + 1, x - left)):
-                    shares.append(row_share * column_share * ((column >= 0) & (column < width)))
-                    indices.append(first + torch.minimum(column.clamp(min=0), width - 1).int())
-            cells = torch.stack(indices, dim=-1) + image * length
+        for start in range(0, len(centres), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            x = torch.minimum((x_offsets[image, rows] + x_centres[rows, None]).relu_(), width + 1)
+            y = torch.minimum((y_offsets[image, rows] + y_centres[rows, None]).relu_(), height + 1)
+            column, row = x.int(), y.int()
+            lower = weights[image, rows] * (y - row)
+            upper = weights[image, rows] - lower
+            right = x - column
+            lower_right, upper_right = lower * right, upper * right
+            shares = torch.stack([upper - upper_right, upper_right, lower - lower_right, lower_right], dim=2)
+            indices = (column * heads + row * below + head).unsqueeze(2) + corners
             bags = nn.functional.embedding_bag(
-                (cells * heads + head).flatten(2).flatten(0, 1),
-                table,
-                per_sample_weights=torch.stack(shares, dim=-1).flatten(2).flatten(0, 1),
+                indices.flatten(2).flatten(0, 1),
+                table[image],
+                per_sample_weights=shares.flatten(2).flatten(0, 1),
                 mode="sum",
             )
             attended.append(bags.view(-1, heads * channels))
