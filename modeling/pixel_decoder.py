@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_magnet import MagNetConfig
 
 
+POSITIONS_AT_ONCE = 2048  # of the feed-forward part
 ROWS_AT_ONCE = 512  # positions sampled together, so that what is computed for them stays in the processor's caches
 
 
@@ -220,8 +221,13 @@ class DeformableLayer(GradientCheckpointingLayer):
         self, states: torch.Tensor, positions: torch.Tensor, centres: torch.Tensor, sizes: list[tuple[int, int]]
     ) -> torch.Tensor:
         states = self.attention_norm(states + self.attention(states + positions, states, centres, sizes))
-        feedforward = self.feedforward_out(nn.functional.relu(self.feedforward_in(states), inplace=True))
-        return self.feedforward_norm(states + feedforward)
+        # On the CPU in parts, whose wide middle stays in the processor's caches.
+        in_parts = states.device.type == "cpu" and not torch.is_grad_enabled()
+        parts = states.split(POSITIONS_AT_ONCE, dim=1) if in_parts else (states,)
+        feedforward = [
+            self.feedforward_out(nn.functional.relu(self.feedforward_in(part), inplace=True)) for part in parts
+        ]
+        return self.feedforward_norm(states + torch.cat(feedforward, dim=1))
 
 
 class PixelDecoder(nn.Module):
