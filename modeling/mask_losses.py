@@ -38,7 +38,8 @@ def mask_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor,
     Returns:
         The two losses, each of shape `()`, means over N.
     """
-    logits, labels = enlarge_logits(logits, labels.shape[-2:]), labels.float()
+    height, width = labels.shape[-2:]
+    logits, labels = enlarge_logits(logits, (height, width)), labels.float()
     return nn.functional.binary_cross_entropy_with_logits(logits, labels), dice_loss(logits, labels)
 
 

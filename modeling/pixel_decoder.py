@@ -168,13 +168,14 @@ def sample_rows(
     table = value.new_zeros(batch, sum(framed_lengths) + spare, heads * channels)
     levels = value.flatten(2).split([height * width for height, width in sizes], dim=1)
     framed_levels = table[:, :-spare].split(framed_lengths, dim=1)
-    for level, framed, (height, width) in zip(levels, framed_levels, sizes, strict=True):
-        framed.unflatten(1, (height + 2, width + 1))[:, 1:-1, 1:] = level.unflatten(1, (height, width))
+    for level, framed, size in zip(levels, framed_levels, sizes, strict=True):
+        framed.unflatten(1, (size[0] + 2, size[1] + 1))[:, 1:-1, 1:] = level.unflatten(1, size)
     table = table.view(batch, -1, channels)
 
     # Rows of the table: from one cell's to those to its right, below and both, and of each level's and head's first cell.
-    height, width = (of_samples(list(sides), torch.float32) for sides in zip(*sizes, strict=True))
-    below = ((width + 1) * heads).int()
+    heights = of_samples([height for height, _ in sizes], torch.float32)
+    widths = of_samples([width for _, width in sizes], torch.float32)
+    below = ((widths + 1) * heads).int()
     first = of_samples([sum(framed_lengths[:level]) * heads for level in range(len(sizes))], torch.int32)
     corners = torch.stack([first, first + heads, first + below, first + below + heads])
     head = torch.arange(heads, dtype=torch.int32, device=value.device)[:, None]
@@ -182,13 +183,13 @@ def sample_rows(
     x_offsets, y_offsets = offsets.flatten(3, 4).unbind(-1)
     weights = weights.flatten(3)
     # Counted from the centre of the zero at the upper left.
-    x_centres, y_centres = centres[:, :1] * width + 0.5, centres[:, 1:] * height + 0.5
+    x_centres, y_centres = centres[:, :1] * widths + 0.5, centres[:, 1:] * heights + 0.5
     attended = []
     for image in range(batch):
         for start in range(0, len(centres), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            x = torch.minimum((x_offsets[image, rows] + x_centres[rows, None]).relu_(), width + 1)
-            y = torch.minimum((y_offsets[image, rows] + y_centres[rows, None]).relu_(), height + 1)
+            x = torch.minimum((x_offsets[image, rows] + x_centres[rows, None]).relu_(), widths + 1)
+            y = torch.minimum((y_offsets[image, rows] + y_centres[rows, None]).relu_(), heights + 1)
             column, row = x.int(), y.int()
             lower = weights[image, rows] * (y - row)
             upper = weights[image, rows] - lower

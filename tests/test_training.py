@@ -186,7 +186,7 @@ def test_words_start_with_what_tells_their_attributes_apart(optimized):
 
     rows = [name for names in ATTRIBUTES.values() for name in names]
     for word in ("teapot", "red", "striped"):
-        torch.testing.assert_close(words.weight[tokenizer.vocab[word]], attributes.head[1].weight[rows.index(word)])
+        torch.testing.assert_close(words.weight[tokenizer.vocab[word]], attributes.head.weight[rows.index(word)])
     assert torch.equal(words.weight[tokenizer.vocab["left"]], before[tokenizer.vocab["left"]])
 
 

@@ -32,22 +32,19 @@ class MuonWithAdamW(Optimizer):
         matrices = [each for name, each in named if each.ndim == 2 and not any(part in name for part in NOT_MAPS)]
         taken = {id(each) for each in matrices}
         others = [each for _, each in named if id(each) not in taken]
-        decayed = [each for each in others if each.ndim > 1]
-        plain = [each for each in others if each.ndim <= 1]
+        groups: list[dict[str, Any]] = [
+            {"params": [each for each in others if each.ndim > 1]},
+            {"params": [each for each in others if each.ndim <= 1], "weight_decay": 0.0},
+        ]
         self.parts: tuple[Optimizer, ...] = (
-            AdamW(
-                [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
-                lr,
-                weight_decay=weight_decay,
-                fused=True,
-            ),
+            AdamW(groups, lr, weight_decay=weight_decay, fused=True),
             Muon(matrices, MATRIX_LR * lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw"),
         )
         # The parts' own groups, so that they read what schedulers write here.
         super().__init__([group for part in self.parts for group in part.param_groups], {})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         loss = None
         if closure is not None:
             with torch.enable_grad():

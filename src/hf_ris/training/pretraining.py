@@ -177,7 +177,8 @@ class AttributeModel(nn.Module):
         widths = [config.embed_dim * 2**stage for stage in range(len(config.depths))]
         self.image_encoder = image_encoder
         self.projections = nn.ModuleList(nn.Sequential(nn.LayerNorm(each), nn.Linear(each, width)) for each in widths)
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(map(len, ATTRIBUTES.values()))))
+        self.head_norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, sum(map(len, ATTRIBUTES.values())))
         self.category_weights: torch.Tensor
         weights = torch.tensor([NOTHING_WEIGHT] + [1.0] * len(CATEGORIES))
         self.register_buffer("category_weights", weights, persistent=False)
@@ -196,7 +197,7 @@ class AttributeModel(nn.Module):
         for feature, project in zip(features, self.projections, strict=True):
             projected = project(feature.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, feature.shape[-2:])
             joined = joined + nn.functional.interpolate(projected, labels.shape[-2:], mode="bilinear")
-        logits = self.head(joined.flatten(2).transpose(1, 2)).transpose(1, 2)
+        logits = self.head(self.head_norm(joined.flatten(2).transpose(1, 2))).transpose(1, 2)
         parts = logits.split([len(words) for words in ATTRIBUTES.values()], dim=1)
         losses = [
             nn.functional.cross_entropy(part, label.flatten(1), weight=weight, ignore_index=IGNORED)
@@ -215,7 +216,7 @@ class AttributeModel(nn.Module):
         """
         ids = tokenizer.get_vocab()
         names = [name for attribute in ATTRIBUTES.values() for name in attribute]
-        for name, direction in zip(names, self.head[1].weight, strict=True):
+        for name, direction in zip(names, self.head.weight, strict=True):
             if name in ids and name != NOTHING:
                 words.weight[ids[name]] = direction
 
