@@ -13,8 +13,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_magnet import MagNetConfig
 
 
-POSITIONS_AT_ONCE = 2048  # of the feed-forward part
-ROWS_AT_ONCE = 512  # positions sampled together, so that what is computed for them stays in the processor's caches
+POSITIONS_AT_ONCE = 2048  # of the feed-forward part, where it works in pieces
+ROWS_AT_ONCE = 512  # positions sampled together
+
+
+def works_in_pieces(states: torch.Tensor) -> bool:
+    """Whether what is computed should stay small enough for a processor's caches: inference on the CPU."""
+    return states.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def sine_positions(config: MagNetConfig, size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
@@ -96,8 +101,7 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(queries).float().unflatten(-1, (*weights.shape[2:], 2))
         value = self.value(memory).float().unflatten(-1, (self.num_heads, -1))
         # On the CPU, reading whole rows of channels is several times as fast; it has no gradient for the places.
-        in_rows = value.device.type == "cpu" and not torch.is_grad_enabled()
-        sample = sample_rows if in_rows else sample_maps
+        sample = sample_rows if works_in_pieces(value) else sample_maps
         return self.output(sample(value, offsets, weights, centres, sizes).to(queries.dtype))
 
 
@@ -222,9 +226,7 @@ class DeformableLayer(GradientCheckpointingLayer):
         self, states: torch.Tensor, positions: torch.Tensor, centres: torch.Tensor, sizes: list[tuple[int, int]]
     ) -> torch.Tensor:
         states = self.attention_norm(states + self.attention(states + positions, states, centres, sizes))
-        # On the CPU in parts, whose wide middle stays in the processor's caches.
-        in_parts = states.device.type == "cpu" and not torch.is_grad_enabled()
-        parts = states.split(POSITIONS_AT_ONCE, dim=1) if in_parts else (states,)
+        parts = states.split(POSITIONS_AT_ONCE, dim=1) if works_in_pieces(states) else (states,)
         feedforward = [
             self.feedforward_out(nn.functional.relu(self.feedforward_in(part), inplace=True)) for part in parts
         ]

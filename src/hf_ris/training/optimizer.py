@@ -10,7 +10,7 @@ from torch.optim import AdamW, Muon, Optimizer
 
 # Matrices that are tables (one row is read at a time), queries or steer sampling: none of them maps features to features.
 NOT_MAPS = ("embedding", "bias_table", "query_", "sampling_offsets", "attention_weights", "head")
-MATRIX_LR = 5.0
+MATRIX_LR = 5.0  # times AdamW's learning rate
 
 
 class MuonWithAdamW(Optimizer):

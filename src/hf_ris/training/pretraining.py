@@ -3,7 +3,8 @@ What a model learns before whole expressions: what things look like, and what th
 
 The published systems start from encoders that already know photos and language. A model trained from nothing learns shapes
 slowly through expressions alone: each shows it one object, and mostly its colour gives it away. So the image encoder first
-learns from every object of a picture what it shows (`AttributeStream`), then the model to read single words (`NameStream`).
+learns from every object of a picture what it shows (`AttributeStream`), then the model what
+that is called (`NameStream`).
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from pycocotools import mask as coco_mask
 from torch import nn
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import EvalPrediction, PreTrainedTokenizerBase, SwinModel
@@ -21,6 +21,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from ..data.refshapes import CATEGORIES, COLOURS, PATTERNS, describe_looks, draw_scene, sample_scene
 from ..data.refshapes.scene import generator
+from ..modeling.masks import mask_to_rle
 
 
 STRIDE = 4  # pixels of a cell of the attribute maps: Swin's patches
@@ -133,13 +134,11 @@ class NameStream(IterableDataset):
         self.block_size = block_size
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        drawn: tuple[int, list[dict[str, Any]]] = (-1, [])
+        draw = lru_cache(maxsize=1)(self.draw)
         for block in deal_blocks(self.start, self.block_size):
             for number in block:
                 index, place = divmod(number, self.ROWS_PER_PICTURE)
-                if drawn[0] != index:
-                    drawn = (index, self.draw(index))
-                yield drawn[1][place]
+                yield draw(index)[place]
 
     def draw(self, index: int) -> list[dict[str, Any]]:
         """The rows of one picture."""
@@ -149,13 +148,11 @@ class NameStream(IterableDataset):
         rows = []
         for _ in range(self.ROWS_PER_PICTURE):
             text, shown = describe_looks(rng, scene)
-            mask = np.asfortranarray(masks[shown].any(axis=0), dtype=np.uint8)
-            rle = coco_mask.encode(mask)
             rows.append(
                 {
                     "image": picture,
                     "image_id": index,
-                    "mask": {"size": [scene.height, scene.width], "counts": rle["counts"].decode("ascii")},
+                    "mask": mask_to_rle(np.logical_or.reduce(masks[shown])),
                     "expressions": [{"sent": text, "raw": text}],
                 }
             )

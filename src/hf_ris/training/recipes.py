@@ -25,7 +25,7 @@ class Stage:
     A part of a training at one image size.
 
     Args:
-        task (`str`): What is learned: "attributes" (by the image encoder alone: what things look like), "names" (single words) or
+        task (`str`): What is learned: "attributes" (by the image encoder alone: what things look like), "names" (what looks are called) or
             "referring" (whole expressions).
         image_size (`int`): Height and width of the model's input, in pixels.
         arguments (`dict`): Fields of `TrainingArguments` that differ from the recipe's.
@@ -138,7 +138,6 @@ RECIPES = {
             "lr_scheduler_type": "cosine",
             "weight_decay": 0.01,
             "max_grad_norm": 1.0,
-            "optim": "adamw_torch_fused",
             "dataloader_num_workers": 1,
         },
     ),

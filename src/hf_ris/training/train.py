@@ -48,7 +48,7 @@ def train(
         eval_rows (`int`, *optional*, defaults to 100): Rows of each manner's val split that are evaluated on.
         resume (`bool`, *optional*, defaults to `False`): Whether to continue from the last checkpoint in `output_dir`, with
             the batch size and the number of processes it was written with.
-        overrides: Any field of `TrainingArguments`; takes precedence over the recipe, in every stage.
+        overrides: Any field of `TrainingArguments` but `optim`; takes precedence over the recipe, in every stage.
 
     Returns:
         `dict[str, float]`: The metrics of the last evaluation.
