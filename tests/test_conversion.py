@@ -3,6 +3,7 @@
 import argparse
 import errno
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import torch
 from golden_states import draw_state, magnet_config, read_tensors
 from huggingface_hub.errors import LocalEntryNotFoundError
+from local_hub import COMMIT, endpoint, local_hub
 from transformers import pipeline
 from typer.testing import CliRunner
 
@@ -81,23 +83,37 @@ def test_the_card_says_where_the_weights_are_from(given, tmp_path):
     assert str(tmp_path) not in card
 
 
-def test_a_file_of_the_hub_names_its_revision(given, tmp_path, monkeypatch):
-    snapshot = tmp_path / "models--yxchng--magnet_weights" / "snapshots" / "0123abc"
-    snapshot.mkdir(parents=True)
-    pack(STATE, snapshot, "magnet_all.pth")
-    asked = []
+def test_a_file_of_the_hub_is_fetched_converted_and_used(given, tokenizer, tmp_path, images):
+    repository = tmp_path / "hub" / "yxchng" / "magnet_weights"
+    repository.mkdir(parents=True)
+    pack({"model": STATE}, repository, "magnet_all.pth")
+    tokenizer.save_pretrained(tmp_path / "hub" / "google-bert" / "bert-base-uncased")
+    source, out = "yxchng/magnet_weights::magnet_all.pth", tmp_path / "hub" / "me" / "magnet"
+    picture = tmp_path / "picture.png"
+    images[0].save(picture)
 
-    def download(repository, name, revision):
-        asked.append((repository, name, revision))
-        return str(snapshot / name)
+    with local_hub(tmp_path / "hub") as hub:
+        # With as many threads as here, the masks are the same to the last bit.
+        environment = {**os.environ, **endpoint(hub, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
 
-    monkeypatch.setattr(conversion, "hf_hub_download", download)
-    convert("magnet", "yxchng/magnet_weights::magnet_all.pth", tmp_path / "out", **given, revision="main")
-    card = (tmp_path / "out" / "README.md").read_text()
+        def hf_ris(*arguments):
+            command = [sys.executable, "-c", "from hf_ris.cli import app; app()", *map(str, arguments)]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
 
-    assert asked == [("yxchng/magnet_weights", "magnet_all.pth", "main")]
-    assert "huggingface.co/yxchng/magnet_weights" in card and "`0123abc`" in card
-    ris = pipeline("referring-segmentation", model=str(tmp_path / "out"), device="cpu")
+        hub.cut_off_after = 1000
+        cut_off = hf_ris("convert", "magnet", source, tmp_path / "out", "--config", given["config"])
+        hub.cut_off_after = None
+        converted = hf_ris("convert", "magnet", source, out, "--config", given["config"])
+        used = hf_ris("segment", picture, "the red mug", "--model", "me/magnet", "--json")
+
+    assert cut_off.returncode == 2 and "magnet_all.pth' could not be fetched" in cut_off.stderr
+    assert not (tmp_path / "out").exists()
+    assert converted.returncode == 0, converted.stderr
+    card = (out / "README.md").read_text()
+    assert "huggingface.co/yxchng/magnet_weights" in card and f"`{COMMIT}`" in card
+    assert used.returncode == 0, used.stderr
+    ris = pipeline("referring-segmentation", model=str(out), device="cpu")
+    assert json.loads(used.stdout) == [ris(images[0], text="the red mug", output_format="rle")]
     assert ris.processor.image_processor.size == {"height": 448, "width": 448}, "the published size of this file"
 
 

@@ -179,7 +179,12 @@ def locate(source: str, revision: str | None = None) -> Checkpoint:
     if separator and not (repository and name):
         raise ValueError(f"source={source!r} must be a file, or hub-id::file")
     if separator:
-        path = Path(hf_hub_download(repository, name, revision=revision))
+        try:
+            path = Path(hf_hub_download(repository, name, revision=revision))
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # a broken connection: which class that is depends on the Hub's HTTP library
+            raise OSError(f"source={source!r} could not be fetched: {error}") from error
         return Checkpoint(path, source, path.parts[path.parts.index("snapshots") + 1])
     if revision is not None:
         raise ValueError(f"revision={revision!r} was given, but source={source!r} is a local file")
