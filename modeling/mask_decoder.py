@@ -131,7 +131,8 @@ class MaskDecoder(nn.Module):
             for memory, level in zip(memory_maps, self.level_embedding, strict=True)
         ]
         positions = [
-            sine_positions(self.config, size, memory) for size, memory in zip(sizes, memory_maps, strict=True)
+            sine_positions(self.config.hidden_dim, self.config.position_temperature, size, memory)
+            for size, memory in zip(sizes, memory_maps, strict=True)
         ]
         mask_features = mask_features.float()
         states = self.query_features.expand(mask_features.shape[0], 1, -1)

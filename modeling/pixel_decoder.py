@@ -18,36 +18,39 @@ ROWS_AT_ONCE = 512  # positions sampled together
 
 
 def works_in_pieces(states: torch.Tensor) -> bool:
-    """Whether what is computed should stay small enough for a processor's caches: inference on the CPU."""
-    return states.device.type == "cpu" and not torch.is_grad_enabled()
+    """
+    Whether what is computed should stay small enough for a processor's caches: inference on the CPU. A compiler makes pieces
+    of its own, and would unroll these.
+    """
+    return states.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def sine_positions(config: MagNetConfig, size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
+def sine_positions(width: int, temperature: float, size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
     """
     Two-dimensional sine position embedding of DETR, normalised to one turn over the map.
 
     Args:
-        config (`MagNetConfig`): Supplies the width d, whose first half tells the row and whose second the column, and the
-            temperature, the ratio of the longest to the shortest wavelength.
+        width (`int`): d, a multiple of 4; its first half tells the row, its second the column.
+        temperature (`float`): Ratio of the longest to the shortest wavelength.
         size (`tuple[int, int]`): (h, w) of the map.
         like (`torch.Tensor`): Supplies device and dtype.
 
     Returns:
         `torch.Tensor` of shape `(h·w, d)`.
     """
-    height, width = size
-    half = config.hidden_dim // 2
+    rows, columns = size
+    half = width // 2
     channels = torch.arange(half, device=like.device)
-    frequencies = config.position_temperature ** (2 * (channels // 2) / half)
+    frequencies = temperature ** (2 * (channels // 2) / half)
 
     def encode(length: int) -> torch.Tensor:
         positions = torch.arange(1, length + 1, dtype=torch.float32, device=like.device)
         angles = (positions / (length + 1e-6) * 2 * math.pi).unsqueeze(-1) / frequencies
         return torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=-1).flatten(1)
 
-    rows = encode(height)[:, None, :].expand(-1, width, -1)
-    columns = encode(width)[None, :, :].expand(height, -1, -1)
-    return torch.cat([rows, columns], dim=-1).flatten(0, 1).to(like.dtype)
+    row = encode(rows)[:, None, :].expand(-1, columns, -1)
+    column = encode(columns)[None, :, :].expand(rows, -1, -1)
+    return torch.cat([row, column], dim=-1).flatten(0, 1).to(like.dtype)
 
 
 def pixel_centres(sizes: list[tuple[int, int]], device: torch.device) -> torch.Tensor:
@@ -272,7 +275,8 @@ class PixelDecoder(nn.Module):
         states = torch.cat([level.flatten(2).transpose(1, 2) for level in projected], dim=1)
         positions = torch.cat(
             [
-                sine_positions(self.config, size, states) + level_embedding
+                sine_positions(self.config.hidden_dim, self.config.position_temperature, size, states)
+                + level_embedding
                 for size, level_embedding in zip(sizes, self.level_embedding, strict=True)
             ]
         )

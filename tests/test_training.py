@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, EvalPrediction, pipeline
+from transformers import AutoTokenizer, EvalPrediction, SwinConfig, SwinModel, pipeline
 from typer.testing import CliRunner
 
 from hf_ris import MagNetForReferringSegmentation
@@ -21,7 +21,7 @@ from hf_ris.cli import app
 from hf_ris.data.collator import decode_mask
 from hf_ris.data.refshapes import COLOURS, draw_scene, sample_scene, true_of, vocabulary
 from hf_ris.training import RECIPES, pretraining, recipes, train
-from hf_ris.training.optimizer import MATRIX_LR, MuonWithAdamW
+from hf_ris.training.optimizer import MATRIX_LR, Muon, MuonWithAdamW
 from hf_ris.training.pretraining import (
     ATTRIBUTES,
     IGNORED,
@@ -30,6 +30,7 @@ from hf_ris.training.pretraining import (
     NameStream,
     attribute_counts,
     attribute_metrics,
+    tell_places,
 )
 from hf_ris.training.tokenizer import build_tokenizer
 
@@ -190,6 +191,17 @@ def test_words_start_with_what_tells_their_attributes_apart(optimized):
     assert torch.equal(words.weight[tokenizer.vocab["left"]], before[tokenizer.vocab["left"]])
 
 
+def test_an_encoder_is_told_places():
+    config = SwinConfig(image_size=64, embed_dim=16, depths=[1], num_heads=[1], use_absolute_embeddings=True)
+    encoder = SwinModel(config)
+    tell_places(encoder)
+    table = encoder.embeddings.position_embeddings[0].unflatten(0, encoder.embeddings.patch_grid)
+
+    assert (table[:, 0] - table[:, -1]).norm() > 0.1 and (table[0] - table[-1]).norm() > 0.1, "left is not right"
+    torch.testing.assert_close(table[3, :, 8:], table[12, :, 8:])
+    tell_places(SwinModel(SwinConfig(image_size=64, embed_dim=16, depths=[1], num_heads=[1])))  # has no table
+
+
 @pytest.fixture
 def optimized(tiny_config):
     torch.manual_seed(0)
@@ -206,6 +218,25 @@ def test_every_parameter_is_optimized_once(optimized):
     assert "encoder.image_encoder.encoder.layers.0.blocks.0.attention.q_proj.weight" in in_muon, sorted(in_muon)
     assert "encoder.text_encoder.embeddings.word_embeddings.weight" not in in_muon
     assert not any("bias" in name for name in in_muon)
+
+
+def test_muon_on_many_matrices_at_once_is_torchs_own():
+    torch.manual_seed(0)
+    shapes = [(6, 6)] * 3 + [(24, 96)] * 2 + [(96, 24)] * 2
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = copy.deepcopy(ours)
+    optimizers = (
+        Muon(ours, lr=0.01, weight_decay=0.1, momentum=0.9),
+        torch.optim.Muon(theirs, 0.01, 0.1, 0.9, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(5):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=0)  # a step is about 0.01 long
 
 
 def test_schedulers_reach_both_optimizers(optimized):

@@ -22,6 +22,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from ..data.refshapes import CATEGORIES, COLOURS, PATTERNS, describe_looks, draw_scene, sample_scene
 from ..data.refshapes.scene import generator
 from ..modeling.masks import mask_to_rle
+from ..modeling.pixel_decoder import sine_positions
 
 
 STRIDE = 4  # pixels of a cell of the attribute maps: Swin's patches
@@ -218,6 +219,24 @@ class AttributeModel(nn.Module):
                 words.weight[ids[name]] = direction
 
 
+@torch.no_grad()
+def tell_places(image_encoder: SwinModel, scale: float = 0.25) -> None:
+    """
+    Adds waves to the position table, which tell left from right and top from bottom: the shortest turns once over the picture.
+
+    While it learns what things look like, wherever they are, an encoder has no use for places, and its table, which starts at
+    zero, stays noise. A quarter of a patch's own strength does not confuse it.
+
+    Args:
+        image_encoder (`SwinModel`): Changed in place, if it has absolute positions at all.
+        scale (`float`, *optional*, defaults to 0.25): Amplitude.
+    """
+    embeddings = image_encoder.embeddings
+    table = embeddings.position_embeddings
+    if table is not None:
+        table.add_(scale * sine_positions(table.shape[-1], temperature=10.0, size=embeddings.patch_grid, like=table))
+
+
 def attribute_counts(logits: tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:
     """`Trainer`'s `preprocess_logits_for_metrics`: right cells of each attribute, and cells, (B, 4), on objects alone."""
     labels = labels.flatten(2)
@@ -235,4 +254,12 @@ def attribute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     return {f"{name}_accuracy": float(count / cells) for name, count in zip(ATTRIBUTES, right, strict=True)}
 
 
-__all__ = ["VIEWS", "AttributeModel", "AttributeStream", "NameStream", "attribute_counts", "attribute_metrics"]
+__all__ = [
+    "VIEWS",
+    "AttributeModel",
+    "AttributeStream",
+    "NameStream",
+    "attribute_counts",
+    "attribute_metrics",
+    "tell_places",
+]

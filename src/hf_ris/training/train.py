@@ -16,7 +16,15 @@ from ..data import load_refshapes
 from ..data.collator import ReferringSegmentationCollator
 from ..metrics import trainer_counts, trainer_metrics
 from .optimizer import MuonWithAdamW
-from .pretraining import VIEWS, AttributeModel, AttributeStream, NameStream, attribute_counts, attribute_metrics
+from .pretraining import (
+    VIEWS,
+    AttributeModel,
+    AttributeStream,
+    NameStream,
+    attribute_counts,
+    attribute_metrics,
+    tell_places,
+)
 from .recipes import RECIPES, Recipe
 
 
@@ -88,6 +96,7 @@ def train(
             trainer.train(resume_from_checkpoint=checkpoint)
         if isinstance(trainer.model, AttributeModel):
             trainer.model.lend_to(model.get_input_embeddings(), processor.tokenizer)
+            tell_places(trainer.model.image_encoder)
         seen_rows[stage.task] += arguments.max_steps * rows_per_step
     trainer.save_model(str(output_dir))
     return trainer.evaluate()
