@@ -20,6 +20,7 @@ ALLOWED_SOURCES = (
     "(H, W, C) or (C, H, W) with 1 to 4 channels"
 )
 MAX_DOWNLOAD_BYTES = 256 * 2**20
+PROGRAMS = ("EPS",)  # PIL hands these to Ghostscript, which may run for ever
 
 
 def load_image(image: Any, *, argument: str = "image", timeout: float | None = 30.0) -> Image.Image:
@@ -100,7 +101,10 @@ def _open(given: Any, argument: str, timeout: float | None) -> Image.Image:
     """Open a path, URL, base64 string or bytes; the pixels are decoded later."""
     source, complaint = _find_source(given, argument, timeout)
     try:
-        return Image.open(source)
+        picture = Image.open(source)
+        if picture.format in PROGRAMS:
+            raise ValueError(f"{picture.format} files are programs that draw a picture, and are not run")
+        return picture
     # An error above twice PIL's limit; between the two a warning, which some filters turn into an error.
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(argument, _describe(given)) from error
@@ -175,6 +179,8 @@ def _to_uint8(array: np.ndarray, argument: str) -> np.ndarray:
         return array.astype(np.uint8) * 255
     if array.dtype == np.uint16:
         return _scale_16_bit(array)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"`{argument}` must hold numbers, got an array of dtype {array.dtype}.")
     low, high = array.min(), array.max()
     if np.issubdtype(array.dtype, np.floating) and low >= 0.0 and high <= 1.0:
         return np.round(array * 255.0).astype(np.uint8)

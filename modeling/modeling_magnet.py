@@ -8,6 +8,9 @@ authors released no training code) and `language_attention_mask="binary"`; with 
 the released network.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import BertModel, SwinModel
@@ -21,6 +24,9 @@ from .mask_losses import mask_loss
 from .modeling_outputs import ReferringSegmentationOutput
 from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel
 from .pixel_decoder import DeformableAttention, PixelDecoder
+
+
+PIXELS_AT_ONCE = 480 * 480  # of the model's input, times expressions, on the CPU: more are no faster there
 
 
 class MagNetEncoder(nn.Module):
@@ -39,16 +45,26 @@ class MagNetEncoder(nn.Module):
         self.stages = nn.ModuleList(FusionStage(config, stage) for stage in range(len(config.stage_widths)))
         self.layers_per_stage = config.text_config.num_hidden_layers // len(self.stages)
 
+    def encode_images(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+        """Swin's first stage, which no word reaches: images (B, 3, H, W) to patches (B, h·w, c) and their (h, w)."""
+        # Padded here, because Swin would count patches for its absolute positions, if it has them, before it pads.
+        patches = self.image_encoder.embeddings.patch_embeddings
+        pixel_values = patches.maybe_pad(pixel_values, *pixel_values.shape[-2:])
+        pixels, size = self.image_encoder.embeddings(pixel_values, interpolate_pos_encoding=True)
+        return self._run_swin_stage(0, pixels, size), size
+
     def forward(
         self,
-        pixel_values: torch.Tensor,
+        pixels: torch.Tensor,
+        size: tuple[int, int],
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         output_words: bool = False,
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """
         Args:
-            pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): Images.
+            pixels (`torch.Tensor` of shape `(B, h·w, c)`): What `encode_images` gave.
+            size (`tuple[int, int]`): (h, w).
             input_ids (`torch.Tensor` of shape `(N, L)`): Expressions.
             attention_mask (`torch.BoolTensor` of shape `(N, L)`): True for real words.
             output_words (`bool`, *optional*, defaults to `False`): Whether the last word fusion, which no mask depends
@@ -57,10 +73,6 @@ class MagNetEncoder(nn.Module):
         Returns:
             The fused maps s1 … s4 (N, c, h, w), fine to coarse, and the last word features (N, L, d) or None.
         """
-        # Padded here, because Swin would count patches for its absolute positions, if it has them, before it pads.
-        patches = self.image_encoder.embeddings.patch_embeddings
-        pixel_values = patches.maybe_pad(pixel_values, *pixel_values.shape[-2:])
-        pixels, size = self.image_encoder.embeddings(pixel_values, interpolate_pos_encoding=True)
         words = self.text_encoder.embeddings(input_ids)
         text_mask = create_bidirectional_mask(
             config=self.text_encoder.config, inputs_embeds=words, attention_mask=attention_mask
@@ -68,9 +80,8 @@ class MagNetEncoder(nn.Module):
         features = []
         for index, stage in enumerate(self.stages):
             is_last = index == len(self.stages) - 1
-            swin_stage = self.image_encoder.encoder.layers[index]
-            for block in swin_stage.blocks:
-                pixels = block(pixels, size, always_partition=True)[0]
+            if index > 0:
+                pixels = self._run_swin_stage(index, pixels, size)
             first = index * self.layers_per_stage
             for layer in self.text_encoder.encoder.layer[first : first + self.layers_per_stage]:
                 words = layer(words, text_mask)
@@ -79,9 +90,14 @@ class MagNetEncoder(nn.Module):
             )
             features.append(feature.transpose(1, 2).unflatten(2, size))
             if not is_last:
-                pixels = swin_stage.downsample(pixels, size)
+                pixels = self.image_encoder.encoder.layers[index].downsample(pixels, size)
                 size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
         return features, words
+
+    def _run_swin_stage(self, index: int, pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        for block in self.image_encoder.encoder.layers[index].blocks:
+            pixels = block(pixels, size, always_partition=True)[0]
+        return pixels
 
 
 class MagNetPreTrainedModel(ReferringSegmentationPreTrainedModel):
@@ -142,6 +158,17 @@ class MagNetPreTrainedModel(ReferringSegmentationPreTrainedModel):
 
         embeddings = (self.encoder.image_encoder.embeddings, self.encoder.text_encoder.embeddings)
         self._require_grads_hooks = [module.register_forward_hook(require_grad) for module in embeddings]
+
+
+def expressions_at_once(pixel_values: torch.Tensor) -> int:
+    """How many expressions of each image are worked on together, so that memory does not grow with their number."""
+    limit = PIXELS_AT_ONCE if pixel_values.device.type == "cpu" else 16 * PIXELS_AT_ONCE
+    return max(1, limit // pixel_values[:, 0].numel())
+
+
+def join_expressions(parts: Sequence[torch.Tensor], num_images: int) -> torch.Tensor:
+    """Joins what was computed of some expressions of each image, (B·k₁, …), (B·k₂, …), to (B·k, …), image-major."""
+    return torch.cat([part.unflatten(0, (num_images, -1)) for part in parts], dim=1).flatten(0, 1)
 
 
 class MagNetForReferringSegmentation(MagNetPreTrainedModel):
@@ -224,9 +251,19 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
 
-        features, words = self.encoder(pixel_values, input_ids, attention_mask.bool(), output_words=output_features)
-        mask_features, memory_maps = self.pixel_decoder(features)
-        predictions, class_logits = self.mask_decoder(mask_features, memory_maps)
+        pixels, size = self.encoder.encode_images(pixel_values)
+        at_once = num_pairs // num_images
+        if not (torch.is_grad_enabled() or self.training or output_features):
+            at_once = min(at_once, expressions_at_once(pixel_values))
+        parts = [
+            self._segment(pixels, size, ids.flatten(0, 1), is_word.flatten(0, 1), output_features)
+            for ids, is_word in zip(
+                input_ids.unflatten(0, (num_images, -1)).split(at_once, dim=1),
+                attention_mask.bool().unflatten(0, (num_images, -1)).split(at_once, dim=1),
+                strict=True,
+            )
+        ]
+        predictions = [join_expressions(maps, num_images) for maps in zip(*(part[0] for part in parts), strict=True)]
 
         loss, loss_dict = self.loss(predictions, labels) if labels is not None else (None, None)
         output = ReferringSegmentationOutput(
@@ -234,12 +271,25 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
             loss_dict=loss_dict,
             logits=predictions[-1],
             auxiliary_logits=tuple(predictions[:-1]) if self.training or output_features else None,
-            class_logits=class_logits,
-            pixel_features=mask_features if output_features else None,
-            image_features=tuple(features) if output_features else None,
-            word_features=words if output_features else None,
+            class_logits=join_expressions([part[1] for part in parts], num_images),
+            **parts[0][2],
         )
         return output if return_dict else output.to_tuple()
+
+    def _segment(
+        self,
+        pixels: torch.Tensor,
+        size: tuple[int, int],
+        input_ids: torch.Tensor,
+        is_word: torch.Tensor,
+        output_features: bool,
+    ) -> tuple[list[torch.Tensor], torch.Tensor, dict[str, Any]]:
+        """All predictions, the class logits, and what features were asked for."""
+        features, words = self.encoder(pixels, size, input_ids, is_word, output_words=output_features)
+        mask_features, memory_maps = self.pixel_decoder(features)
+        predictions, class_logits = self.mask_decoder(mask_features, memory_maps)
+        wanted = {"pixel_features": mask_features, "image_features": tuple(features), "word_features": words}
+        return predictions, class_logits, wanted if output_features else {}
 
     def loss(
         self, predictions: list[torch.Tensor], labels: torch.Tensor

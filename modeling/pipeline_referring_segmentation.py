@@ -303,7 +303,10 @@ class _Rows(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return _as_item(self.rows[index], self.text)
+        try:
+            return _as_item(self.rows[index], self.text)
+        except Exception as error:  # datasets decode pictures here, and decoders raise anything
+            return {"error": f"row {index} cannot be read: {error}"}
 
 
 def _answer(
@@ -358,6 +361,8 @@ def _as_item(value: Any, text: Any) -> dict[str, Any]:
 
 
 def _check_item(item: dict[str, Any]) -> None:
+    if "error" in item:
+        raise ValueError(item["error"])
     for name in ("image", "text"):
         if item.get(name) is None:
             raise ValueError(

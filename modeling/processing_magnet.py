@@ -151,7 +151,7 @@ class MagNetProcessor(ProcessorMixin):
         all_ids = self.tokenizer(expressions, verbose=False, return_attention_mask=False)["input_ids"]
         special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
         for expression, ids in zip(expressions, all_ids, strict=True):
-            if set(ids) - special == {self.tokenizer.unk_token_id}:
+            if set(ids) - special <= {self.tokenizer.unk_token_id}:
                 logger.warning(
                     f"The tokenizer knows no word of the expression {expression!r:.80}: its mask means nothing."
                 )

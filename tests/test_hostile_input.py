@@ -7,6 +7,7 @@ import struct
 import zlib
 from io import BytesIO
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +21,19 @@ from hf_ris.cli import app
 
 few = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 
-DTYPES = [np.bool_, np.uint8, np.int8, np.uint16, np.int32, np.int64, np.float16, np.float32, np.float64, np.complex64]
+DTYPES = [
+    np.bool_,
+    np.uint8,
+    np.int8,
+    np.uint16,
+    np.int32,
+    np.int64,
+    np.float16,
+    np.float32,
+    np.float64,
+    np.complex64,
+    np.dtype("U3"),
+]
 MODES = [
     "1",
     "L",
@@ -240,3 +253,23 @@ def test_a_bad_item_of_a_batch_is_reported_in_its_place(ris, images):
         list(ris(iter(inputs), batch_size=4))
     with pytest.raises(ValueError, match="`on_error`"):
         ris(images[0], text="a tree", on_error="ignore")
+
+
+def test_a_bad_row_of_a_dataset_is_reported_in_its_place(ris, images, tmp_path):
+    images[0].save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:100])
+    rows = {"image": [str(tmp_path / name) for name in ("good.png", "bad.png", "good.png")], "text": ["a tree"] * 3}
+    dataset = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    results = list(ris(dataset, batch_size=2, on_error="report"))
+
+    assert ["mask" in result for result in results] == [True, False, True]
+    assert "row 1 cannot be read" in results[1]["error"]
+    with pytest.raises(ValueError, match="row 1"):
+        list(ris(dataset))
+
+
+def test_files_that_are_programs_are_not_run(ris, tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n")
+    with pytest.raises(ValueError, match="not an image"):
+        ris(str(path), text="a tree")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
-from hf_ris.modeling import pixel_decoder
+from hf_ris.modeling import modeling_magnet, pixel_decoder
 from hf_ris.modeling.mask_losses import dice_loss, mask_loss
 from hf_ris.modeling.masks import enlarge_logits
 from hf_ris.modeling.pooling import average_pool
@@ -80,6 +80,21 @@ def test_what_does_not_depend_on_words_runs_once_per_image(tiny_model, inputs):
         hook.remove()
 
     assert rows == dict.fromkeys(watched, 2)
+
+
+@torch.no_grad()
+def test_expressions_in_parts_give_the_same(tiny_model, inputs, monkeypatch):
+    """As many at once as memory allows: here all, then one of each image."""
+    seen = []
+    hook = tiny_model.pixel_decoder.register_forward_hook(lambda _, __, output: seen.append(len(output[0])))
+    together = tiny_model(**inputs)
+    monkeypatch.setattr(modeling_magnet, "PIXELS_AT_ONCE", 1)
+    in_parts = tiny_model(**inputs)
+    hook.remove()
+
+    assert seen == [4, 2, 2]
+    torch.testing.assert_close(in_parts.logits, together.logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(in_parts.class_logits, together.class_logits, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
