@@ -117,6 +117,15 @@ def test_a_file_of_the_hub_is_fetched_converted_and_used(given, tokenizer, tmp_p
     assert ris.processor.image_processor.size == {"height": 448, "width": 448}, "the published size of this file"
 
 
+def test_a_partial_configuration_changes_what_it_says_alone(given, tmp_path):
+    whole = json.loads((given["config"] / "config.json").read_text())
+    del whole["language_attention_mask"]
+    (tmp_path / "part.json").write_text(json.dumps(whole))
+    convert("magnet", pack(STATE, tmp_path), tmp_path / "out", tmp_path / "part.json", given["tokenizer"])
+
+    assert MagNetConfig.from_pretrained(tmp_path / "out").language_attention_mask == "published"
+
+
 class Evil:
     """Would run a command when unpickled."""
 
@@ -140,6 +149,8 @@ KEY = "image_model.patch_embed.proj.weight"
         (changed(**{KEY: torch.zeros(7, 3, 4, 4)}), r"proj\.weight' has shape \(7, 3, 4, 4\)"),
         (changed(**{KEY: STATE[KEY] * float("nan")}), "not finite"),
         (changed(**{KEY: "text"}), "holds a str named"),
+        (changed(**{KEY: torch.tensor(1.0)}), "does not fit MagNet"),
+        ({1: torch.zeros(1)}, "the name 1 among its weights"),
         ([1, 2], "no state dict, but a list"),
         ({}, "no state dict"),
     ],
@@ -179,7 +190,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(given, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "tokenizer", "weights.pth"]
 
 
-def test_wrong_arguments_are_named(given, tmp_path):
+def test_wrong_arguments_are_named(given, tmp_path, monkeypatch):
     source = pack(STATE, tmp_path)
     with pytest.raises(ValueError, match=r"system='lavt'.*magnet"):
         convert("lavt", source, tmp_path / "out")
@@ -191,6 +202,17 @@ def test_wrong_arguments_are_named(given, tmp_path):
         convert("magnet", source, tmp_path / "out", revision="main")
     with pytest.raises(ValueError, match="exists"):
         convert("magnet", source, tmp_path, **given)
+    with pytest.raises(ValueError, match="cannot be replaced"):
+        convert("magnet", source, "/", **given)
+    monkeypatch.chdir(tmp_path / "config")
+    with pytest.raises(ValueError, match="cannot be replaced"):
+        convert("magnet", source, ".", **given)
+    (tmp_path / "unfit.json").write_text('{"hidden_dim": 100}')
+    with pytest.raises(ValueError, match=r"unfit\.json' is unfit"):
+        convert("magnet", source, tmp_path / "out", config=tmp_path / "unfit.json", tokenizer=given["tokenizer"])
+    torch.jit.script(torch.nn.Identity()).save(tmp_path / "program.pt")
+    with pytest.raises(ValueError, match="TorchScript archive"):
+        convert("magnet", str(tmp_path / "program.pt"), tmp_path / "out", **given)
     with pytest.raises(LocalEntryNotFoundError):
         convert("magnet", "no/such::magnet.pth", tmp_path / "out", **given)
     with pytest.raises(ValueError, match="does not fit MagNet as configured"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,15 @@ def test_one_bad_picture_does_not_lose_the_others(ris, folder, tmp_path):
     assert all("mask" in line for line in lines if "error" not in line)
 
 
+def test_one_bad_expression_does_not_lose_the_others(ris, folder, tmp_path):
+    requests = [Request("b.png", ["the red mug", " ", "half a \ud83d", "a tree"])]
+    for _ in range(2):
+        lines = run(ris, folder, tmp_path / "out", requests)
+        assert ["mask" in line for line in lines] == [True, False, False, True]
+        assert [line["label"] for line in lines] == requests[0].text
+        assert "blank" in lines[1]["error"] and "surrogate" in lines[2]["error"]
+
+
 def test_results_of_another_run_are_left_alone(ris, folder, tmp_path):
     out = tmp_path / "out"
     run(ris, folder, out)
@@ -93,6 +103,9 @@ def test_results_of_another_run_are_left_alone(ris, folder, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             run(ris, folder, out, requests, **options)
+    shutil.copytree(folder, tmp_path / "other")
+    with pytest.raises(ValueError, match="holds results made with"):
+        run(ris, tmp_path / "other", out)
     assert (out / "results.jsonl").read_bytes() == before
 
     (out / "settings.json").unlink()
@@ -126,6 +139,11 @@ def test_files_of_expressions(name, content, tmp_path):
         ("all.csv", "picture,text\n", "lacks the columns image"),
         ("all.csv", "image,text\n", "holds no line"),
         ("all.csv", b"image,text\n\xff,\xff", "cannot be read"),
+        ("all.csv", "image,text\na.png,the mug, left of the tree\n", "line 2 has more columns"),
+        ("all.csv", 'image,text\na.png,"the mug\nb.png,a tree\n', "cannot be read"),
+        ("all.csv", "image,text\na.png," + "x" * 200_000, "field larger"),
+        ("all.jsonl", '{"image": "a.png", "text": NaN}', "line 1 has no text, or something else"),
+        ("all.jsonl", '{"image": "a.png", "text": []}', "line 1 has no text"),
         ("all.jsonl", "[1]", "line 1 is no dictionary"),
         ("all.jsonl", '{"image": "a.png", "text": "x"}\n{', "line 2 is no JSON"),
         ("all.jsonl", '{"text": "x"}', "line 1 names no image"),

@@ -29,6 +29,8 @@ try:
     pipeline("referring-segmentation", model=folder, device="cpu")
 except ValueError as error:
     assert "trust_remote_code=True" in str(error)
+else:
+    raise AssertionError("it should have asked for trust")
 ris = pipeline("referring-segmentation", model=folder, device="cpu", trust_remote_code=True)
 assert type(ris).__module__.startswith("transformers_modules")
 np.save(out, ris(picture, text="the red mug", output_format="array")["mask"])

@@ -6,7 +6,6 @@ import gc
 import hashlib
 import json
 import os
-import pickle
 import re
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download, split_torch_state_dict_into_shards
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, ProcessorMixin
@@ -135,11 +135,15 @@ def convert(
     if system not in PUBLISHED_SYSTEMS:
         raise ValueError(f"system={system!r} is unknown; allowed are {', '.join(PUBLISHED_SYSTEMS)}")
     published = PUBLISHED_SYSTEMS[system]
-    output = Path(output)
+    output = Path(output).resolve()
+    if os.path.ismount(output) or output == Path.cwd():
+        raise ValueError(
+            f"output={str(output)!r} cannot be replaced by a finished folder; name one that is to be made in it"
+        )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"output={str(output)!r} exists; name a new or an empty folder")
     checkpoint = locate(source, revision)
-    model_config = type(published.config()).from_pretrained(config) if config is not None else published.config()
+    model_config = _load_config(published, config)
     with torch.device("meta"):
         model = published.model_class(model_config)
     processor = _load_processor(published, model_config, checkpoint, tokenizer, image_size)
@@ -147,7 +151,7 @@ def convert(
     note(f"reading {checkpoint.path} ({checkpoint.path.stat().st_size / 1e6:.0f} MB)")
     try:
         published.convert_state_dict(read_state_dict(checkpoint), model)  # names and shapes alone: nothing is read yet
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # the latter where a tensor cannot be cut as its name demands
         raise ValueError(f"source={source!r} does not fit {published.name} as configured: {error}") from error
     with open(checkpoint.path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -185,7 +189,7 @@ def locate(source: str, revision: str | None = None) -> Checkpoint:
             raise
         except Exception as error:  # a broken connection: which class that is depends on the Hub's HTTP library
             raise OSError(f"source={source!r} could not be fetched: {error}") from error
-        return Checkpoint(path, source, path.parts[path.parts.index("snapshots") + 1])
+        return Checkpoint(path, source, path.parents[len(Path(name).parts) - 1].name)
     if revision is not None:
         raise ValueError(f"revision={revision!r} was given, but source={source!r} is a local file")
     path = Path(source).expanduser()
@@ -215,10 +219,12 @@ def read_state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
             content = torch.load(
                 checkpoint.path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(checkpoint.path)
             )
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle can raise nearly anything
         blocked = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", str(error))
         if blocked:
             reason = f"holds Python code beside its weights ({blocked[1]}), which is not run"
+        elif "TorchScript" in str(error):
+            reason = "is a TorchScript archive, a program rather than weights"
         else:
             reason = "is not a whole torch checkpoint; was its download cut off?"
         raise ValueError(f"source={checkpoint.origin!r} {reason}") from error
@@ -227,11 +233,25 @@ def read_state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"source={checkpoint.origin!r} holds no state dict, but a {type(content).__name__}")
     for key, value in content.items():
+        if not isinstance(key, str):
+            raise ValueError(f"source={checkpoint.origin!r} has the name {key!r} among its weights, which is no text")
         if not isinstance(value, torch.Tensor):
             raise ValueError(
                 f"source={checkpoint.origin!r} holds a {type(value).__name__} named {key!r} among its weights"
             )
     return {key.removeprefix("module."): tensor for key, tensor in content.items()}
+
+
+def _load_config(published: PublishedSystem, config: str | Path | None) -> PreTrainedConfig:
+    """The published configuration, and what a file says otherwise."""
+    default = published.config()
+    if config is None:
+        return default
+    given, _ = type(default).get_config_dict(config)
+    try:
+        return type(default).from_dict({**default.to_dict(), **given})
+    except StrictDataclassError as error:
+        raise ValueError(f"config={str(config)!r} is unfit: {error}") from error
 
 
 def _load_processor(

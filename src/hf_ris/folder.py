@@ -9,8 +9,11 @@ from typing import Any
 
 from transformers import Pipeline
 
+from .modeling.text_inputs import check_expressions
+from .output_folder import claim_folder, weights_fingerprint
 
-RESULTS, SETTINGS = "results.jsonl", "settings.json"
+
+RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,11 @@ def read_requests(path: str | Path) -> list[Request]:
         for number, image, text in readers[path.suffix.lower()](path):
             if not isinstance(image, str) or not image:
                 raise ValueError(f"line {number} names no image")
-            texts.setdefault(image, []).extend(text if isinstance(text, list) else [text])
-    except (OSError, ValueError) as error:  # UnicodeDecodeError and JSONDecodeError are among the latter
+            wanted = text if isinstance(text, list) else [text]
+            if not wanted or not all(isinstance(each, str) for each in wanted):
+                raise ValueError(f"line {number} has no text, or something else than text: {text!r:.80}")
+            texts.setdefault(image, []).extend(wanted)
+    except (OSError, ValueError, csv.Error) as error:  # UnicodeDecodeError and JSONDecodeError are among ValueErrors
         raise ValueError(f"expressions={str(path)!r} cannot be read: {error}") from error
     if not texts:
         raise ValueError(f"expressions={str(path)!r} holds no line with an image and its text")
@@ -88,9 +94,14 @@ def segment_folder(
         ValueError: If `output` holds results of another run.
     """
     folder, output = Path(folder), Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    settings = {"model": ris.model.name_or_path, "batch_size": batch_size, **options}
-    _claim(output, settings)
+    settings = {
+        "model": ris.model.name_or_path,
+        "weights": weights_fingerprint(ris.model),
+        "folder": str(folder.resolve()),
+        "batch_size": batch_size,
+        **options,
+    }
+    claim_folder(output, settings, RESULTS)
     batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
 
     with open(output / RESULTS, "a+b") as file:
@@ -109,14 +120,34 @@ def segment_folder(
 
 
 def _segment(ris: Pipeline, folder: Path, batch: list[Request], options: dict[str, Any]) -> list[bytes]:
-    inputs = ({"image": str(folder / request.image), "text": request.text} for request in batch)
+    """The lines of a batch. What is wrong with one picture, or one expression, stands in its own lines."""
+    errors = [{text: _complaint(text) for text in request.text} for request in batch]
+    asked = [[text for text in request.text if not own[text]] for request, own in zip(batch, errors, strict=True)]
+    inputs = (
+        {"image": str(folder / request.image), "text": texts}
+        for request, texts in zip(batch, asked, strict=True)
+        if texts
+    )
     answers = ris(inputs, batch_size=len(batch), output_format="rle", on_error="report", **options)
     lines = []
-    for request, answer in zip(batch, answers, strict=True):
-        if isinstance(answer, dict):
-            answer = [{"label": text, "error": answer["error"]} for text in request.text]
-        lines += [json.dumps({"image": request.image, **each}, ensure_ascii=False).encode() + b"\n" for each in answer]
+    for request, own, texts in zip(batch, errors, asked, strict=True):
+        found = next(answers) if texts else []
+        results = iter([found] * len(texts) if isinstance(found, dict) else found)
+        for text in request.text:
+            line = {"label": text, **({"error": own[text]} if own[text] else next(results))}
+            # Half a surrogate pair, as in names that are no Unicode, is written as JSON's own escape.
+            written = json.dumps({"image": request.image, **line}, ensure_ascii=False)
+            lines.append(written.encode("utf-8", "backslashreplace") + b"\n")
     return lines
+
+
+def _complaint(text: str) -> str | None:
+    """What is wrong with an expression, if anything."""
+    try:
+        check_expressions(text)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _by_picture(batch: list[Request], lines: list[bytes], output: Path) -> Iterator[list[dict[str, Any]]]:
@@ -131,28 +162,17 @@ def _by_picture(batch: list[Request], lines: list[bytes], output: Path) -> Itera
         yield own
 
 
-def _claim(output: Path, settings: dict[str, Any]) -> None:
-    """Writes down what a run depends on, or compares it with what an earlier one wrote."""
-    path = output / SETTINGS
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before != settings:
-            raise ValueError(
-                f"output={str(output)!r} holds results made with {before}, not {settings}; name another folder"
-            )
-    elif (output / RESULTS).exists():
-        raise ValueError(f"output={str(output)!r} holds a {RESULTS} of unknown origin; name another folder")
-    else:
-        path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-
-
 def _read_csv(path: Path) -> Iterator[tuple[int, Any, Any]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(file, strict=True)
         missing = {"image", "text"} - set(reader.fieldnames or ())
         if missing:
             raise ValueError(f"its first line lacks the columns {', '.join(sorted(missing))}")
         for row in reader:
+            if None in row:
+                raise ValueError(
+                    f"line {reader.line_num} has more columns than the first; is a text with a comma unquoted?"
+                )
             yield reader.line_num, row["image"], row["text"]
 
 

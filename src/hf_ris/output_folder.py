@@ -1,0 +1,58 @@
+"""What long runs need of the folder they write to: to know whether it is theirs, and to go on where they were."""
+
+import json
+import os
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+
+SETTINGS = "settings.json"
+
+
+def claim_folder(output: Path, settings: dict[str, Any], results: str) -> None:
+    """
+    Writes down what a run depends on, or compares it with what an earlier one wrote.
+
+    Args:
+        output (`Path`): The folder; made if missing.
+        settings (`dict[str, Any]`): Whatever the results depend on.
+        results (`str`): Pattern of the files that such a run writes.
+
+    Raises:
+        ValueError: If the folder holds results of another run, or of one that nothing is known of.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / SETTINGS
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != settings:
+            raise ValueError(
+                f"output={str(output)!r} holds results made with {before}, not {settings}; name another folder"
+            )
+    elif any(output.glob(results)):
+        raise ValueError(f"output={str(output)!r} holds {results} of unknown origin; name another folder")
+    else:
+        write_whole(path, json.dumps(settings, indent=2, ensure_ascii=False))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is either there as a whole or not at all."""
+    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def weights_fingerprint(model: PreTrainedModel) -> str:
+    """A hash of a model's weights."""
+    digest = blake2b(digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+__all__ = ["claim_folder", "weights_fingerprint", "write_whole"]
