@@ -2,6 +2,7 @@
 
 python scripts/benchmark.py magnet docs/performance.md
 python scripts/benchmark.py magnet --compile docs/performance.md   # the compiled rows too; compiling takes minutes
+python scripts/benchmark.py evaluate docs/performance.md           # all of an evaluation but the model
 
 Every row is measured in a process of its own. A rate is only meaningful beside what the machine can do at that moment, so
 each process also times a product of two 2048 x 2048 matrices before and after.
@@ -12,25 +13,34 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from hf_ris import MagNetConfig, MagNetForReferringSegmentation
+from hf_ris import MagNetConfig, MagNetForReferringSegmentation, ReferringSegmentationOutput
 from hf_ris.reporting import machine, table, write_section
 
 
 GFLOP = 327.7  # of one forward pass at 480 x 480 pixels with one expression, as the original counts it
 SIDE, TOKENS = 480, 20
+ARITHMETIC = ("float32", "bfloat16")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("system", choices=["magnet"])
-    parser.add_argument("document", nargs="?", help="Markdown file with a section named magnet-speed")
+    parser.add_argument("what", choices=["magnet", "evaluate"])
+    parser.add_argument(
+        "document",
+        nargs="?",
+        help="Markdown file with sections named magnet-speed-cpu, magnet-speed-cuda and evaluate-speed",
+    )
     parser.add_argument("--compile", action="store_true", help="measure torch.compile(fullgraph=True) too")
     parser.add_argument("--repeats", type=int, default=5, help="timed forward passes of each row")
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
@@ -39,7 +49,17 @@ def main() -> None:
         print(json.dumps(measure(**arguments.row)))
         return
 
-    rows = [measure_apart({**case, "repeats": arguments.repeats}) for case in cases(arguments.compile)]
+    if arguments.what == "magnet":
+        section, report = f"magnet-speed-{DEVICE}", report_magnet(arguments.compile, arguments.repeats)
+    else:
+        section, report = "evaluate-speed", report_evaluate()
+    print(report)
+    if arguments.document:
+        write_section(arguments.document, section, report)
+
+
+def report_magnet(compiled: bool, repeats: int) -> str:
+    rows = [measure_apart({**case, "repeats": repeats}) for case in cases(compiled)]
     headings = [
         "device",
         "arithmetic",
@@ -48,35 +68,30 @@ def main() -> None:
         "latency",
         "rate",
         "share of a matrix product's rate",
+        "peak memory",
+        "mask IoU with float32",
     ]
-    headings += ["peak memory", "mask IoU with float32"]
-    report = table(headings, rows)
-    print(report)
-    if arguments.document:
-        note = (
-            f"Published configuration, random weights, {SIDE} x {SIDE} pixels, {TOKENS} tokens, median of {arguments.repeats} "
-            f"passes. Rate: {GFLOP} GFLOP, the published network's work for one expression, over latency; its share is of the "
-            f"rate of a 2048 x 2048 x 2048 float32 matrix product in the same process. Measured on {machine()}."
-        )
-        write_section(arguments.document, "magnet-speed", f"{report}\n\n{note}")
+    return f"{table(headings, rows)}\n\n" + (
+        f"Published configuration, random weights, {SIDE} x {SIDE} pixels, {TOKENS} tokens, median of {repeats} "
+        f"passes. Rate: {GFLOP} GFLOP, the published network's work for one expression, over latency; its share is of the "
+        f"rate of a 2048 x 2048 x 2048 float32 matrix product in the same process. Measured on {machine()}."
+    )
 
 
 def cases(compiled: bool) -> list[dict[str, Any]]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    shapes = [(1, 1), (16, 1)] if device == "cuda" else [(1, 1), (1, 4)]
-    kinds = [("float32", False), ("bfloat16", False)]
-    if compiled:
-        kinds += [("float32", True), ("bfloat16", True)]
+    shapes = [(1, 1), (16, 1)] if DEVICE == "cuda" else [(1, 1), (1, 4)]
+    rows = [(arithmetic, False, *shape) for arithmetic in ARITHMETIC for shape in shapes]
+    if compiled:  # for one shape: each takes minutes to compile
+        rows += [(arithmetic, True, *shapes[0]) for arithmetic in ARITHMETIC]
     return [
         {
-            "device": device,
+            "device": DEVICE,
             "arithmetic": arithmetic,
             "compiled": is_compiled,
             "images": images,
             "expressions": expressions,
         }
-        for arithmetic, is_compiled in kinds
-        for images, expressions in shapes
+        for arithmetic, is_compiled, images, expressions in rows
     ]
 
 
@@ -85,15 +100,15 @@ def measure_apart(case: dict[str, Any]) -> list[str]:
     command = [sys.executable, __file__, "magnet", "--row", json.dumps(case)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
-    one = case["images"] == case["expressions"] == 1
+    rate = GFLOP * case["images"] / found["latency"] if case["expressions"] == 1 else None
     return [
         case["device"],
         case["arithmetic"] + (", compiled" if case["compiled"] else ""),
         str(case["images"]),
         str(case["expressions"]),
         f"{found['latency']:.3f} s",
-        f"{GFLOP / found['latency']:.0f} GFLOP/s" if one else "",
-        f"{GFLOP / found['latency'] / found['matmul']:.0%}" if one else "",
+        "" if rate is None else f"{rate:.0f} GFLOP/s",
+        "" if rate is None else f"{rate / found['matmul']:.0%}",
         f"{found['memory'] / 1e6:.0f} MB",
         "" if found["iou"] is None else f"{found['iou']:.4f}",
     ]
@@ -129,6 +144,61 @@ def measure(
             exact = model(pixel_values=pixel_values, input_ids=input_ids, attention_mask=attention_mask).logits > 0
         iou = ((masks & exact).sum() / (masks | exact).sum()).item()
     return {"latency": latency, "matmul": rate, "memory": memory, "iou": iou}
+
+
+class InstantModel(MagNetForReferringSegmentation):
+    """Answers without computing anything: round masks, at the published stride."""
+
+    def forward(
+        self, pixel_values: torch.Tensor, input_ids: torch.Tensor, **kwargs: Any
+    ) -> ReferringSegmentationOutput:
+        rows = torch.linspace(-1, 1, SIDE // 4)
+        logits = 5 - 20 * (rows[:, None] ** 2 + rows**2)
+        return ReferringSegmentationOutput(logits=logits.expand(len(input_ids), -1, -1))
+
+
+def report_evaluate() -> str:
+    """What an evaluation costs outside of the model, on one core, with as many expressions an image as RefCOCO's val has."""
+    # Here, because these libraries would count as the model's memory.
+    from transformers import pipeline
+
+    from hf_ris.evaluation import evaluate
+
+    torch.set_num_threads(1)
+    bundled = pipeline("referring-segmentation", device="cpu")
+    bundled.processor.image_processor.size = {"height": SIDE, "width": SIDE}
+    model = InstantModel(bundled.model.config)
+    ris = pipeline("referring-segmentation", model=model, processor=bundled.processor, device="cpu")
+    lines = []
+    for per_image in (7, 1):
+        with tempfile.TemporaryDirectory() as folder:
+            dataset = drawn_photos(Path(folder), number=280 // per_image, expressions=per_image)
+            evaluate(ris, dataset)  # what is read once, is read
+            start = time.perf_counter()
+            results = evaluate(ris, dataset, output=Path(folder) / "out")
+            seconds = (time.perf_counter() - start) / results["expressions"]
+        lines.append(["640 x 480", str(per_image), f"{1000 * seconds:.1f} ms"])
+    return f"{table(['image', 'expressions each', 'per expression'], lines)}\n\n" + (
+        "Reading and decoding JPEG files, preprocessing, masks at the image's size, run-length code, counting, writing the "
+        f"results and the report; a model that answers at once; one thread. Measured on {machine()}."
+    )
+
+
+def drawn_photos(folder: Path, number: int, expressions: int) -> Any:
+    """A dataset whose pictures are JPEG files of 640 x 480 pixels."""
+    from datasets import Dataset
+
+    from hf_ris.data import FEATURES, RefShapesStream
+    from hf_ris.data.segmentation import encode_segmentations
+
+    rows = []
+    for index, row in enumerate(islice(RefShapesStream(), number)):
+        path = folder / f"{index}.jpg"
+        row["image"].resize((640, 480)).save(path, quality=90)
+        mask = encode_segmentations([[[200, 100, 400, 120, 300, 400]]], 480, 640)
+        sentences = [{"sent_id": order, "raw": "the red mug", "sent": "the red mug"} for order in range(expressions)]
+        rows.append({**row, "image": str(path), "image_id": index, "mask": mask, "expressions": sentences})
+    return Dataset.from_list(rows, features=FEATURES)
 
 
 def matmul_rate(device: str) -> float:

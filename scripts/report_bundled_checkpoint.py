@@ -9,7 +9,7 @@ from transformers import pipeline
 
 from hf_ris.data import load_refshapes
 from hf_ris.data.refshapes import NAMES
-from hf_ris.evaluation import evaluate_pipeline
+from hf_ris.evaluation import evaluate, shuffle_expressions
 from hf_ris.reporting import machine, table, write_section
 
 
@@ -25,8 +25,8 @@ def main() -> None:
     rows = []
     for name in NAMES:
         dataset = load_refshapes(name, arguments.split, num_rows=2 * arguments.scenes)
-        metrics = evaluate_pipeline(ris, dataset)
-        shuffled = evaluate_pipeline(ris, dataset, shuffle_expressions=True)
+        metrics = evaluate(ris, dataset)
+        shuffled = evaluate(ris, shuffle_expressions(dataset))
         figures = [f"{metrics[key]:.3f}" for key in ("mIoU", "oIoU", "P@0.5", "P@0.7", "P@0.9")]
         rows.append([f"`{name}`", str(metrics["expressions"]), *figures, f"{shuffled['mIoU']:.3f}"])
         print(rows[-1], flush=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_ris.data import RefShapesStream
-from hf_ris.data.collator import ReferringSegmentationCollator, decode_mask
+from hf_ris.data import RefShapesStream, decode_mask
+from hf_ris.data.collator import ReferringSegmentationCollator, swap_sides
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_random_expression_is_one_of_the_referents(processor, rows):
     row = next(row for row in rows if len(row["expressions"]) > 1)
     collator = ReferringSegmentationCollator(processor)
     torch.manual_seed(0)
-    chosen = {collator._choose(row["expressions"]) for _ in range(30)}
+    chosen = {collator._choose(row["expressions"])[0] for _ in range(30)}
 
     assert chosen == {expression["sent"] for expression in row["expressions"]}
 
@@ -56,6 +56,45 @@ def test_masks_decode_to_their_area(rows):
     for row in rows:
         mask = decode_mask(row["mask"])
         assert mask.dtype == np.bool_ and mask.shape == (320, 320) and mask.sum() == row["area"]
+
+
+def test_all_expressions_of_a_referent(processor, rows):
+    row = next(row for row in rows if len(row["expressions"]) > 1)
+    batch = ReferringSegmentationCollator(processor, expression="all")([row])
+
+    assert len(batch["input_ids"]) == len(batch["labels"]) == len(row["expressions"])
+    assert len(batch["pixel_values"]) == 1 and torch.equal(batch["labels"][0], batch["labels"][1])
+
+
+@pytest.mark.parametrize(
+    "text, mirrored",
+    [
+        ("the left mug", "the right mug"),
+        ("Right of the LEFT one", "Left of the RIGHT one"),
+        ("leftmost, right-hand side", "rightmost, left-hand side"),
+        ("the bright leftover copyright", "the bright leftover copyright"),
+    ],
+)
+def test_sides_are_swapped_as_whole_words(text, mirrored):
+    assert swap_sides(text) == mirrored and swap_sides(mirrored) == text
+
+
+def test_a_flip_mirrors_picture_mask_and_words(processor, rows):
+    said = [{"sent": "left one", "raw": "left one"}]
+    rows = [{**row, "expressions": said} for row in rows]
+    straight = ReferringSegmentationCollator(processor)(rows)
+    flipped = ReferringSegmentationCollator(processor, flip_probability=1.0)(rows)
+
+    torch.testing.assert_close(flipped["pixel_values"], straight["pixel_values"].flip(-1), atol=0.02, rtol=0)
+    assert (
+        flipped["labels"] - straight["labels"].flip(-1)
+    ).abs().mean() < 0.01  # nearest neighbours round the other way
+    assert torch.equal(flipped["input_ids"][0], processor(text="right one", return_tensors="pt")["input_ids"][0])
+
+
+def test_a_flip_probability_out_of_range_is_named(processor):
+    with pytest.raises(ValueError, match=r"flip_probability=1\.5"):
+        ReferringSegmentationCollator(processor, flip_probability=1.5)
 
 
 @pytest.mark.parametrize("argument", ["expression", "text_column"])

@@ -1,60 +1,319 @@
-"""Evaluation measures what was asked, and a document's sections are replaced, not piled up."""
+"""Evaluation measures what was asked, bounds are where they must be, and a stopped run ends with the same numbers."""
 
-import itertools
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import pipeline
+from typer.testing import CliRunner
 
-from hf_ris.data import RefShapesStream
-from hf_ris.data.collator import decode_mask
-from hf_ris.evaluation import evaluate_pipeline
+from hf_ris.cli import app
+from hf_ris.data import FEATURES, RefShapesStream, decode_mask, load_refcoco
+from hf_ris.data.segmentation import encode_segmentations
+from hf_ris.evaluation import PROTOCOLS, Questions, evaluate, shuffle_expressions
+from hf_ris.evaluation_report import Sample, by_words
 from hf_ris.reporting import table, write_section
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[dict]:
-    return list(itertools.islice(RefShapesStream(split="val"), 6))
+def rows() -> datasets.Dataset:
+    return datasets.Dataset.from_list(list(islice(RefShapesStream(split="val"), 8)), features=FEATURES)
 
 
-def answering(masks_by_text):
-    """A pipeline that knows the answers."""
-
-    def ris(inputs, batch_size, output_format):
-        for item in inputs:
-            assert isinstance(item["image"], Image.Image)
-            yield [{"mask": masks_by_text[text]} for text in item["text"]]
-
-    return ris
+def tell_the_truth(items):
+    return [[{"mask": mask} for mask in item["truth"]] for item in items]
 
 
-def test_right_answers_score_one_and_shuffled_ones_do_not(rows):
-    answers = {expression["sent"]: decode_mask(row["mask"]) for row in rows for expression in row["expressions"]}
-    metrics = evaluate_pipeline(answering(answers), rows)
-
-    assert metrics["mIoU"] == metrics["oIoU"] == metrics["P@0.9"] == 1.0
-    assert metrics["expressions"] == sum(len(row["expressions"]) for row in rows)
-    assert evaluate_pipeline(answering(answers), rows, shuffle_expressions=True)["mIoU"] < 0.3
+def say_nothing(items):
+    return [[{"mask": np.zeros(item["size"], dtype=bool)} for _ in item["text"]] for item in items]
 
 
-def test_empty_answers_score_zero(rows):
-    nothing = dict.fromkeys((e["sent"] for row in rows for e in row["expressions"]), np.zeros((320, 320), dtype=bool))
-
-    assert evaluate_pipeline(answering(nothing), rows)["mIoU"] == 0.0
-
-
-def test_a_real_pipeline_runs(ris, rows):
-    assert 0.0 <= evaluate_pipeline(ris, rows, batch_size=4)["mIoU"] <= 1.0
+def guess_by_text(items):
+    """A mask that depends on the expression alone, so that no order of asking changes it."""
+    return [
+        [{"mask": np.random.default_rng(len(text)).random(item["size"]) < 0.5} for text in item["text"]]
+        for item in items
+    ]
 
 
-def test_nothing_to_evaluate_is_named(ris):
-    with pytest.raises(ValueError, match="rows"):
-        evaluate_pipeline(ris, [])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_bounds_of_any_evaluation(protocol, rows):
+    best = evaluate(tell_the_truth, rows, protocol, model_size=(100, 120))
+    worst = evaluate(say_nothing, rows, protocol, model_size=(100, 120))
+    figures = ["oIoU", "mIoU", "P@0.5", "P@0.9"]
+
+    assert [best[name] for name in figures] == [1.0] * 4
+    assert [worst[name] for name in figures] == [0.0] * 4
+    assert best["expressions"] == sum(map(len, rows["expressions"])) and best["referents"] == 8 and best["images"] == 4
+    assert best["protocol"] == protocol
 
 
-def test_too_few_pictures_to_shuffle_are_named(ris, rows):
+def test_shuffled_expressions_ask_for_something_else(rows):
+    def answer_from_memory(items):
+        return [[{"mask": truths[text]} for text in item["text"]] for item in items]
+
+    truths = {e["sent"]: decode_mask(row["mask"]) for row in rows for e in row["expressions"]}
+    assert evaluate(answer_from_memory, rows)["mIoU"] == 1.0
+    assert evaluate(answer_from_memory, shuffle_expressions(rows))["mIoU"] < 0.3
     with pytest.raises(ValueError, match="2 rows"):
-        evaluate_pipeline(ris, rows[:2], shuffle_expressions=True)
+        shuffle_expressions(rows.select(range(2)))
+
+
+def test_expressions_of_nothing_are_scored():
+    stream = RefShapesStream(split="val", no_target_share=0.5)
+    rows = datasets.Dataset.from_list(list(islice(stream, 12)), features=FEATURES)
+    results = evaluate(say_nothing, rows)
+
+    assert results["N-acc"] == 1.0 and results["T-acc"] == 0.0 and 0 < results["gIoU"] < 1
+
+
+def test_every_image_goes_through_the_pipeline_once(ris, rows, tmp_path):
+    seen = []
+    original = ris.model.forward
+
+    def forward(pixel_values, input_ids, **kwargs):
+        seen.append((len(pixel_values), len(input_ids)))
+        return original(pixel_values=pixel_values, input_ids=input_ids, **kwargs)
+
+    ris.model.forward = forward
+    try:
+        results = evaluate(ris, rows, batch_size=4, output=tmp_path / "out")
+    finally:
+        del ris.model.forward
+    assert sum(images for images, _ in seen) == results["images"] == 4
+    assert sum(expressions for _, expressions in seen) == results["expressions"], "no padding"
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
+
+    answers = [json.loads(line) for line in (tmp_path / "out" / "predictions-00000.jsonl").open()]
+    asked = {(row["ref_id"], e["sent_id"]): (row["image"], e["sent"]) for row in rows for e in row["expressions"]}
+    for answer in answers:
+        image, text = asked[answer["ref_id"], answer["sent_id"]]
+        expected = ris(image, text=text, output_format="array")
+        assert np.mean(decode_mask(answer["mask"]) == expected["mask"]) > 0.999
+        assert answer["score"] == pytest.approx(expected["score"], abs=1e-4)
+
+
+def test_masks_are_compared_where_the_protocol_says(ris, rows, tmp_path):
+    for protocol, size in (("original", [320, 320]), ("lavt", [64, 96])):
+        evaluate(ris, rows.select([0]), protocol, output=tmp_path / protocol)
+        line = (tmp_path / protocol / "predictions-00000.jsonl").read_text().splitlines()[0]
+        assert json.loads(line)["mask"]["size"] == size
+
+
+def test_a_run_goes_on_where_it_was(rows, tmp_path):
+    asked = []
+
+    @functools.wraps(guess_by_text)
+    def counting(items):
+        asked.extend(text for item in items for text in item["text"])
+        return guess_by_text(items)
+
+    expected = evaluate(guess_by_text, rows, batch_size=2, output=tmp_path / "whole")
+    evaluate(guess_by_text, rows, batch_size=2, output=tmp_path / "cut")
+    for name in ("results.json", "report.html"):
+        (tmp_path / "cut" / name).unlink()
+    shard = tmp_path / "cut" / "predictions-00000.jsonl"
+    lines = shard.read_bytes().splitlines(keepends=True)
+    shard.write_bytes(b"".join(lines[:5]) + lines[5][:20])  # killed while it wrote
+
+    assert evaluate(counting, rows, batch_size=2, output=tmp_path / "cut") == expected
+    assert 0 < len(asked) < expected["expressions"]
+    assert evaluate(counting, rows, batch_size=2, output=tmp_path / "cut") == expected, "nothing left to do"
+    assert (tmp_path / "cut" / "report.html").read_text() == (tmp_path / "whole" / "report.html").read_text()
+
+    with pytest.raises(ValueError, match="made with"):
+        evaluate(say_nothing, rows, batch_size=2, output=tmp_path / "cut")
+    with pytest.raises(ValueError, match="made with"):
+        evaluate(guess_by_text, rows, batch_size=4, output=tmp_path / "cut")
+    with pytest.raises(ValueError, match="made with"):
+        evaluate(guess_by_text, rows.select(range(4)), batch_size=2, output=tmp_path / "cut")
+
+
+RUN = [
+    "-m",
+    "hf_ris.cli",
+    "evaluate",
+    "bundled",
+    "refshapes",
+    "--num-rows",
+    "8",
+    "--batch-size",
+    "2",
+    "--device",
+    "cpu",
+]
+
+
+def run(arguments, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def test_killed_or_shared_out_it_ends_with_the_same_numbers(tmp_path):
+    whole = run([*RUN, "--output", str(tmp_path / "whole")])
+    output, errors = whole.communicate(timeout=300)
+    assert whole.returncode == 0, errors
+    expected = json.loads(output)
+
+    killed = run([*RUN, "--output", str(tmp_path / "killed")])
+    shard = tmp_path / "killed" / "predictions-00000.jsonl"
+    while killed.poll() is None and not (shard.exists() and shard.stat().st_size):
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (tmp_path / "killed" / "results.json").exists()
+
+    two = ["-m", "torch.distributed.run", "--nproc_per_node", "2", *RUN, "--output", str(tmp_path / "killed")]
+    shared = run(two)
+    output, errors = shared.communicate(timeout=300)
+    assert shared.returncode == 0, errors
+    assert json.loads(output) == expected
+    assert len(list((tmp_path / "killed").glob("predictions-*.jsonl"))) == 2
+
+
+def test_the_report_shows_numbers_and_pictures(rows, tmp_path):
+    results = evaluate(guess_by_text, rows, output=tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+
+    assert f"{100 * results['mIoU']:.2f}" in page and "P@0.9" in page
+    assert page.count("data:image/jpeg;base64,") >= 3 * 3 * 4
+    assert 'src="http' not in page and "<link" not in page and "<script" not in page, "it needs no other file"
+    assert rows[0]["expressions"][0]["sent"] in page
+
+
+@pytest.mark.parametrize(
+    "text, kind",
+    [
+        ("red mug", "neither: looks alone"),
+        ("the bright one", "neither: looks alone"),
+        ("man on the left", "place in the picture"),
+        ("Upper tree", "place in the picture"),
+        ("mug left of the tree", "relation to something else"),
+        ("dog next to the bench", "relation to something else"),
+        ("left side of the picture", "place in the picture"),
+        ("man on left side of pic", "place in the picture"),
+    ],
+)
+def test_what_an_expression_tells(text, kind):
+    assert by_words(Sample(text, 0.1, 0.5, {})) == kind
+
+
+def test_questions_of_one_image_stand_together(rows):
+    questions = Questions(rows, 3, "sent", None)
+    keys = [key for number in range(len(questions)) for key in questions.keys(number)]
+
+    assert len(set(keys)) == len(keys) == sum(map(len, rows["expressions"]))
+    for number in range(len(questions)):
+        items = questions[number]
+        assert len({len(item["text"]) for item in items}) == 1, "no padding"
+        assert len(items) == 1 or sum(len(item["text"]) for item in items) <= 3
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"protocol": "coco"}, "protocol='coco'.*original, lavt, cris"),
+        ({"text_column": "tokens"}, "text_column='tokens'"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"protocol": "lavt"}, "model_size"),
+    ],
+)
+def test_unfit_arguments_are_named(options, message, rows):
+    with pytest.raises(ValueError, match=message):
+        evaluate(tell_the_truth, rows, **options)
+    with pytest.raises(ValueError, match="empty"):
+        evaluate(tell_the_truth, rows.select([]))
+
+
+def test_a_pipelines_own_thresholds_count(ris, rows):
+    strict = pipeline("referring-segmentation", model=ris.model, processor=ris.processor, device="cpu", threshold=1.0)
+    results = evaluate(strict, rows.select([0]))
+    assert (
+        results["mIoU"] == 0.0 and results["threshold"] == 1.0 and "threshold" not in evaluate(ris, rows.select([0]))
+    )
+
+
+def test_expressions_that_ask_nothing_are_named_before_the_run(rows):
+    def with_expressions(*expressions):
+        row = {**rows[0], "expressions": [{"sent_id": 7, **each} for each in expressions]}
+        return datasets.Dataset.from_list([rows[2], row], features=FEATURES)
+
+    def must_not_run(items):
+        raise AssertionError
+
+    for dataset, message in (
+        (with_expressions(), "has no expression"),
+        (with_expressions({"sent": " ", "raw": ""}), "expression 7 of referent .* blank"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate(must_not_run, dataset)
+
+    asked = []
+
+    def listen(items):
+        asked.extend(text for item in items for text in item["text"])
+        return tell_the_truth(items)
+
+    evaluate(listen, with_expressions({"sent": "", "raw": "?"}))
+    assert "?" in asked, "where cleaning left nothing, the text is asked as written"
+
+
+def test_masks_of_another_size_are_named(rows):
+    row = {**rows[0], "mask": encode_segmentations([[[0, 0, 9, 0, 9, 9]]], 10, 10)}
+    with pytest.raises(ValueError, match=rf"mask of referent {row['ref_id']} is \[10, 10\].*\[320, 320\]"):
+        evaluate(tell_the_truth, datasets.Dataset.from_list([row], features=FEATURES))
+    with pytest.raises(ValueError, match=r"predicted mask is \(5, 5\)"):
+        evaluate(lambda items: [[{"mask": np.zeros((5, 5), bool)} for _ in i["text"]] for i in items], rows)
+
+
+def test_the_command_names_what_is_wrong():
+    for arguments, message in (
+        (["bundled", "refcoco"], "needs --root"),
+        (["bundled", "refshapes", "--root", "x"], "takes no --root"),
+        (["bundled", "refshapes", "--split", "dev"], "split='dev'"),
+    ):
+        done = CliRunner().invoke(app, ["evaluate", *arguments])
+        assert done.exit_code == 2 and message in done.stderr
+
+
+def test_real_photos_with_recorded_proposals(real_data, tmp_path):
+    """The best of a detector's masks for each referent: what no choice among them can beat."""
+    folder = real_data / "refcoco_micro"
+    splits = [load_refcoco("refcoco", split, folder / "refer", cache_dir=tmp_path) for split in ("testA", "testB")]
+    rows = datasets.concatenate_datasets(splits)
+    names = dict(zip((row["image"].tobytes() for row in rows), rows["file_name"], strict=True))
+
+    def choose(items):
+        return [[{"mask": best(item["image"], truth)} for truth in item["truth"]] for item in items]
+
+    def best(image: Image.Image, truth: np.ndarray) -> np.ndarray:
+        stored = np.load(folder / "proposals" / f"{Path(names[image.tobytes()]).stem}.npz")
+        masks = np.unpackbits(stored["masks"], axis=-1)[..., : stored["shape"][-1]].astype(bool)
+        return max(masks, key=lambda mask: (mask & truth).sum() / (mask | truth).sum())
+
+    by_expression = evaluate(choose, rows)
+    first = rows.map(lambda row: {"expressions": row["expressions"][:1]})
+    assert by_expression["expressions"] == 44
+    assert by_expression["mIoU"] == pytest.approx(0.817, abs=0.005)
+    assert evaluate(choose, first)["mIoU"] == pytest.approx(0.815, abs=0.005)
+    assert evaluate(tell_the_truth, rows)["mIoU"] == 1.0
 
 
 def test_a_section_is_replaced(tmp_path):

@@ -142,7 +142,7 @@ def test_expressions_without_target_are_true_of_nothing(name):
             assert texts
             assert all(true_of(scene, text) == set() for text in texts)
     row = scene_rows(name, "val", 0, no_target_share=1.0)[0]
-    assert (row["area"], row["bbox"], row["category"], row["ann_id"]) == (0, [0.0] * 4, "", -1)
+    assert (row["area"], row["bbox"], row["category"], row["ann_ids"]) == (0, [0.0] * 4, "", [])
     assert not coco_mask.decode(row["mask"]).any()
 
 

@@ -70,9 +70,9 @@ def test_submodules_need_no_import_of_their_own():
     code = """
 import hf_ris
 print(hf_ris.data.load_refshapes.__name__, hf_ris.metrics.summarize.__name__, hf_ris.training.train.__name__)
-print(hf_ris.evaluation.evaluate_pipeline.__name__, hf_ris.modeling.__name__)
+print(hf_ris.evaluation.evaluate.__name__, hf_ris.modeling.__name__)
 """
-    names = ["load_refshapes", "summarize", "train", "evaluate_pipeline", "hf_ris.modeling"]
+    names = ["load_refshapes", "summarize", "train", "evaluate", "hf_ris.modeling"]
     assert run_python(code).split() == names
     assert {"data", "evaluation", "metrics", "modeling", "training"} <= set(dir(hf_ris))
 

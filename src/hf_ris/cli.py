@@ -27,6 +27,28 @@ app = typer.Typer(
 )
 
 
+# What several commands take.
+Threshold = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Foreground probability above which a pixel counts; by default the model's own."),
+]
+NoTargetThreshold = Annotated[
+    float | None, typer.Option(min=0, max=1, help="A score below this means that nothing was found. Off by default.")
+]
+DatasetName = Annotated[
+    str,
+    typer.Argument(
+        help="refshapes, refshapes+, refshapesg (drawn), refcoco, refcoco+, refcocog or grefcoco (these need --root)."
+    ),
+]
+Root = Annotated[
+    str | None,
+    typer.Option(help="Folder with the annotations in their authors' layout, or folder or Hub id of a copy."),
+]
+SplitBy = Annotated[str | None, typer.Option(help="For refcocog: umd or google.")]
+Images = Annotated[Path | None, typer.Option(help="Folder of COCO's train2014 photos, if not below the annotations.")]
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(__version__)
@@ -69,16 +91,8 @@ def segment(
         Path | None, typer.Option(help="Write each mask as a PNG (0 and 255) into this folder.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, masks as COCO run-length code.")] = False,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Foreground probability above which a pixel counts; by default the model's own."
-        ),
-    ] = None,
-    no_target_threshold: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="A score below this means that nothing was found. Off by default."),
-    ] = None,
+    threshold: Threshold = None,
+    no_target_threshold: NoTargetThreshold = None,
     batch_size: Annotated[int, typer.Option(min=1, help="For a folder: images in one forward pass.")] = 1,
     device: Annotated[
         str | None, typer.Option(help="Such as cpu or cuda:0; by default the first accelerator.")
@@ -161,6 +175,123 @@ def _segment_folder(
     _note(f"wrote {output / RESULTS}: {len(requests) - len(failed)} of {len(requests)} images segmented")
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, or bundled.")],
+    dataset: DatasetName,
+    split: Annotated[str, typer.Option(help="Such as val, testA or testB.")] = "val",
+    root: Root = None,
+    split_by: SplitBy = None,
+    images: Images = None,
+    num_rows: Annotated[int | None, typer.Option(min=1, help="Evaluate on the first referents only.")] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="How masks are scored: original (at the image's size), lavt (at the model's) or cris (P@t above t)."
+        ),
+    ] = "original",
+    text: Annotated[str, typer.Option(help="Which text is asked: sent (cleaned) or raw (as written).")] = "sent",
+    threshold: Threshold = None,
+    no_target_threshold: NoTargetThreshold = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Expressions in one forward pass.")] = 16,
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that read and prepare images.")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for predicted masks, results.json and report.html; a stopped run goes on there."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Such as cpu or cuda:0; by default the first accelerator, one for each process.")
+    ] = None,
+) -> None:
+    """Evaluate a model on a dataset: oIoU, mIoU and P@0.5 to P@0.9 under a named protocol. Runs under torchrun, too."""
+    with _friendly_errors():
+        _note("loading libraries ...")
+        from .evaluation import evaluate as run
+        from .evaluation import join_processes
+
+        state = join_processes()
+        with state.main_process_first():
+            rows = _load_rows(dataset, split, root, split_by, images, num_rows)
+        thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
+        options = {name: value for name, value in thresholds.items() if value is not None}
+        ris = _load_pipeline(None if model == "bundled" else model, device or str(state.device), **options)
+        name = f"{dataset} {split}"
+        results = run(ris, rows, protocol, batch_size, output, text, num_workers, name=name)
+        if state.is_main_process:
+            typer.echo(json.dumps(results, indent=2))
+            if output is not None:
+                _note(f"wrote {output / 'results.json'} and {output / 'report.html'}")
+
+
+data = typer.Typer(help="Look at and convert datasets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data, name="data")
+
+
+@data.command()
+def check(
+    root: Annotated[Path, typer.Argument(help="Folder with refcoco, refcoco+, refcocog or grefcoco in it.")],
+    images: Images = None,
+) -> None:
+    """Count referents, images and expressions of RefCOCO's files, and tell what is missing."""
+    with _friendly_errors():
+        from .data.check import PHOTOS, check_refer
+
+        whole = True
+        absent: dict[str, None] = {}
+        row = "{:<18} {:<6} {:>9} {:>11} {:>7}  {}"
+        typer.echo(row.format("dataset", "split", "referents", "expressions", "images", ""))
+        for found in check_refer(root, images):
+            verdict = "" if not found.published else "as published"
+            if found.differing:
+                verdict = "published: " + ", ".join(f"{number:,} {key}" for key, number in found.differing.items())
+            if found.missing:
+                verdict += f"{'; ' if verdict else ''}{len(found.missing):,} images are missing"
+            counts = [f"{found.counts[key]:,}" for key in ("referents", "expressions", "images")]
+            typer.echo(row.format(f"{found.name} ({found.split_by})", found.split, *counts, verdict).rstrip())
+            whole = whole and not found.differing and not found.missing
+            absent |= dict.fromkeys(found.missing)
+        for name in absent:
+            typer.echo(f"missing: {name}")
+        if absent:
+            _note(PHOTOS)
+    if not whole:
+        raise typer.Exit(1)
+
+
+@data.command()
+def export(
+    dataset: DatasetName,
+    output: Annotated[Path, typer.Argument(help="The folder; it may hold other splits of the dataset.")],
+    split: Annotated[str, typer.Option(help="Such as train, val, testA or testB.")] = "train",
+    root: Root = None,
+    split_by: SplitBy = None,
+    images: Images = None,
+    num_rows: Annotated[int | None, typer.Option(min=1, help="The first referents only.")] = None,
+) -> None:
+    """Write a split as Parquet files with the pictures inside, which load anywhere."""
+    with _friendly_errors():
+        _note("loading libraries ...")
+        from .data.export import export_parquet
+
+        folder = export_parquet(_load_rows(dataset, split, root, split_by, images, num_rows), output)
+        _note(f"wrote {folder}")
+
+
+def _load_rows(
+    dataset: str, split: str, root: str | None, split_by: str | None, images: Path | None, num_rows: int | None
+) -> Any:
+    from .data import load_refcoco, load_refshapes
+
+    if dataset.startswith("refshapes"):
+        if root or split_by or images:
+            raise ValueError(f"{dataset} is drawn: it takes no --root, --split-by or --images")
+        return load_refshapes(dataset, split, num_rows=num_rows)
+    if root is None:
+        raise ValueError(f"{dataset} needs --root: a folder, or the Hub id of a copy such as jxu124/refcoco")
+    rows = load_refcoco(dataset, split, root, split_by, images)
+    return rows if num_rows is None else rows.select(range(min(num_rows, len(rows))))
 
 
 @app.command()
@@ -254,7 +385,7 @@ def _check_writable(output: Path) -> None:
         ) from error
 
 
-def _load_pipeline(model: str | None, device: str | None) -> Any:
+def _load_pipeline(model: str | None, device: str | None, **options: Any) -> Any:
     import torch
     from transformers import pipeline
     from transformers.utils import logging
@@ -275,7 +406,10 @@ def _load_pipeline(model: str | None, device: str | None) -> Any:
     source = (
         str(BUNDLED_CHECKPOINT) if model is None else str(Path(model).expanduser() if model.startswith("~") else model)
     )
-    ris = pipeline(TASK, model=source, device=device)
+    ris = pipeline(TASK, model=source, device=device, **options)
+    if device is not None:  # under `torchrun`, transformers leaves the model where it is
+        ris.model.to(device)
+        ris.device = ris.model.device
     _note(f"loaded in {time.perf_counter() - start:.1f} s onto {ris.device}")
     return ris
 
@@ -307,3 +441,7 @@ def _to_table(results: list[dict[str, Any]]) -> str:
     return "\n".join(
         "  ".join([row[0].rjust(widths[0]), row[1].rjust(widths[1]), row[2].ljust(widths[2]), row[3]]) for row in rows
     )
+
+
+if __name__ == "__main__":  # what `torchrun -m hf_ris.cli` runs
+    app()

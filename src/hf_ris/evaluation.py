@@ -1,54 +1,353 @@
-"""Evaluates a pipeline on rows of a referring segmentation dataset, masks at the pictures' own size."""
+"""
+Evaluates a model on a dataset, so that what the numbers mean is named beside them.
 
-from collections.abc import Iterator, Mapping, Sequence
+A long run can be stopped at any moment and started again, and run in several processes (`torchrun`): what is computed
+together is decided by the data alone, so the numbers are the same to the last digit.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
+import datasets
+import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 from transformers import Pipeline
 
-from .data.collator import decode_mask
-from .metrics import intersection_and_union, summarize
+from .data.segmentation import decode_mask
+from .evaluation_report import render_report
+from .evaluation_shards import SHARDS, Key, Shard, key_of, read_shards
+from .modeling.text_inputs import check_expressions
+from .output_folder import claim_folder, weights_fingerprint, write_whole
+from .protocols import PROTOCOLS
+from .referring_segmentation_iou import ReferringSegmentationIoU
 
 
-def evaluate_pipeline(
-    ris: Pipeline, rows: Sequence[Mapping[str, Any]], shuffle_expressions: bool = False, batch_size: int = 8
-) -> dict[str, float]:
+Segmenter = Callable[[list[dict[str, Any]]], list[list[dict[str, Any]]]]
+
+
+def evaluate(
+    ris: Pipeline | Segmenter,
+    dataset: datasets.Dataset,
+    protocol: str = "original",
+    batch_size: int = 16,
+    output: str | Path | None = None,
+    text_column: str = "sent",
+    num_workers: int = 0,
+    model_size: tuple[int, int] | None = None,
+    name: str | None = None,
+) -> dict[str, Any]:
     """
     Segments every expression of every row and compares the masks with the truth.
 
     Args:
-        ris (`Pipeline`): A referring segmentation pipeline.
-        rows (`Sequence[Mapping]`): A dataset, or a list, of rows with `image`, `mask` and `expressions`, such as `load_refshapes` gives.
-        shuffle_expressions (`bool`, *optional*, defaults to `False`): Whether each picture is asked for what belongs to
-            the row half the dataset away: what a model scores then, it scores without reading.
-        batch_size (`int`, *optional*, defaults to 8): Pictures in one forward pass.
+        ris (`Pipeline` or function): A referring segmentation pipeline. Or a function, such as an oracle, that takes a list of
+            items and gives, for each, a list with a dictionary for each expression, whose boolean `mask` is as large as the
+            item's `size` (height, width). An item has the PIL `image`, the expressions as `text`, and the `truth`, their masks.
+        dataset (`datasets.Dataset`): Rows with the columns of [`~hf_ris.data.FEATURES`].
+        protocol (`str`, *optional*, defaults to `"original"`): "original" (masks compared at the image's size, P@t met at t),
+            "lavt" (at the model's square input, met at t) or "cris" (at the image's size, met above t).
+        batch_size (`int`, *optional*, defaults to 16): Expressions in one forward pass. An image with more of them goes alone:
+            every image is read and encoded once.
+        output (`str` or `Path`, *optional*): Folder for the predicted masks, written as the run goes, and `results.json` and
+            `report.html` at its end. Needed to continue a run that was stopped.
+        text_column (`str`, *optional*, defaults to `"sent"`): "sent" (cleaned) or "raw" (as written).
+        num_workers (`int`, *optional*, defaults to 0): Processes that read and prepare images.
+        model_size (`tuple[int, int]`, *optional*): (height, width) of the model's input, for protocols that compare there; by
+            default the image processor's.
+        name (`str`, *optional*): What the results call the dataset; by default what `datasets` knows of it.
 
     Returns:
-        `dict[str, float]`: What [`summarize`] says of all expressions, and their number as `expressions`.
+        `dict`: What [`ReferringSegmentationIoU`] gives, the numbers of `expressions`, `referents` and `images`, and what was
+        evaluated how: `dataset`, `protocol`, `model` and its `revision` on the Hub, hashes of the contents of `data`, `weights`
+        and `configuration`, the pipeline's thresholds, and so on.
 
     Raises:
-        ValueError: If there is no row, or shuffling would ask a picture for what it shows.
+        ValueError: If an argument is unknown, a mask has another size than its image, or `output` holds another run's results.
     """
-    num_rows = len(rows)
-    if num_rows == 0:
-        raise ValueError("rows is empty; at least one row is needed")
-    shift = num_rows // 2 if shuffle_expressions else 0
-    asked: list[Mapping[str, Any]] = []
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol={protocol!r} is unknown; allowed are {', '.join(PROTOCOLS)}")
+    if text_column not in ("sent", "raw"):
+        raise ValueError(f"text_column={text_column!r} is unknown; allowed are 'sent' and 'raw'")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} is too small; allowed are numbers from 1")
+    if not len(dataset):
+        raise ValueError("dataset is empty; at least one row is needed")
+    rule = PROTOCOLS[protocol]
+    square = None
+    if rule.where == "model":
+        if model_size is None and not isinstance(ris, Pipeline):
+            raise ValueError(f"protocol={protocol!r} compares at the model's input: model_size is needed")
+        square = model_size or _input_size(ris)
+    questions = Questions(dataset, batch_size, text_column, square)
+    settings = {
+        "dataset": name or f"{dataset.info.dataset_name or 'a dataset'} {dataset.split or ''}".strip(),
+        "data": questions.fingerprint(),
+        "text_column": text_column,
+        "protocol": protocol,
+        "mask_size": list(square) if square else "image",
+        **_describe(ris),
+        "batch_size": batch_size,
+    }
+    state = join_processes()
+    finished, shard = {}, None
+    if output is not None:
+        output = Path(output)
+        with state.main_process_first():
+            claim_folder(output, settings, SHARDS)
+        finished, shard = read_shards(output), Shard(output, state.process_index)
+    answers = _answer_all(ris, questions, finished, shard, num_workers)
 
-    def inputs() -> Iterator[dict[str, Any]]:
-        for index in range(num_rows):
-            row, other = rows[index], rows[(index + shift) % num_rows]
-            if shift and row["image_id"] == other["image_id"]:
-                raise ValueError(f"rows holds too few pictures to shuffle expressions: {num_rows} rows")
-            asked.append(row)
-            yield {"image": row["image"], "text": [expression["sent"] for expression in other["expressions"]]}
-
-    counts = []
-    for results in ris(inputs(), batch_size=batch_size, output_format="array"):
-        predictions = torch.stack([torch.from_numpy(result["mask"]) for result in results])
-        truth = torch.from_numpy(decode_mask(asked.pop(0)["mask"])).expand_as(predictions)
-        counts += intersection_and_union(predictions, truth).tolist()
-    return {**summarize(counts), "expressions": len(counts)}
+    metric = ReferringSegmentationIoU()
+    counts = [answer["counts"] for answer in answers]
+    metric.add_batch(**dict(zip(metric.features, np.array(counts).T.tolist(), strict=True)))
+    figures = metric.compute(comparison=rule.comparison, empty_iou=rule.empty_iou)
+    facts = {**questions.numbers(), **settings}
+    if output is not None and state.is_main_process:
+        texts = [questions.texts[answer["row"]][answer["expression"]] for answer in answers]
+        write_whole(output / "results.json", json.dumps({**figures, **facts}, indent=2, ensure_ascii=False))
+        write_whole(output / "report.html", render_report(figures, facts, rule, texts, dataset, answers))
+    return {**figures, **facts}
 
 
-__all__ = ["evaluate_pipeline"]
+def _describe(ris: Pipeline | Segmenter) -> dict[str, Any]:
+    """What of a model the masks depend on."""
+    if not isinstance(ris, Pipeline):
+        return {"model": getattr(ris, "__qualname__", type(ris).__qualname__)}
+    configuration = [ris.model.config.to_json_string(), repr(ris.processor)]
+    return {
+        "model": ris.model.name_or_path,
+        "revision": getattr(ris.model.config, "_commit_hash", None),
+        "weights": weights_fingerprint(ris.model),
+        "configuration": blake2b("".join(configuration).encode(), digest_size=8).hexdigest(),
+        **{key: value for key, value in ris._postprocess_params.items() if key != "output_format"},
+    }
+
+
+def join_processes() -> PartialState:
+    """
+    The processes that `torchrun` or `accelerate launch` started, or this one alone. They wait for each other for up to a day:
+    one of them makes the dataset's cache, or is slower.
+    """
+    # Without an accelerator, accelerate takes several processes for several runs unless it is told.
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
+
+
+class Questions(Dataset):
+    """
+    A dataset as batches of items, one for each image, with all expressions of all its referents.
+
+    Images with equally many expressions stand together, so that a batch needs no padding.
+
+    Args:
+        dataset (`datasets.Dataset`): The rows.
+        batch_size (`int`): Expressions in a batch.
+        text_column (`str`): Which text of an expression.
+        square (`tuple[int, int]`, *optional*): (height, width) at which masks are compared; by default the image's.
+    """
+
+    def __init__(
+        self, dataset: datasets.Dataset, batch_size: int, text_column: str, square: tuple[int, int] | None
+    ) -> None:
+        self.dataset = dataset
+        self.rows = dataset.select_columns(["ref_id", "image_id", "mask", "expressions"])
+        self.square = square
+        images = defaultdict(list)
+        for index, image_id in enumerate(self.rows["image_id"]):
+            images[image_id].append(index)
+        self.texts = [
+            [_text_of(expression, text_column, ref_id) for expression in expressions]
+            for expressions, ref_id in zip(self.rows["expressions"], self.rows["ref_id"], strict=True)
+        ]
+        if not all(self.texts):
+            raise ValueError(f"referent {self.rows['ref_id'][self.texts.index([])]} has no expression")
+        groups: dict[int, list[list[int]]] = defaultdict(list)
+        for indices in images.values():
+            groups[sum(len(self.texts[index]) for index in indices)].append(indices)
+        self.batches = [
+            of_equal[start : start + max(1, batch_size // number)]
+            for number, of_equal in sorted(groups.items())
+            for start in range(0, len(of_equal), max(1, batch_size // number))
+        ]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> list[dict[str, Any]]:
+        """The items of a batch."""
+        return [self._item(indices) for indices in self.batches[number]]
+
+    def keys(self, number: int) -> list[tuple[int, int]]:
+        """(row, expression of it) of each question of a batch."""
+        return [
+            (index, order)
+            for indices in self.batches[number]
+            for index in indices
+            for order in range(len(self.texts[index]))
+        ]
+
+    def numbers(self) -> dict[str, int]:
+        return {
+            "expressions": sum(map(len, self.texts)),
+            "referents": len(self.rows),
+            "images": sum(map(len, self.batches)),
+        }
+
+    def fingerprint(self) -> str:
+        """A hash of referents, masks and expressions, whatever cache or copy they are from, in whatever order."""
+        digests = sorted(blake2b(json.dumps(row, sort_keys=True).encode()).digest() for row in self.rows)
+        return blake2b(b"".join(digests), digest_size=8).hexdigest()
+
+    def _item(self, indices: list[int]) -> dict[str, Any]:
+        image = self.dataset[indices[0]]["image"]
+        truth, texts = [], []
+        for index in indices:
+            row = self.rows[index]
+            if row["mask"]["size"] != [image.height, image.width]:
+                raise ValueError(
+                    f"the mask of referent {row['ref_id']} is {row['mask']['size']}, its image {row['image_id']} "
+                    f"{[image.height, image.width]} (height, width)"
+                )
+            mask = decode_mask(row["mask"])
+            if self.square is not None:
+                resized = Image.fromarray(mask.astype(np.uint8)).resize(self.square[::-1], Image.Resampling.NEAREST)
+                mask = np.asarray(resized, dtype=bool)
+            truth += [mask] * len(self.texts[index])
+            texts += self.texts[index]
+        return {"image": image, "text": texts, "size": self.square or (image.height, image.width), "truth": truth}
+
+
+def _text_of(expression: dict[str, Any], column: str, ref_id: int) -> str:
+    """What is asked. Where cleaning left nothing ("?"), it is the text as written."""
+    text = expression[column] if expression[column].strip() else expression["raw"]
+    try:
+        return check_expressions(text)[0]
+    except ValueError as error:
+        raise ValueError(f"expression {expression['sent_id']} of referent {ref_id}: {error}") from error
+
+
+def shuffle_expressions(dataset: datasets.Dataset) -> datasets.Dataset:
+    """
+    Asks each picture for what belongs to the row half the dataset away: what a model scores then, it scores without reading.
+
+    Raises:
+        ValueError: If a picture would be asked for what it shows.
+    """
+    shift = len(dataset) // 2
+    order = [*range(shift, len(dataset)), *range(shift)]
+    images = dataset["image_id"]
+    if any(images[index] == images[other] for index, other in enumerate(order)):
+        raise ValueError(f"dataset holds too few pictures to shuffle expressions: {len(dataset)} rows")
+    expressions = dataset.select_columns(["expressions"]).select(order)
+    return datasets.concatenate_datasets([dataset.remove_columns("expressions"), expressions], axis=1)
+
+
+def _input_size(ris: Pipeline) -> tuple[int, int]:
+    size = ris.processor.image_processor.size
+    return size["height"], size["width"]
+
+
+def _answer_all(
+    ris: Pipeline | Segmenter,
+    questions: Questions,
+    finished: dict[Key, dict[str, Any]],
+    shard: Shard | None,
+    num_workers: int,
+) -> list[dict[str, Any]]:
+    """Every answer, in the dataset's order, in every process. Each answers its share of the batches."""
+    state = join_processes()
+    share = range(state.process_index, len(questions), state.num_processes)
+    keys = [key for number in share for key in questions.keys(number)]
+    answers = {key: finished[key] for key in keys if key in finished}
+    # A batch that was written in part is computed as a whole: its masks depend on what goes through the model together.
+    open_batches = [number for number in share if any(key not in finished for key in questions.keys(number))]
+    loader = DataLoader(
+        _Prepared(questions, open_batches, ris), batch_size=None, num_workers=num_workers, collate_fn=_as_it_is
+    )
+
+    counts = np.array([answer["counts"] for answer in answers.values()], dtype=np.int64).reshape(-1, 3).sum(axis=0)
+    with tqdm(total=len(keys), initial=len(answers), unit="expression", disable=not state.is_main_process) as progress:
+        for number, items, features in loader:
+            new = _compare(questions, number, items, _segment(ris, items, features))
+            if shard is not None:
+                shard.append(new)
+            fresh = [answer for answer in new if key_of(answer) not in answers]
+            answers |= {key_of(answer): answer for answer in new}
+            counts += np.sum([answer["counts"] for answer in fresh], axis=0, dtype=np.int64)
+            progress.set_postfix(oIoU=f"{counts[0] / max(1, counts[1] + counts[2] - counts[0]):.3f}", refresh=False)
+            progress.update(len(fresh))
+    return sorted(gather_object(list(answers.values())), key=key_of)
+
+
+class _Prepared(Dataset):
+    """Batches and the model's tensors of them, made in the `DataLoader`'s workers."""
+
+    def __init__(self, questions: Questions, numbers: list[int], ris: Pipeline | Segmenter) -> None:
+        self.questions = questions
+        self.numbers = numbers
+        self.prepare = partial(ris.preprocess, **ris._preprocess_params) if isinstance(ris, Pipeline) else None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
+        items = self.questions[self.numbers[index]]
+        return self.numbers[index], items, self.prepare(items)[0] if self.prepare else {}
+
+
+def _as_it_is(batch: Any) -> Any:
+    """Keeps the `DataLoader` from making tensors of arrays."""
+    return batch
+
+
+def _segment(
+    ris: Pipeline | Segmenter, items: list[dict[str, Any]], features: dict[str, Any]
+) -> list[list[dict[str, Any]]]:
+    if not isinstance(ris, Pipeline):
+        return ris(items)
+    outputs = ris.forward({**features, "sizes": [item["size"] for item in items]})
+    return ris.postprocess(outputs, **{**ris._postprocess_params, "output_format": "array"})
+
+
+def _compare(
+    questions: Questions, number: int, items: list[dict[str, Any]], results: list[list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The answers of a batch as they are written down."""
+    answers = []
+    truths = [truth for item in items for truth in item["truth"]]
+    flat = [result for of_image in results for result in of_image]
+    for (row, order), truth, result in zip(questions.keys(number), truths, flat, strict=True):
+        if result["mask"].shape != truth.shape:
+            raise ValueError(f"a predicted mask is {result['mask'].shape}, {truth.shape} was asked for")
+        code, true_code = (
+            coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in (result["mask"], truth)
+        )
+        shared = coco_mask.merge([code, true_code], intersect=True)
+        asked = questions.rows[row]
+        answers.append(
+            {
+                "row": row,
+                "expression": order,
+                "image_id": asked["image_id"],
+                "ref_id": asked["ref_id"],
+                "sent_id": asked["expressions"][order]["sent_id"],
+                "score": result.get("score"),
+                "mask": {"size": code["size"], "counts": code["counts"].decode("ascii")},
+                "counts": [int(coco_mask.area(each)) for each in (shared, code, true_code)],
+            }
+        )
+    return answers
+
+
+__all__ = ["PROTOCOLS", "evaluate", "join_processes", "shuffle_expressions"]

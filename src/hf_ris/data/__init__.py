@@ -1,18 +1,31 @@
-"""Data sets: every loader gives RefCOCO's columns, so that every command takes any of them."""
+"""Data sets: every loader gives the same columns, so that every command takes any of them."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .refshapes import RefShapesStream, load_refshapes
+    from .collator import ReferringSegmentationCollator as ReferringSegmentationCollator
+    from .features import FEATURES as FEATURES
+    from .refcoco import load_refcoco as load_refcoco
+    from .refshapes import RefShapesStream as RefShapesStream
+    from .refshapes import load_refshapes as load_refshapes
+    from .segmentation import decode_mask as decode_mask
 
-__all__ = ["RefShapesStream", "load_refshapes"]
+_MODULES = {
+    "FEATURES": "features",
+    "RefShapesStream": "refshapes",
+    "ReferringSegmentationCollator": "collator",
+    "decode_mask": "segmentation",
+    "load_refcoco": "refcoco",
+    "load_refshapes": "refshapes",
+}
+
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a loader when it is first asked for."""
-    if name not in __all__:
+    """Imports an export when it is first asked for."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import refshapes
-
-    return getattr(refshapes, name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -11,29 +11,12 @@ from typing import Any
 import datasets
 from PIL import Image
 
+from ..features import FEATURES
 from .rows import ROWS_PER_SCENE, check_arguments, iterate_rows
 
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 DEFAULT_NUM_ROWS = {"train": 20_000, "val": 2_000, "testA": 1_000, "testB": 1_000}
-
-FEATURES = datasets.Features(
-    {
-        "image": datasets.Image(),
-        "mask": {"size": datasets.List(datasets.Value("int32")), "counts": datasets.Value("string")},
-        "bbox": datasets.List(datasets.Value("float32")),
-        "area": datasets.Value("int64"),
-        "category": datasets.Value("string"),
-        "ref_id": datasets.Value("int64"),
-        "ann_id": datasets.Value("int64"),
-        "image_id": datasets.Value("int64"),
-        "file_name": datasets.Value("string"),
-        "split": datasets.Value("string"),
-        "expressions": datasets.List(
-            {"sent_id": datasets.Value("int64"), "raw": datasets.Value("string"), "sent": datasets.Value("string")}
-        ),
-    }
-)
 
 
 @dataclass
@@ -108,7 +91,7 @@ def load_refshapes(
 
     Returns:
         A dataset with the columns of RefCOCO: `image`, `mask` (compressed COCO RLE), `bbox` (x, y, width, height),
-        `area`, `category`, `ref_id`, `ann_id`, `image_id`, `file_name`, `split` and `expressions`.
+        `area`, `category`, `ref_id`, `ann_ids`, `image_id`, `file_name`, `split` and `expressions`.
 
     Raises:
         ValueError: for an unknown name or split, a negative number of rows or a share outside 0 to 1.

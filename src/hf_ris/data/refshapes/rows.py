@@ -40,7 +40,7 @@ def scene_rows(name: str, split: str, index: int, no_target_share: float = 0.0) 
 
     Returns:
         `ROWS_PER_SCENE` rows with a PIL RGB `image`, `mask` (compressed COCO RLE), `bbox` (x, y, width, height in
-        pixels), `area` (pixels), `category`, `ref_id`, `ann_id`, `image_id`, `file_name`, `split` and `expressions`.
+        pixels), `area` (pixels), `category`, `ref_id`, `ann_ids`, `image_id`, `file_name`, `split` and `expressions`.
     """
     scene, referents = scene_targets(name, split, index, no_target_share)
     picture, masks = _drawn(scene)
@@ -60,7 +60,7 @@ def scene_rows(name: str, split: str, index: int, no_target_share: float = 0.0) 
                 "area": int(mask.sum()),
                 "category": scene.objects[target].category if target >= 0 else "",
                 "ref_id": ref_id,
-                "ann_id": image_id * 10 + target if target >= 0 else -1,
+                "ann_ids": [image_id * 10 + target] if target >= 0 else [],
                 "image_id": image_id,
                 "file_name": f"refshapes_{split}_{index:09d}.png",
                 "split": split,

@@ -1,0 +1,66 @@
+"""A dataset as Parquet files with the pictures inside, that load anywhere."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from ..output_folder import write_whole
+
+
+MARK = "<!-- Written by hf-ris data export, which keeps the list of splits above. -->"
+
+
+def export_parquet(dataset: datasets.Dataset, output: str | Path, shard_size: int = 400 * 2**20) -> Path:
+    """
+    Writes a split to the folder `output/{split}`, and names it on the card `output/README.md`, so that `load_refcoco` and
+    `datasets.load_dataset` read `output`, here or once it is on the Hub.
+
+    Args:
+        dataset (`datasets.Dataset`): Rows with the columns of [`~hf_ris.data.FEATURES`], all of one split.
+        output (`str` or `Path`): The folder; made if missing. It may hold other splits.
+        shard_size (`int`, *optional*, defaults to 400 MiB): About how large a file becomes, in bytes.
+
+    Returns:
+        `Path`: The split's folder. It appears once all of its files are written.
+
+    Raises:
+        ValueError: If the split is there already, the folder has a card of another hand, or there is no row.
+    """
+    if not len(dataset):
+        raise ValueError("dataset is empty; at least one row is needed")
+    output, split = Path(output), dataset["split"][0]
+    card = output / "README.md"
+    if card.exists() and MARK not in card.read_text(encoding="utf-8"):
+        raise ValueError(f"output={str(output)!r} holds a README.md of another hand; name another folder")
+    if (output / split).exists():
+        raise ValueError(f"output={str(output)!r} holds the split {split!r} already; name another folder")
+    unfinished = output / f".{split}-unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    undecoded = dataset.cast_column("image", datasets.Image(decode=False))
+    some = undecoded.select(range(0, len(dataset), max(1, len(dataset) // 50)))
+    row_size = sum(len(_with_bytes(row)["image"]["bytes"]) for row in some) / len(some)
+    shards = min(len(dataset), int(row_size * len(dataset) // shard_size) + 1)
+    for number in range(shards):
+        rows = undecoded.shard(shards, number, contiguous=True)
+        rows = rows.map(_with_bytes, features=undecoded.features, keep_in_memory=True, writer_batch_size=100)
+        rows = rows.cast_column("image", datasets.Image())
+        rows.to_parquet(unfinished / f"{number:05d}-of-{shards:05d}.parquet", batch_size=100)
+    os.replace(unfinished, output / split)
+
+    splits = sorted({path.parent.name for path in output.glob("*/*-of-*.parquet") if path.parent.name[0] != "."})
+    files = "".join(f"  - split: {name}\n    path: {name}/*.parquet\n" for name in splits)
+    header = f"task_categories:\n- image-segmentation\nconfigs:\n- config_name: default\n  data_files:\n{files}"
+    write_whole(card, f"---\n{header}---\n\n{MARK}\n")
+    return output / split
+
+
+def _with_bytes(row: dict[str, Any]) -> dict[str, Any]:
+    content = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
+    return {"image": {"bytes": content, "path": row["file_name"]}}
+
+
+__all__ = ["export_parquet"]

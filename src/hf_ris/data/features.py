@@ -1,0 +1,34 @@
+"""The columns that every dataset here has: one row per referent, whatever it was made from."""
+
+import datasets
+
+
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(),
+        "mask": {"size": datasets.List(datasets.Value("int32")), "counts": datasets.Value("string")},
+        "bbox": datasets.List(datasets.Value("float32")),
+        "area": datasets.Value("int64"),
+        "category": datasets.Value("string"),
+        "ref_id": datasets.Value("int64"),
+        "ann_ids": datasets.List(datasets.Value("int64")),
+        "image_id": datasets.Value("int64"),
+        "file_name": datasets.Value("string"),
+        "split": datasets.Value("string"),
+        "expressions": datasets.List(
+            {"sent_id": datasets.Value("int64"), "raw": datasets.Value("string"), "sent": datasets.Value("string")}
+        ),
+    }
+)
+"""
+- `image`: PIL, RGB or as the file is.
+- `mask`: compressed COCO RLE, (height, width) and counts; [`~hf_ris.data.decode_mask`] makes an array of it. All zero where
+  the expressions are true of nothing.
+- `bbox`: x, y, width, height in pixels. `area`: pixels of the mask.
+- `category`: its name; several, joined by ", ", where the referent is several objects; "" where there is none or it is not known.
+- `ref_id`, `image_id`, `file_name`; `ann_ids`: the objects' annotations, mostly one.
+- `expressions`: `raw`, as written, and `sent`, cleaned and in lower case, each with its `sent_id`.
+"""
+
+
+__all__ = ["FEATURES"]

@@ -1,0 +1,293 @@
+"""RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO as a `datasets.Dataset`, from whatever copy a user has."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+from PIL import ExifTags, Image
+from transformers.utils import logging
+
+from .check import PUBLISHED
+from .features import FEATURES
+from .refer import Annotations, Partition, find_images, find_partition, fingerprint, missing_images
+from .segmentation import encode_segmentations, mask_geometry
+
+
+logger = logging.get_logger(__name__)
+
+VERSION = "1.0.0"
+NAMED_AT_MOST = 20  # missing images in an error; `hf-ris data check` lists them all
+
+
+def load_refcoco(
+    name: str,
+    split: str,
+    root: str | Path,
+    split_by: str | None = None,
+    image_root: str | Path | None = None,
+    streaming: bool = False,
+    num_proc: int | None = None,
+    cache_dir: str | Path | None = None,
+) -> datasets.Dataset | datasets.IterableDataset:
+    """
+    Loads a split from
+
+    - the authors' own files: `root/refcoco/refs(unc).p`, `root/refcoco/instances.json` and COCO's train2014 photos (for
+      gRefCOCO `root/grefcoco/grefs(unc).json`);
+    - a copy on the Hub, by its id or as a local folder: `jxu124/refcoco`, `jxu124/refcocoplus`, `jxu124/refcocog`, which
+      hold no photos and need `image_root`, or `lmms-lab/RefCOCO` and its siblings;
+    - Parquet files that `hf-ris data export` wrote or [`~datasets.Dataset.push_to_hub`] uploaded.
+
+    Args:
+        name (`str`): "refcoco", "refcoco+", "refcocog" or "grefcoco".
+        split (`str`): "train", "val", and "testA" and "testB", or "test".
+        root (`str` or `Path`): The folder or Hub id.
+        split_by (`str`, *optional*): Who divided RefCOCOg into splits: "umd" (the default) or "google". The others are by "unc".
+        image_root (`str` or `Path`, *optional*): Where COCO's train2014 photos lie, if not below `root`.
+        streaming (`bool`, *optional*, defaults to `False`): Whether to make rows on the fly instead of keeping them in the cache.
+        num_proc (`int`, *optional*): Processes that make the rows.
+        cache_dir (`str` or `Path`, *optional*): Where they are kept; by default the datasets cache. It holds the photos' paths,
+            not the photos.
+
+    Returns:
+        `datasets.Dataset` or `datasets.IterableDataset`: A row per referent with the columns of [`FEATURES`]. The rows of an
+        image stand together.
+
+    Raises:
+        ValueError: If an argument is unknown, files are missing or damaged, or photos are missing; the message names what.
+
+    Example:
+
+    ```python
+    >>> from hf_ris.data import decode_mask, load_refcoco
+
+    >>> rows = load_refcoco("refcoco", "val", root="refer/data")
+    >>> rows[0]["expressions"][0]["sent"], decode_mask(rows[0]["mask"]).shape  # doctest: +SKIP
+    ```
+    """
+    partition = find_partition(name, split_by)
+    if split not in partition.splits:
+        allowed = ", ".join(partition.splits)
+        raise ValueError(f"split={split!r} is unknown for {name} ({partition.split_by}); allowed are {allowed}")
+    cache = None if cache_dir is None else str(cache_dir)
+    if not Path(root, partition.name).is_dir():
+        if Path(root).is_dir() and not any(Path(root).rglob("*.parquet")):
+            raise ValueError(f"root={str(root)!r} holds neither the folder {partition.name} nor Parquet files")
+        return _load_copy(partition, split, str(root), image_root, streaming, num_proc, cache)
+
+    builder = ReferBuilder(
+        cache_dir=cache,
+        dataset_name=f"{name.replace('+', 'plus')}_{partition.split_by}",
+        config_name=split,
+        hash=fingerprint(root, partition),
+        version=VERSION,
+        root=str(Path(root).resolve()),
+        image_folder=str(find_images(image_root or root)),
+        partition=partition,
+        split=split,
+    )
+    if streaming:
+        return builder.as_streaming_dataset(split)
+    try:
+        builder.download_and_prepare(num_proc=num_proc)
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise ValueError(f"root={str(root)!r}: {_reason(error)}") from error
+    rows = builder.as_dataset(split)
+    check_images(builder.config.image_folder, rows["file_name"])  # those of a cached split may be gone by now
+    return rows
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong while rows were made. From another process, that is known by its traceback alone."""
+    text = str(error.__cause__)
+    told = re.search(r"^(?:\w+\.)*\w*Error: (.*)$", text, re.MULTILINE)
+    return told[1] if told and "Traceback" in text else text
+
+
+@dataclass
+class ReferConfig(datasets.BuilderConfig):
+    """
+    What a cached split depends on, beside the annotation files' contents.
+
+    Args:
+        root (`str`): Folder of the annotations.
+        image_folder (`str`): Folder of the photos.
+        partition (`Partition`): Which dataset, divided by whom.
+        split (`str`): Which of its splits.
+    """
+
+    root: str = ""
+    image_folder: str = ""
+    partition: Partition | None = None
+    split: str = ""
+
+
+class ReferBuilder(datasets.GeneratorBasedBuilder):
+    """Makes the rows of one split from the authors' files; see [`load_refcoco`]."""
+
+    BUILDER_CONFIG_CLASS = ReferConfig
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(features=FEATURES)
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        config = self.config
+        referents = Annotations(config.root, config.partition).referents(config.split)
+        if not referents:
+            raise ValueError(f"{config.partition.refs_file} holds no referent of the split {config.split!r}")
+        check_images(config.image_folder, [referent["file_name"] for referent in referents])
+        # `datasets` shares a list among its processes.
+        return [datasets.SplitGenerator(name=config.split, gen_kwargs={"referents": referents})]
+
+    def _generate_examples(self, referents: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, referent in enumerate(referents):
+            path = Path(self.config.image_folder, referent["file_name"])
+            size = referent["height"], referent["width"]
+            if _size(path) != size:
+                raise ValueError(f"{path} is {_size(path)} (height, width), its annotation says {size}")
+            row = _with_mask(referent, referent["segmentations"], *size, box=referent["bbox"])
+            yield number, {**row, "image": {"path": str(path), "bytes": None}}
+
+
+def check_images(folder: str | Path, names: Iterable[str]) -> None:
+    """
+    Makes sure that a folder has these photos.
+
+    Raises:
+        ValueError: If some are missing; the message names them.
+    """
+    names = list(names)
+    missing = missing_images(Path(folder), names)
+    if missing:
+        more = f" and {len(missing) - NAMED_AT_MOST} more" if len(missing) > NAMED_AT_MOST else ""
+        raise ValueError(
+            f"{len(missing)} of {len(set(names))} images are missing from {folder}: {', '.join(missing[:NAMED_AT_MOST])}"
+            f"{more}. `hf-ris data check` lists them all and says where to get them."
+        )
+
+
+def _with_mask(
+    facts: dict[str, Any], segmentations: list[Any], height: int, width: int, box: list[float] | None
+) -> dict[str, Any]:
+    """A row without its picture, from what is known of a referent. The annotation's own box is more exact than its mask's."""
+    name = f"referent {facts['ref_id']}"
+    if not facts["expressions"]:
+        raise ValueError(f"{name} has no sentence")
+    try:
+        mask = encode_segmentations(segmentations, height, width)
+    except ValueError as error:
+        raise ValueError(f"{name}, annotation {facts['ann_ids']}: {error}") from error
+    row = {key: facts[key] for key in FEATURES if key in facts}
+    measured = mask_geometry(mask)
+    return {**row, "mask": mask, "area": measured["area"], "bbox": box or measured["bbox"]}
+
+
+def _size(image: Path | bytes) -> tuple[int, int]:
+    """(height, width) of a picture as `datasets` will decode it: upright."""
+    try:
+        with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as picture:
+            on_its_side = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (picture.width, picture.height) if on_its_side else (picture.height, picture.width)
+    except OSError as error:
+        raise ValueError(f"{'a picture' if isinstance(image, bytes) else image} cannot be read: {error}") from error
+
+
+# The copies on the Hub: for each kind the column it is known by.
+
+
+def _load_copy(
+    partition: Partition,
+    split: str,
+    source: str,
+    image_root: str | Path | None,
+    streaming: bool,
+    num_proc: int | None,
+    cache_dir: str | None,
+) -> datasets.Dataset | datasets.IterableDataset:
+    available = datasets.get_dataset_split_names(source)
+    # The Hub's names of splits: "validation" for val, and "test" for testA.
+    aliases = {"val": ["val", "validation"], "testA": ["testA", "test"]}.get(split, [split])
+    found = [name for name in aliases if name in available]
+    if not found:
+        raise ValueError(f"split={split!r} is not in {source}, which has {', '.join(available)}")
+    rows = datasets.load_dataset(source, split=found[0], streaming=streaming, cache_dir=cache_dir)
+    columns = set(rows.features)
+    if set(FEATURES) <= columns:
+        rows = rows.select_columns(list(FEATURES))
+        return rows if rows.features == FEATURES else rows.cast(FEATURES)
+
+    if {"sentences", "raw_anns", "image_path", "split"} <= columns:
+        if image_root is None:
+            raise ValueError(f"root={source!r} holds no photos: image_root must name the folder of COCO's train2014")
+        folder = find_images(image_root)
+        rows = rows.filter(partial(_belongs, split=split))
+        if not streaming:
+            check_images(folder, (Path(path).name for path in rows["image_path"]))
+        convert = partial(_from_jxu124, folder=folder, split=split)
+    elif {"image", "segmentation", "answer", "file_name"} <= columns:
+        rows = rows.cast_column("image", datasets.Image(decode=False))
+        convert = partial(_from_lmms_lab, split=split)
+    else:
+        raise ValueError(
+            f"root={source!r} is no copy of RefCOCO that is known here: its columns are {sorted(columns)}"
+        )
+    options: dict[str, Any] = {} if streaming else {"num_proc": num_proc}
+    rows = rows.map(convert, remove_columns=sorted(columns - set(FEATURES)), features=FEATURES, **options)
+    if streaming:
+        return rows
+    published = PUBLISHED.get((partition.name, partition.split_by, split), {}).get("referents", len(rows))
+    if published != len(rows):
+        logger.warning(
+            f"{source} has {len(rows):,} rows in {found[0]}, {partition.name} ({partition.split_by}) has {published:,} referents "
+            f"in {split}: it may be another dataset, or several (lmms-lab/RefCOCO's val appears to merge two). What is "
+            "measured on it cannot be compared with published figures."
+        )
+    return rows.sort(["image_id", "ref_id"])
+
+
+def _belongs(row: dict[str, Any], split: str) -> bool:
+    return row["split"] == split
+
+
+def _from_jxu124(row: dict[str, Any], folder: Path, split: str) -> dict[str, Any]:
+    annotation = json.loads(row["raw_anns"])
+    path = folder / Path(row["image_path"]).name
+    facts = {
+        "ref_id": row["ref_id"],
+        "ann_ids": [row["ann_id"]],
+        "image_id": row["image_id"],
+        "file_name": path.name,
+        "split": split,
+        "category": "",
+        "expressions": [{key: each[key] for key in ("sent_id", "raw", "sent")} for each in row["sentences"]],
+    }
+    row = _with_mask(facts, [annotation["segmentation"]], *_size(path), box=annotation["bbox"])
+    return {**row, "image": {"path": str(path), "bytes": None}}
+
+
+def _from_lmms_lab(row: dict[str, Any], split: str) -> dict[str, Any]:
+    numbered = re.search(r"_(\d{12})", row["file_name"])  # COCO_train2014_000000040346_5.jpg
+    if numbered is None:
+        raise ValueError(f"file_name={row['file_name']!r} holds no number of a COCO image")
+    facts = {
+        "ref_id": int(row["question_id"]),
+        "ann_ids": [],
+        "image_id": int(numbered[1]),
+        "file_name": row["file_name"],
+        "split": split,
+        "category": "",
+        "expressions": [
+            {"sent_id": order, "raw": text, "sent": text.lower().strip()} for order, text in enumerate(row["answer"])
+        ],
+    }
+    size = _size(row["image"]["bytes"])
+    return {**_with_mask(facts, [[row["segmentation"]]], *size, box=row["bbox"]), "image": row["image"]}
+
+
+__all__ = ["load_refcoco"]

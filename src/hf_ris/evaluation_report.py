@@ -1,0 +1,190 @@
+"""An evaluation as one self-contained HTML page: the numbers, where they come from, and the best, median and worst answers."""
+
+import base64
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+import jinja2
+import numpy as np
+from PIL import Image
+
+from .data.segmentation import decode_mask
+from .protocols import Protocol
+from .referring_segmentation_iou import sample_ious, summarize
+
+
+BINS = 20
+SHOWN = 6  # answers in each gallery
+THUMBNAIL = 320  # pixels of the longer side
+
+PICTURE = re.compile(r"\bof (?:the |this )?(?:pic(?:ture)?|photo(?:graph)?|image|screen|frame|shot|scene)\b")
+RELATIONS = re.compile(
+    r"\b(?:(?:left|right|top|bottom|front|back|side|edge|middle|cent(?:er|re)) of|next to|close(?:st)? to|near(?:est)?(?: to)?|"
+    r"beside|behind|between|among|above|below|under(?:neath)?|over|across from|facing|holding|wearing|riding|sitting on|"
+    r"standing (?:on|by)|than)\b"
+)
+LOCATIONS = re.compile(
+    r"\b(?:left|right|leftmost|rightmost|top|bottom|upper|lower|middle|cent(?:er|re)|central|front|back|far|corner|edge|side|"
+    r"first|second|third|last|foreground|background)\b"
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    One answer, with what the page says of it.
+
+    Attributes:
+        text (`str`): The expression.
+        area (`float`): Share of the picture that the true mask covers.
+        iou (`float`): Of predicted and true mask; 1 where both are empty, so that what was rightly not found looks right.
+        answer (`dict[str, Any]`): As it is written down by the evaluation.
+    """
+
+    text: str
+    area: float
+    iou: float
+    answer: dict[str, Any]
+
+
+def by_length(sample: Sample) -> str:
+    words = len(sample.text.split())
+    return next(
+        name for limit, name in ((2, "1-2 words"), (4, "3-4"), (7, "5-7"), (10**9, "8 and more")) if words <= limit
+    )
+
+
+def by_words(sample: Sample) -> str:
+    text = PICTURE.sub("", sample.text.lower())  # the left side of the picture is a place
+    if RELATIONS.search(text):
+        return "relation to something else"
+    return "place in the picture" if LOCATIONS.search(text) else "neither: looks alone"
+
+
+def by_size(sample: Sample) -> str:
+    if sample.area == 0:
+        return "nothing"
+    limits = ((0.01, "below 1 %"), (0.05, "1-5 %"), (0.2, "5-20 %"), (1.0, "above 20 %"))
+    return next(name for limit, name in limits if sample.area <= limit)
+
+
+BREAKDOWNS: dict[str, tuple[Callable[[Sample], str], tuple[str, ...]]] = {
+    "Length of the expression": (by_length, ("1-2 words", "3-4", "5-7", "8 and more")),
+    "What the expression tells": (
+        by_words,
+        ("neither: looks alone", "place in the picture", "relation to something else"),
+    ),
+    "Size of the object, of the picture": (by_size, ("nothing", "below 1 %", "1-5 %", "5-20 %", "above 20 %")),
+}
+
+
+def render_report(
+    figures: dict[str, float],
+    facts: dict[str, Any],
+    protocol: Protocol,
+    texts: list[str],
+    dataset: datasets.Dataset,
+    answers: list[dict[str, Any]],
+) -> str:
+    """
+    Makes the page.
+
+    Args:
+        figures (`dict[str, float]`): What the metric gave.
+        facts (`dict[str, Any]`): What was evaluated how, with the numbers of `expressions`, `referents` and `images`.
+        protocol (`Protocol`): How masks were compared.
+        texts (`list[str]`): The expressions, as they were asked.
+        dataset (`datasets.Dataset`): The rows.
+        answers (`list[dict[str, Any]]`): The answers to the expressions.
+
+    Returns:
+        `str`: HTML that needs no other file.
+    """
+    samples = []
+    ious = sample_ious([answer["counts"] for answer in answers], empty_iou=1.0).tolist()
+    for text, iou, answer in zip(texts, ious, answers, strict=True):
+        height, width = answer["mask"]["size"]
+        samples.append(Sample(text, answer["counts"][2] / (height * width), iou, answer))
+
+    ranked = sorted(samples, key=lambda sample: (sample.iou, sample.answer["row"], sample.answer["expression"]))
+    middle = ranked[len(ranked) // 2 :] + ranked[: len(ranked) // 2]
+    galleries = {
+        "Worst": _various(ranked),
+        "From the median up": _various(middle),
+        "Best": _various(reversed(ranked)),
+    }
+    histogram, _ = np.histogram([sample.iou for sample in samples], bins=BINS, range=(0, 1))
+    template = files("hf_ris").joinpath("assets/evaluation_report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(
+        facts=facts,
+        title=f"{Path(facts['model']).name or 'a model'} on {facts['dataset']}",
+        protocol=protocol,
+        figures=figures,
+        histogram=[
+            (number / BINS, int(count), count / max(1, histogram.max())) for number, count in enumerate(histogram)
+        ],
+        breakdowns={title: _break_down(samples, *how, protocol) for title, how in BREAKDOWNS.items()},
+        galleries={title: [_picture(sample, dataset) for sample in shown] for title, shown in galleries.items()},
+    )
+
+
+def _various(samples: Iterable[Sample]) -> list[Sample]:
+    """The first few, each of another image."""
+    chosen: dict[int, Sample] = {}
+    for sample in samples:
+        chosen.setdefault(sample.answer["image_id"], sample)
+        if len(chosen) == SHOWN:
+            break
+    return list(chosen.values())
+
+
+def _break_down(
+    samples: list[Sample], name_of: Callable[[Sample], str], names: tuple[str, ...], protocol: Protocol
+) -> list[tuple[str, int, dict[str, float]]]:
+    rows = []
+    for name in names:
+        counts = [sample.answer["counts"] for sample in samples if name_of(sample) == name]
+        if counts:
+            rows.append((name, len(counts), summarize(counts, protocol.comparison, empty_iou=1.0)))
+    return rows
+
+
+def _picture(sample: Sample, dataset: datasets.Dataset) -> dict[str, Any]:
+    """What a gallery shows of a sample: image, truth and prediction side by side."""
+    row = dataset[sample.answer["row"]]
+    image = row["image"].convert("RGB")
+    scale = min(1.0, THUMBNAIL / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    picture = image.resize(size, Image.Resampling.LANCZOS)
+    panels = {
+        "image": picture,
+        "truth": _spotlight(picture, decode_mask(row["mask"])),
+        "prediction": _spotlight(picture, decode_mask(sample.answer["mask"])),
+    }
+    return {
+        "text": sample.text,
+        "iou": sample.iou,
+        "panels": {name: _data_url(panel) for name, panel in panels.items()},
+    }
+
+
+def _spotlight(picture: Image.Image, mask: np.ndarray) -> Image.Image:
+    """The picture inside of a mask, which is stretched over it, and pale greys outside."""
+    pale = Image.blend(picture.convert("L").convert("RGB"), Image.new("RGB", picture.size, "white"), 0.65)
+    return Image.composite(picture, pale, Image.fromarray(mask.astype(np.uint8) * 255).resize(picture.size))
+
+
+def _data_url(picture: Image.Image) -> str:
+    buffer = BytesIO()
+    picture.save(buffer, format="JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+__all__ = ["render_report"]

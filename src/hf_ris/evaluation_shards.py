@@ -1,0 +1,50 @@
+"""The answers of an evaluation on disk: lines of JSON, masks as COCO run-length code, a file for each process."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+SHARDS = "predictions-*.jsonl"
+Key = tuple[int, int]  # a row, and an expression of it
+
+
+class Shard:
+    """
+    The file that one process writes its answers to.
+
+    Args:
+        folder (`Path`): Where it lies.
+        process (`int`): Number of the process.
+    """
+
+    def __init__(self, folder: Path, process: int) -> None:
+        self.path = folder / SHARDS.replace("*", f"{process:05d}")
+        if self.path.exists():  # a line that was cut off when the process was killed
+            with open(self.path, "r+b") as file:
+                file.truncate(file.read().rfind(b"\n") + 1)
+
+    def append(self, answers: Iterable[dict[str, Any]]) -> None:
+        """Writes answers, so that they are on disk when this returns."""
+        lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+        with open(self.path, "ab") as file:
+            file.write(lines.encode())
+
+
+def read_shards(folder: Path) -> dict[Key, dict[str, Any]]:
+    """All answers of all processes of all runs so far."""
+    answers = {}
+    for path in sorted(folder.glob(SHARDS)):
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):  # the last one of a killed process may not
+                answer = json.loads(line)
+                answers[key_of(answer)] = answer
+    return answers
+
+
+def key_of(answer: dict[str, Any]) -> Key:
+    return answer["row"], answer["expression"]
+
+
+__all__ = ["SHARDS", "Key", "Shard", "key_of", "read_shards"]
