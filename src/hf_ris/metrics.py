@@ -30,7 +30,8 @@ def trainer_counts(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     Logits are enlarged to the size of the labels as MagNet's published evaluation does; a pixel counts at a probability
     above 0.5.
     """
-    return count_pixels(enlarge_logits(logits, labels.shape[-2:]) > 0, labels > 0.5)
+    height, width = labels.shape[-2:]
+    return count_pixels(enlarge_logits(logits, (height, width)) > 0, labels > 0.5)
 
 
 def trainer_metrics(prediction: EvalPrediction) -> dict[str, float]:
