@@ -20,12 +20,11 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from PIL import Image
-from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import Pipeline
 
-from .data.segmentation import decode_mask
+from .data.segmentation import compare_masks, decode_mask, encode_mask
 from .evaluation_report import render_report
 from .evaluation_shards import SHARDS, Key, Shard, key_of, read_shards
 from .modeling.text_inputs import check_expressions
@@ -211,21 +210,21 @@ class Questions(Dataset):
 
     def _item(self, indices: list[int]) -> dict[str, Any]:
         image = self.dataset[indices[0]]["image"]
-        truth, texts = [], []
+        texts, codes = [], []
         for index in indices:
             row = self.rows[index]
-            if row["mask"]["size"] != [image.height, image.width]:
+            code = row["mask"]
+            if code["size"] != [image.height, image.width]:
                 raise ValueError(
-                    f"the mask of referent {row['ref_id']} is {row['mask']['size']}, its image {row['image_id']} "
+                    f"the mask of referent {row['ref_id']} is {code['size']}, its image {row['image_id']} "
                     f"{[image.height, image.width]} (height, width)"
                 )
-            mask = decode_mask(row["mask"])
             if self.square is not None:
-                resized = Image.fromarray(mask.astype(np.uint8)).resize(self.square[::-1], Image.Resampling.NEAREST)
-                mask = np.asarray(resized, dtype=bool)
-            truth += [mask] * len(self.texts[index])
+                mask = Image.fromarray(decode_mask(code).astype(np.uint8))
+                code = encode_mask(np.asarray(mask.resize(self.square[::-1], Image.Resampling.NEAREST)))
             texts += self.texts[index]
-        return {"image": image, "text": texts, "size": self.square or (image.height, image.width), "truth": truth}
+            codes += [code] * len(self.texts[index])
+        return {"image": image, "text": texts, "size": self.square or (image.height, image.width), "codes": codes}
 
 
 def _text_of(expression: dict[str, Any], column: str, ref_id: int) -> str:
@@ -315,7 +314,7 @@ def _segment(
     ris: Pipeline | Segmenter, items: list[dict[str, Any]], features: dict[str, Any]
 ) -> list[list[dict[str, Any]]]:
     if not isinstance(ris, Pipeline):
-        return ris(items)
+        return ris([{**item, "truth": [decode_mask(code) for code in item["codes"]]} for item in items])
     outputs = ris.forward({**features, "sizes": [item["size"] for item in items]})
     return ris.postprocess(outputs, **{**ris._postprocess_params, "output_format": "array"})
 
@@ -325,15 +324,12 @@ def _compare(
 ) -> list[dict[str, Any]]:
     """The answers of a batch as they are written down."""
     answers = []
-    truths = [truth for item in items for truth in item["truth"]]
+    true_codes = [code for item in items for code in item["codes"]]
     flat = [result for of_image in results for result in of_image]
-    for (row, order), truth, result in zip(questions.keys(number), truths, flat, strict=True):
-        if result["mask"].shape != truth.shape:
-            raise ValueError(f"a predicted mask is {result['mask'].shape}, {truth.shape} was asked for")
-        code, true_code = (
-            coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in (result["mask"], truth)
-        )
-        shared = coco_mask.merge([code, true_code], intersect=True)
+    for (row, order), true_code, result in zip(questions.keys(number), true_codes, flat, strict=True):
+        if list(result["mask"].shape) != true_code["size"]:
+            raise ValueError(f"a predicted mask is {result['mask'].shape}, {tuple(true_code['size'])} was asked for")
+        code = encode_mask(result["mask"])
         asked = questions.rows[row]
         answers.append(
             {
@@ -343,8 +339,8 @@ def _compare(
                 "ref_id": asked["ref_id"],
                 "sent_id": asked["expressions"][order]["sent_id"],
                 "score": result.get("score"),
-                "mask": {"size": code["size"], "counts": code["counts"].decode("ascii")},
-                "counts": [int(coco_mask.area(each)) for each in (shared, code, true_code)],
+                "mask": code,
+                "counts": compare_masks(code, true_code),
             }
         )
     return answers

@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import jinja2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from .data.segmentation import decode_mask
 from .protocols import Protocol
@@ -22,6 +22,7 @@ from .referring_segmentation_iou import sample_ious, summarize
 BINS = 20
 SHOWN = 6  # answers in each gallery
 THUMBNAIL = 320  # pixels of the longer side
+OUTLINE = (214, 0, 108)
 
 PICTURE = re.compile(r"\bof (?:the |this )?(?:pic(?:ture)?|photo(?:graph)?|image|screen|frame|shot|scene)\b")
 RELATIONS = re.compile(
@@ -176,9 +177,11 @@ def _picture(sample: Sample, dataset: datasets.Dataset) -> dict[str, Any]:
 
 
 def _spotlight(picture: Image.Image, mask: np.ndarray) -> Image.Image:
-    """The picture inside of a mask, which is stretched over it, and pale greys outside."""
+    """The picture inside of a mask, which is stretched over it, a line around, and pale greys outside."""
+    inside = Image.fromarray(mask.astype(np.uint8) * 255).resize(picture.size)
     pale = Image.blend(picture.convert("L").convert("RGB"), Image.new("RGB", picture.size, "white"), 0.65)
-    return Image.composite(picture, pale, Image.fromarray(mask.astype(np.uint8) * 255).resize(picture.size))
+    pale.paste(OUTLINE, mask=inside.filter(ImageFilter.MaxFilter(5)))
+    return Image.composite(picture, pale, inside)
 
 
 def _data_url(picture: Image.Image) -> str:

@@ -28,9 +28,8 @@ def encode_segmentations(segmentations: list[Any], height: int, width: int) -> d
     """
     encoded = [code for segmentation in segmentations for code in _encode(segmentation, height, width)]
     if not encoded:
-        encoded = [coco_mask.encode(np.zeros((height, width), dtype=np.uint8, order="F"))]
-    union = encoded[0] if len(encoded) == 1 else coco_mask.merge(encoded)
-    return {"size": [height, width], "counts": union["counts"].decode("ascii")}
+        return encode_mask(np.zeros((height, width), dtype=bool))
+    return _as_text(encoded[0] if len(encoded) == 1 else coco_mask.merge(encoded))
 
 
 def _encode(segmentation: Any, height: int, width: int) -> list[dict[str, Any]]:
@@ -41,7 +40,7 @@ def _encode(segmentation: Any, height: int, width: int) -> list[dict[str, Any]]:
             )
         if isinstance(segmentation["counts"], list):
             return [coco_mask.frPyObjects(segmentation, height, width)]
-        return [{**segmentation, "counts": segmentation["counts"].encode("ascii")}]
+        return [_as_bytes(segmentation)]
     if not segmentation:
         raise ValueError("its segmentation is empty")
     for polygon in segmentation:
@@ -50,6 +49,11 @@ def _encode(segmentation: Any, height: int, width: int) -> list[dict[str, Any]]:
                 f"a polygon has {len(polygon)} numbers; three points or more are needed, two numbers each"
             )
     return coco_mask.frPyObjects(segmentation, height, width)
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """A boolean mask of shape (height, width) as `size` and `counts`; [`decode_mask`] undoes it."""
+    return _as_text(coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)))
 
 
 def decode_mask(rle: dict[str, Any]) -> np.ndarray:
@@ -62,13 +66,28 @@ def decode_mask(rle: dict[str, Any]) -> np.ndarray:
     Returns:
         `np.ndarray`: Boolean, of shape (height, width).
     """
-    return coco_mask.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")}).astype(bool)
+    return coco_mask.decode(_as_bytes(rle)).astype(bool)
 
 
 def mask_geometry(rle: dict[str, Any]) -> dict[str, Any]:
     """`bbox` (x, y, width, height) and `area` of a mask, in pixels."""
-    code = {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
+    code = _as_bytes(rle)
     return {"bbox": [float(value) for value in coco_mask.toBbox(code)], "area": int(coco_mask.area(code))}
 
 
-__all__ = ["decode_mask", "encode_segmentations", "mask_geometry"]
+def compare_masks(predicted: dict[str, Any], true: dict[str, Any]) -> list[int]:
+    """Pixels of the intersection, of the predicted and of the true mask, read off their codes."""
+    codes = [_as_bytes(predicted), _as_bytes(true)]
+    return [int(coco_mask.area(code)) for code in (coco_mask.merge(codes, intersect=True), *codes)]
+
+
+def _as_bytes(rle: dict[str, Any]) -> dict[str, Any]:
+    """What pycocotools calls a code."""
+    return {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
+
+
+def _as_text(code: dict[str, Any]) -> dict[str, Any]:
+    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
+
+
+__all__ = ["compare_masks", "decode_mask", "encode_mask", "encode_segmentations", "mask_geometry"]

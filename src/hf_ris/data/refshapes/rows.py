@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
+from ..segmentation import encode_mask, mask_geometry
 from .categories import CATEGORIES
 from .drawing import draw_scene
 from .expressions import NAMES, describe, describe_nothing
@@ -51,13 +51,12 @@ def scene_rows(name: str, split: str, index: int, no_target_share: float = 0.0) 
         # Equal ids mean equal pictures, also across manners, which may need different attempts at a scene.
         image_id = (SPLITS.index(split) * _ATTEMPTS + scene.attempt) * _IDS_PER_SPLIT + index
         mask = masks[target] if target >= 0 else np.zeros(masks.shape[1:], dtype=bool)
-        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        code = encode_mask(mask)
         rows.append(
             {
                 "image": picture,
-                "mask": {"size": [scene.height, scene.width], "counts": rle["counts"].decode("ascii")},
-                "bbox": [float(value) for value in coco_mask.toBbox(rle)],
-                "area": int(mask.sum()),
+                "mask": code,
+                **mask_geometry(code),
                 "category": scene.objects[target].category if target >= 0 else "",
                 "ref_id": ref_id,
                 "ann_ids": [image_id * 10 + target] if target >= 0 else [],
