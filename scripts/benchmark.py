@@ -1,7 +1,7 @@
 """Measures latency, memory and arithmetic rate at the published size, and writes the table into a document.
 
 python scripts/benchmark.py magnet docs/performance.md
-python scripts/benchmark.py magnet --compile docs/performance.md   # the compiled rows too; compiling takes minutes
+python scripts/benchmark.py magnet --compile docs/performance.md   # compiled, which takes minutes a row
 python scripts/benchmark.py evaluate docs/performance.md           # all of an evaluation but the model
 
 Every row is measured in a process of its own. A rate is only meaningful beside what the machine can do at that moment, so
@@ -39,9 +39,9 @@ def main() -> None:
     parser.add_argument(
         "document",
         nargs="?",
-        help="Markdown file with sections named magnet-speed-cpu, magnet-speed-cuda and evaluate-speed",
+        help="Markdown file with sections named magnet-speed-cpu, magnet-speed-cuda, both with -compiled too, and evaluate-speed",
     )
-    parser.add_argument("--compile", action="store_true", help="measure torch.compile(fullgraph=True) too")
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile(fullgraph=True) instead")
     parser.add_argument("--repeats", type=int, default=5, help="timed forward passes of each row")
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_intermixed_args()
@@ -50,7 +50,8 @@ def main() -> None:
         return
 
     if arguments.what == "magnet":
-        section, report = f"magnet-speed-{DEVICE}", report_magnet(arguments.compile, arguments.repeats)
+        section = f"magnet-speed-{DEVICE}" + ("-compiled" if arguments.compile else "")
+        report = report_magnet(arguments.compile, arguments.repeats)
     else:
         section, report = "evaluate-speed", report_evaluate()
     print(report)
@@ -80,18 +81,16 @@ def report_magnet(compiled: bool, repeats: int) -> str:
 
 def cases(compiled: bool) -> list[dict[str, Any]]:
     shapes = [(1, 1), (16, 1)] if DEVICE == "cuda" else [(1, 1), (1, 4)]
-    rows = [(arithmetic, False, *shape) for arithmetic in ARITHMETIC for shape in shapes]
-    if compiled:  # for one shape: each takes minutes to compile
-        rows += [(arithmetic, True, *shapes[0]) for arithmetic in ARITHMETIC]
     return [
         {
             "device": DEVICE,
             "arithmetic": arithmetic,
-            "compiled": is_compiled,
+            "compiled": compiled,
             "images": images,
             "expressions": expressions,
         }
-        for arithmetic, is_compiled, images, expressions in rows
+        for arithmetic in ARITHMETIC
+        for images, expressions in shapes[: 1 if compiled else None]
     ]
 
 
