@@ -220,16 +220,16 @@ class AttributeModel(nn.Module):
 
 
 @torch.no_grad()
-def tell_places(image_encoder: SwinModel, scale: float = 0.25) -> None:
+def tell_places(image_encoder: SwinModel, scale: float = 0.2) -> None:
     """
     Adds waves to the position table, which tell left from right and top from bottom: the shortest turns once over the picture.
 
     While it learns what things look like, wherever they are, an encoder has no use for places, and its table, which starts at
-    zero, stays noise. A quarter of a patch's own strength does not confuse it.
+    zero, stays noise. A fifth of a patch's own strength hardly confuses it.
 
     Args:
         image_encoder (`SwinModel`): Changed in place, if it has absolute positions at all.
-        scale (`float`, *optional*, defaults to 0.25): Amplitude.
+        scale (`float`, *optional*, defaults to 0.2): Amplitude.
     """
     embeddings = image_encoder.embeddings
     table = embeddings.position_embeddings
