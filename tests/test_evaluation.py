@@ -137,6 +137,8 @@ def test_a_run_goes_on_where_it_was(rows, tmp_path):
         evaluate(guess_by_text, rows, batch_size=4, output=tmp_path / "cut")
     with pytest.raises(ValueError, match="made with"):
         evaluate(guess_by_text, rows.select(range(4)), batch_size=2, output=tmp_path / "cut")
+    with pytest.raises(ValueError, match="made with"):
+        evaluate(guess_by_text, rows.select(range(7, -1, -1)), batch_size=2, output=tmp_path / "cut")
 
 
 RUN = [

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from hf_ris import MagNetForReferringSegmentation
 from hf_ris.cli import app
-from hf_ris.data.collator import decode_mask
+from hf_ris.data import decode_mask
 from hf_ris.data.refshapes import COLOURS, draw_scene, sample_scene, true_of, vocabulary
 from hf_ris.training import RECIPES, pretraining, recipes, train
 from hf_ris.training.optimizer import MATRIX_LR, Muon, MuonWithAdamW

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import Pipeline
 
+from .data.features import check_text_column
 from .data.segmentation import compare_masks, decode_mask, encode_mask
 from .evaluation_report import render_report
 from .evaluation_shards import SHARDS, Key, Shard, key_of, read_shards
@@ -77,8 +78,7 @@ def evaluate(
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r} is unknown; allowed are {', '.join(PROTOCOLS)}")
-    if text_column not in ("sent", "raw"):
-        raise ValueError(f"text_column={text_column!r} is unknown; allowed are 'sent' and 'raw'")
+    check_text_column(text_column)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is too small; allowed are numbers from 1")
     if not len(dataset):
@@ -204,9 +204,11 @@ class Questions(Dataset):
         }
 
     def fingerprint(self) -> str:
-        """A hash of referents, masks and expressions, whatever cache or copy they are from, in whatever order."""
-        digests = sorted(blake2b(json.dumps(row, sort_keys=True).encode()).digest() for row in self.rows)
-        return blake2b(b"".join(digests), digest_size=8).hexdigest()
+        """A hash of referents, masks and expressions in their order (answers name their row), whatever copy they are from."""
+        digest = blake2b(digest_size=8)
+        for row in self.rows:
+            digest.update(json.dumps(row, sort_keys=True).encode())
+        return digest.hexdigest()
 
     def _item(self, indices: list[int]) -> dict[str, Any]:
         image = self.dataset[indices[0]]["image"]

@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from transformers import BatchFeature, ProcessorMixin
 
+from .features import check_text_column
 from .segmentation import decode_mask
 
 
@@ -45,7 +46,6 @@ class ReferringSegmentationCollator:
         text_column (`str`, *optional*, defaults to `"sent"`): `"sent"` (cleaned) or `"raw"` (as written).
         padding (`str`, *optional*, defaults to `"max_length"`): How the processor pads the expressions: `"max_length"`, or
             `"longest"` to the batch's longest only, for models that do not depend on padding.
-
         flip_probability (`float`, *optional*, defaults to 0.0): How often a picture is mirrored, with its masks, and with left
             and right swapped in its expressions.
 
@@ -63,8 +63,7 @@ class ReferringSegmentationCollator:
     ) -> None:
         if expression not in EXPRESSION_CHOICES:
             raise ValueError(f"expression={expression!r} is unknown; allowed are {', '.join(EXPRESSION_CHOICES)}")
-        if text_column not in ("sent", "raw"):
-            raise ValueError(f"text_column={text_column!r} is unknown; allowed are 'sent' and 'raw'")
+        check_text_column(text_column)
         if not 0 <= flip_probability <= 1:
             raise ValueError(f"flip_probability={flip_probability} is out of range; allowed are numbers from 0 to 1")
         self.processor = processor

@@ -31,4 +31,10 @@ FEATURES = datasets.Features(
 """
 
 
-__all__ = ["FEATURES"]
+def check_text_column(name: str) -> None:
+    """Raises a ValueError unless expressions have such a text."""
+    if name not in ("sent", "raw"):
+        raise ValueError(f"text_column={name!r} is unknown; allowed are 'sent' and 'raw'")
+
+
+__all__ = ["FEATURES", "check_text_column"]
