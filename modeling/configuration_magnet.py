@@ -4,17 +4,18 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_referring_segmentation import ReferringSegmentationConfig
+from .configuration_referring_segmentation import TrainableSegmentationConfig
 
 
 LANGUAGE_ATTENTION_MASKS = ("published", "binary")
 
 
 @strict
-class MagNetConfig(ReferringSegmentationConfig):
+class MagNetConfig(TrainableSegmentationConfig):
     r"""
     Configuration of [`MagNetForReferringSegmentation`]. The defaults are the published network: Swin-B with window 12,
-    BERT-base, and the Mask2Former-style head of "Mask Grounding for Referring Image Segmentation" (CVPR 2024).
+    BERT-base, and the Mask2Former-style head of "Mask Grounding for Referring Image Segmentation" (CVPR 2024). The weights of
+    Mask Grounding and of the alignment loss are fields of [`TrainableSegmentationConfig`].
 
     Args:
         backbone_config (`dict` or `SwinConfig`, *optional*, defaults to Swin-B, window 12):
@@ -28,8 +29,11 @@ class MagNetConfig(ReferringSegmentationConfig):
             uniformly and padding words attend hard; the released weights need exactly that, with 20 tokens always.
         fusion_num_heads (`list[int]`, *optional*, defaults to `[1, 1, 1, 1]`):
             Attention heads of the image fusion of each stage.
+        alignment_module (`bool`, *optional*, defaults to `True`):
+            Whether the stages have the cross-modal alignment module (paper, section 3.3). Without it, a stage's feature
+            is its image fusion alone.
         pyramid_grids (`list[int]`, *optional*, defaults to `[1, 2, 3, 6]`):
-            Side lengths of the pooled context grids of the cross-modal alignment module (paper, section 3.3).
+            Side lengths of the pooled context grids of that module.
         pyramid_expansion (`int`, *optional*, defaults to 4):
             Widening of a pooled context before its activation.
         pyramid_reduction (`int`, *optional*, defaults to 4):
@@ -114,6 +118,7 @@ class MagNetConfig(ReferringSegmentationConfig):
     text_config: dict | PreTrainedConfig | None = None
     language_attention_mask: str = "binary"
     fusion_num_heads: list[int] | tuple[int, ...] = (1, 1, 1, 1)
+    alignment_module: bool = True
     pyramid_grids: list[int] | tuple[int, ...] = (1, 2, 3, 6)
     pyramid_expansion: int = 4
     pyramid_reduction: int = 4

@@ -38,4 +38,44 @@ class ReferringSegmentationConfig(PreTrainedConfig):
         return {**super().to_dict(), "custom_pipelines": CUSTOM_PIPELINES}
 
 
-__all__ = ["AUTO_MODEL", "TASK", "ReferringSegmentationConfig"]
+@strict
+class TrainableSegmentationConfig(ReferringSegmentationConfig):
+    """
+    Base of the configurations of models that are trained: the losses of "Mask Grounding for Referring Image Segmentation" (CVPR
+    2024), which any of them takes. The authors released no training code, so the numbers are this project's choice.
+
+    Args:
+        mask_grounding_loss_weight (`float`, *optional*, defaults to 0.0):
+            Weight of the Mask Grounding loss (section 3.2). At 0 the model has no head for it.
+        mask_grounding_layers (`int`, *optional*, defaults to 4):
+            Transformer layers of the predictor of hidden words.
+        alignment_loss_weight (`float`, *optional*, defaults to 0.0):
+            Weight of the cross-modal alignment loss (section 3.4). At 0 the model has no projections for it.
+        alignment_dim (`int`, *optional*, defaults to 256):
+            Width of the space in which pixels and expressions are compared.
+        alignment_temperature (`float`, *optional*, defaults to 0.1):
+            Temperature of both of its terms.
+        alignment_pixels (`int`, *optional*, defaults to 1024):
+            Pixels sampled of each picture at most, half of them of what the expression refers to.
+    """
+
+    mask_grounding_loss_weight: float | int = 0.0
+    mask_grounding_layers: int = 4
+    alignment_loss_weight: float | int = 0.0
+    alignment_dim: int = 256
+    alignment_temperature: float | int = 0.1
+    alignment_pixels: int = 1024
+
+    def validate_architecture(self):
+        super().validate_architecture()
+        for name in ("mask_grounding_loss_weight", "alignment_loss_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be 0 or larger, got {getattr(self, name)}")
+        for name, least in (("mask_grounding_layers", 1), ("alignment_dim", 1), ("alignment_pixels", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.alignment_temperature > 0:
+            raise ValueError(f"alignment_temperature must be above 0, got {self.alignment_temperature}")
+
+
+__all__ = ["AUTO_MODEL", "TASK", "ReferringSegmentationConfig", "TrainableSegmentationConfig"]

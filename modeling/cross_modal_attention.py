@@ -225,7 +225,7 @@ class FusionStage(GradientCheckpointingLayer):
         super().__init__()
         width = config.stage_widths[stage]
         self.image_fusion = ImageFusion(config, width, config.fusion_num_heads[stage])
-        self.alignment = AlignmentModule(config, width)
+        self.alignment = AlignmentModule(config, width) if config.alignment_module else None
         self.image_gate = Gate(width, nn.GELU())
         self.word_fusion = WordFusion(config, width)
         self.word_gate = Gate(config.text_config.hidden_size, nn.ReLU())
@@ -236,25 +236,29 @@ class FusionStage(GradientCheckpointingLayer):
         words: torch.Tensor,
         attention_mask: torch.Tensor,
         size: tuple[int, int],
-        streams: tuple[bool, bool] = (True, True),
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        wanted: tuple[bool, bool, bool] = (True, True, True),
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """
         Args:
             pixels (`torch.Tensor` of shape `(B or N, h·w, width)`): Image stream.
             words (`torch.Tensor` of shape `(N, L, text width)`): Word stream.
             attention_mask (`torch.BoolTensor` of shape `(N, L)`): True for real words.
             size (`tuple[int, int]`): (h, w).
-            streams (`tuple[bool, bool]`, *optional*, defaults to `(True, True)`):
-                Whether the gated image and word streams are wanted: nothing reads them after the last stage.
+            wanted (`tuple[bool, bool, bool]`, *optional*, defaults to `(True, True, True)`):
+                Which of the three results something reads; the others are None.
 
         Returns:
-            The stage's feature s_k (N, h·w, width), and the two gated streams or None.
+            The stage's feature s_k (N, h·w, width), and the gated image and word streams.
         """
+        feature = next_pixels = next_words = None
         fused = self.image_fusion(pixels, words, attention_mask)
-        feature = self.alignment(fused, pixels, words, attention_mask, size)
+        if wanted[0]:
+            feature = self.alignment(fused, pixels, words, attention_mask, size) if self.alignment else fused
         # Both gates start from the ungated streams; s_k itself does not enter the image stream.
-        next_pixels = self.image_gate(repeat_per_expression(pixels, words.shape[0]), fused) if streams[0] else None
-        next_words = self.word_gate(words, self.word_fusion(words, pixels, attention_mask)) if streams[1] else None
+        if wanted[1]:
+            next_pixels = self.image_gate(repeat_per_expression(pixels, words.shape[0]), fused)
+        if wanted[2]:
+            next_words = self.word_gate(words, self.word_fusion(words, pixels, attention_mask))
         return feature, next_pixels, next_words
 
 

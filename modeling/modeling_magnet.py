@@ -17,9 +17,11 @@ from transformers import BertModel, SwinModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 
+from .auxiliary_losses import AuxiliaryLosses
 from .configuration_magnet import MagNetConfig
 from .cross_modal_attention import FusionStage
 from .mask_decoder import MaskDecoder
+from .mask_grounding import MaskGroundingHead
 from .mask_losses import mask_loss
 from .modeling_outputs import ReferringSegmentationOutput
 from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel
@@ -60,6 +62,7 @@ class MagNetEncoder(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         output_words: bool = False,
+        last_only: bool = False,
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """
         Args:
@@ -69,6 +72,7 @@ class MagNetEncoder(nn.Module):
             attention_mask (`torch.BoolTensor` of shape `(N, L)`): True for real words.
             output_words (`bool`, *optional*, defaults to `False`): Whether the last word fusion, which no mask depends
                 on, is computed.
+            last_only (`bool`, *optional*, defaults to `False`): Whether only the last of the fused maps is computed.
 
         Returns:
             The fused maps s1 … s4 (N, c, h, w), fine to coarse, and the last word features (N, L, d) or None.
@@ -85,10 +89,10 @@ class MagNetEncoder(nn.Module):
             first = index * self.layers_per_stage
             for layer in self.text_encoder.encoder.layer[first : first + self.layers_per_stage]:
                 words = layer(words, text_mask)
-            feature, pixels, words = stage(
-                pixels, words, attention_mask, size, streams=(not is_last, not is_last or output_words)
-            )
-            features.append(feature.transpose(1, 2).unflatten(2, size))
+            wanted = (is_last or not last_only, not is_last, not is_last or output_words)
+            feature, pixels, words = stage(pixels, words, attention_mask, size, wanted)
+            if feature is not None:
+                features.append(feature.transpose(1, 2).unflatten(2, size))
             if not is_last:
                 pixels = self.image_encoder.encoder.layers[index].downsample(pixels, size)
                 size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
@@ -108,7 +112,7 @@ class MagNetPreTrainedModel(ReferringSegmentationPreTrainedModel):
     base_model_prefix = "magnet"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["SwinStage", "BertLayer", "FusionStage", "DeformableLayer", "MaskDecoderLayer"]
+    _no_split_modules = ["SwinLayer", "BertLayer", "FusionStage", "DeformableLayer", "MaskDecoderLayer"]
     _can_compile_fullgraph = True
 
     @torch.no_grad()
@@ -124,6 +128,10 @@ class MagNetPreTrainedModel(ReferringSegmentationPreTrainedModel):
         elif isinstance(module, nn.Conv2d):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=std)
+        elif isinstance(module, MaskGroundingHead):
+            init.zeros_(module.word_bias)
         elif isinstance(module, FusionStage):
             # The released code zeroes both matrices, from where neither ever receives a gradient; one is enough to start
             # with the word stream as BERT left it.
@@ -200,16 +208,16 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         self.encoder = MagNetEncoder(config)
         self.pixel_decoder = PixelDecoder(config)
         self.mask_decoder = MaskDecoder(config)
+        self.auxiliary_losses = AuxiliaryLosses(
+            config, config.text_config, image_width=config.stage_widths[-1], pixel_width=config.hidden_dim
+        )
         # No mask depends on these: without a loss of their own they would never receive a gradient, which training on
         # several processes does not forgive.
         last_stage = self.encoder.stages[-1]
-        for module in (
-            last_stage.image_gate,
-            last_stage.word_fusion,
-            last_stage.word_gate,
-            self.mask_decoder.class_head,
-        ):
+        for module in (last_stage.image_gate, self.mask_decoder.class_head):
             module.requires_grad_(False)
+        for module in (last_stage.word_fusion, last_stage.word_gate):
+            module.requires_grad_(self.auxiliary_losses.are_on)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -224,6 +232,8 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        masked_input_ids: torch.LongTensor | None = None,
+        hidden_words: torch.LongTensor | None = None,
         output_features: bool = False,
         return_dict: bool = True,
         **kwargs,
@@ -234,13 +244,17 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
             input_ids (`torch.LongTensor` of shape `(N, L)`): Token ids; N = B·k, image-major.
             attention_mask (`torch.Tensor` of shape `(N, L)`, *optional*): 1 for real tokens, 0 for padding.
             labels (`torch.Tensor` of shape `(N, h, w)`, *optional*): Ground-truth masks of 0 and 1, at any size.
+            masked_input_ids (`torch.LongTensor` of shape `(N, L)`, *optional*): For Mask Grounding, which needs both of
+                these in training: the expressions with some words hidden.
+            hidden_words (`torch.LongTensor` of shape `(N, L)`, *optional*): Ids of the hidden words, -100 elsewhere.
             output_features (`bool`, *optional*, defaults to `False`): Whether features are returned beside the logits.
 
         Returns:
             [`ReferringSegmentationOutput`] with `logits` at stride 4.
 
         Raises:
-            `ValueError`: If the number of expressions is not a multiple of the number of images.
+            `ValueError`: If the number of expressions is not a multiple of the number of images, or Mask Grounding is trained
+                without hidden words.
         """
         num_images, num_pairs = pixel_values.shape[0], input_ids.shape[0]
         if num_images == 0 or num_pairs == 0 or num_pairs % num_images:
@@ -250,13 +264,16 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
+        trains = self.training and labels is not None
+        aligns = trains and self.auxiliary_losses.alignment is not None
+        grounds = trains and self.auxiliary_losses.mask_grounding is not None
 
         pixels, size = self.encoder.encode_images(pixel_values)
         at_once = num_pairs // num_images
         if not (torch.is_grad_enabled() or self.training or output_features):
             at_once = min(at_once, expressions_at_once(pixel_values))
         parts = [
-            self._segment(pixels, size, ids.flatten(0, 1), is_word.flatten(0, 1), output_features)
+            self._segment(pixels, size, ids.flatten(0, 1), is_word.flatten(0, 1), output_features or aligns)
             for ids, is_word in zip(
                 input_ids.unflatten(0, (num_images, -1)).split(at_once, dim=1),
                 attention_mask.bool().unflatten(0, (num_images, -1)).split(at_once, dim=1),
@@ -265,14 +282,22 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         ]
         predictions = [join_expressions(maps, num_images) for maps in zip(*(part[0] for part in parts), strict=True)]
 
-        loss, loss_dict = self.loss(predictions, labels) if labels is not None else (None, None)
+        features = parts[0][2]
+        terms: dict[str, torch.Tensor] = {}
+        if labels is not None:
+            terms |= self.mask_losses(predictions, labels)
+            if aligns:
+                pixel_features, word_features = features["pixel_features"], features["word_features"]
+                terms |= self.auxiliary_losses.align(pixel_features, word_features, attention_mask, labels)
+            if grounds:
+                terms |= self._ground(pixels, size, attention_mask, labels, masked_input_ids, hidden_words)
         output = ReferringSegmentationOutput(
-            loss=loss,
-            loss_dict=loss_dict,
+            loss=torch.stack(list(terms.values())).sum() if terms else None,
+            loss_dict={name: term.detach() for name, term in terms.items()} if terms else None,
             logits=predictions[-1],
             auxiliary_logits=tuple(predictions[:-1]) if self.training or output_features else None,
             class_logits=join_expressions([part[1] for part in parts], num_images),
-            **parts[0][2],
+            **(features if output_features else {}),
         )
         return output if return_dict else output.to_tuple()
 
@@ -291,19 +316,78 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         wanted = {"pixel_features": mask_features, "image_features": tuple(features), "word_features": words}
         return predictions, class_logits, wanted if output_features else {}
 
-    def loss(
-        self, predictions: list[torch.Tensor], labels: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Mean over the supervised predictions of weighted BCE and Dice; (N, h, w) each, `labels` (N, H, W)."""
+    def name_words(
+        self,
+        pixel_values: torch.Tensor,
+        masked_input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        masks: torch.Tensor,
+    ) -> torch.Tensor:
+        """
+        What the head of Mask Grounding takes hidden words for.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(B, 3, H, W)`): Normalised images.
+            masked_input_ids (`torch.LongTensor` of shape `(N, L)`): Expressions with some words hidden; N = B·k, image-major.
+            attention_mask (`torch.Tensor` of shape `(N, L)`): 1 for real tokens, 0 for padding.
+            masks (`torch.Tensor` of shape `(N, h, w)`): What the expressions refer to.
+
+        Returns:
+            `torch.FloatTensor` of shape `(N, L, V)`: Logits over the vocabulary.
+
+        Raises:
+            `ValueError`: If the model has no such head.
+        """
+        pixels, size = self.encoder.encode_images(pixel_values)
+        return self._name_words(pixels, size, masked_input_ids, attention_mask, masks)
+
+    def _name_words(
+        self,
+        pixels: torch.Tensor,
+        size: tuple[int, int],
+        masked_input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        masks: torch.Tensor,
+    ) -> torch.Tensor:
+        head = self.auxiliary_losses.mask_grounding
+        if head is None:
+            raise ValueError("this model has no head of Mask Grounding: its mask_grounding_loss_weight is 0")
+        # The masked expressions pass the encoder alone, after Swin's first stage: neither decoder is asked again.
+        maps, words = self.encoder(
+            pixels, size, masked_input_ids, attention_mask.bool(), output_words=True, last_only=True
+        )
+        # Looked up, not read off: a table that is spread over processes is whole only in its own forward.
+        vocabulary = torch.arange(self.config.text_config.vocab_size, device=words.device)
+        word_embeddings = self.get_input_embeddings()(vocabulary)
+        return head(words, attention_mask, maps[-1], masks, word_embeddings)
+
+    def _ground(
+        self,
+        pixels: torch.Tensor,
+        size: tuple[int, int],
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor,
+        masked_input_ids: torch.Tensor | None,
+        hidden_words: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        if masked_input_ids is None or hidden_words is None:
+            raise ValueError(
+                "masked_input_ids and hidden_words are needed to train with mask_grounding_loss_weight="
+                f"{self.config.mask_grounding_loss_weight}: ReferringSegmentationCollator(mask_probability=0.15) makes them"
+            )
+        logits = self._name_words(pixels, size, masked_input_ids, attention_mask, labels)
+        return self.auxiliary_losses.ground(logits, hidden_words)
+
+    def mask_losses(self, predictions: list[torch.Tensor], labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Weighted BCE and Dice, means over the supervised predictions; (N, h, w) each, `labels` (N, H, W)."""
         if len(labels) != len(predictions[-1]):
             raise ValueError(f"labels must hold one mask per expression ({len(predictions[-1])}), got {len(labels)}")
         supervised = predictions if self.config.deep_supervision else predictions[-1:]
         terms = [mask_loss(prediction, labels) for prediction in supervised]
-        weighted = {
+        return {
             "bce": self.config.bce_loss_weight * torch.stack([bce for bce, _ in terms]).mean(),
             "dice": self.config.dice_loss_weight * torch.stack([dice for _, dice in terms]).mean(),
         }
-        return torch.stack(list(weighted.values())).sum(), {name: term.detach() for name, term in weighted.items()}
 
 
 __all__ = ["MagNetForReferringSegmentation", "MagNetPreTrainedModel"]

@@ -1,6 +1,8 @@
 """What the models of all systems share: how they are trained and saved."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel
@@ -19,6 +21,7 @@ class ReferringSegmentationPreTrainedModel(PreTrainedModel):
     _auto_class = AUTO_MODEL
     main_input_name = "pixel_values"
     input_modalities = ("image", "text")
+    _keys_to_ignore_on_load_unexpected = [r"^auxiliary_losses\."]  # whoever sets their weights to 0 leaves them out
     accepts_loss_kwargs = False  # losses are means over the batch: Trainer must divide them when it accumulates
 
     def save_pretrained(
@@ -29,7 +32,20 @@ class ReferringSegmentationPreTrainedModel(PreTrainedModel):
 
         By default transformers would write Swin's tensors under their old names, which a resumed training cannot read.
         """
-        super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+        with _own_class(self):
+            super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+
+
+@contextmanager
+def _own_class(model: PreTrainedModel) -> Iterator[None]:
+    """torch's FSDP gives models a class of its own, whose code would be saved instead of this library's."""
+    spread = type(model)
+    if spread.__name__.startswith("FSDP"):
+        model.__class__ = spread.__bases__[-1]
+    try:
+        yield
+    finally:
+        model.__class__ = spread
 
 
 __all__ = ["ReferringSegmentationPreTrainedModel"]

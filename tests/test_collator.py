@@ -1,5 +1,6 @@
 """Rows become a batch: the right mask beside the right words, each picture once."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import torch
 
 from hf_ris.data import RefShapesStream, decode_mask
-from hf_ris.data.collator import ReferringSegmentationCollator, swap_sides
+from hf_ris.data.collator import ReferringSegmentationCollator, hide_words, swap_sides
+from hf_ris.modeling.mask_grounding import NOT_HIDDEN
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +49,10 @@ def test_a_random_expression_is_one_of_the_referents(processor, rows):
     row = next(row for row in rows if len(row["expressions"]) > 1)
     collator = ReferringSegmentationCollator(processor)
     torch.manual_seed(0)
-    chosen = {collator._choose(row["expressions"])[0] for _ in range(30)}
+    chosen = {tuple(collator([row])["input_ids"][0].tolist()) for _ in range(30)}
 
-    assert chosen == {expression["sent"] for expression in row["expressions"]}
+    said = processor(text=[expression["sent"] for expression in row["expressions"]], return_tensors="pt")
+    assert chosen == {tuple(ids) for ids in said["input_ids"].tolist()}
 
 
 def test_masks_decode_to_their_area(rows):
@@ -92,9 +95,72 @@ def test_a_flip_mirrors_picture_mask_and_words(processor, rows):
     assert torch.equal(flipped["input_ids"][0], processor(text="right one", return_tensors="pt")["input_ids"][0])
 
 
-def test_a_flip_probability_out_of_range_is_named(processor):
-    with pytest.raises(ValueError, match=r"flip_probability=1\.5"):
-        ReferringSegmentationCollator(processor, flip_probability=1.5)
+def test_words_are_hidden_at_random_but_one_at_least(tokenizer):
+    ids = torch.tensor(tokenizer("the small red mug on the left")["input_ids"] + [tokenizer.pad_token_id] * 3)
+    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    torch.manual_seed(0)
+    drawn = [hide_words(ids, tokenizer, 0.15) for _ in range(4000)]
+    chosen = torch.stack([hidden != NOT_HIDDEN for _, hidden in drawn])
+    masked = torch.stack([ids == tokenizer.mask_token_id for ids, _ in drawn])
+
+    assert not chosen[:, special].any(), "no special token"
+    assert chosen.any(dim=1).all(), "one word at least"
+    none, words = 0.85**7, 7
+    assert chosen[:, ~special].float().mean().item() == pytest.approx(0.15 + none / words, abs=0.01)
+    assert (masked.sum() / chosen.sum()).item() == pytest.approx(0.9, abs=0.01)
+    for hidden_ids, hidden in drawn[:50]:
+        torch.testing.assert_close(hidden[hidden != NOT_HIDDEN], ids[hidden != NOT_HIDDEN])
+        torch.testing.assert_close(hidden_ids[hidden == NOT_HIDDEN], ids[hidden == NOT_HIDDEN])
+
+
+def test_padding_changes_no_hidden_word(tokenizer):
+    ids = torch.tensor(tokenizer("the small red mug on the left")["input_ids"])
+    padded = torch.nn.functional.pad(ids, (0, 9), value=tokenizer.pad_token_id)
+    for seed in range(50):
+        short, long = (
+            hide_words(each, tokenizer, 0.3, generator=torch.Generator().manual_seed(seed)) for each in (ids, padded)
+        )
+        assert all(torch.equal(one, other[: len(ids)]) for one, other in zip(short, long, strict=True))
+
+
+def test_an_expression_without_words_hides_none(tokenizer):
+    ids = torch.tensor(tokenizer("zebra")["input_ids"])  # unknown
+    masked, hidden = hide_words(ids, tokenizer, 0.9)
+    assert torch.equal(masked, ids) and (hidden == NOT_HIDDEN).all()
+
+
+def test_chance_follows_from_the_draw(processor, rows):
+    collator = ReferringSegmentationCollator(processor, flip_probability=0.5, mask_probability=0.3)
+    numbered = [{**row, "draw": 100 + number} for number, row in enumerate(rows)]
+    first = collator(numbered)
+    torch.rand(7)  # what torch drew in between does not matter
+    alone = collator(numbered[2:])
+    assert all(torch.equal(first[key], collator(numbered)[key]) for key in first)
+    for key in ("input_ids", "masked_input_ids", "hidden_words"):
+        assert torch.equal(first[key][2:], alone[key]), key
+    other = collator([{**row, "draw": 200 + number} for number, row in enumerate(rows)])
+    assert not torch.equal(first["hidden_words"], other["hidden_words"])
+
+
+def test_nothing_is_random_about_rows_that_are_evaluated(processor, rows):
+    collator = ReferringSegmentationCollator(processor, flip_probability=1.0, mask_probability=0.5)
+    still = collator([{**row, "draw": None} for row in rows])
+    plain = ReferringSegmentationCollator(processor, expression="first")(rows)
+    assert still.keys() == plain.keys()
+    assert all(torch.equal(still[key], plain[key]) for key in plain)
+
+
+@pytest.mark.parametrize("name", ["flip_probability", "mask_probability"])
+def test_a_probability_out_of_range_is_named(processor, name):
+    with pytest.raises(ValueError, match=rf"{name}=1\.5"):
+        ReferringSegmentationCollator(processor, **{name: 1.5})
+
+
+def test_a_tokenizer_that_cannot_hide_words_is_named(processor):
+    mute = copy.deepcopy(processor)
+    mute.tokenizer.mask_token = None
+    with pytest.raises(ValueError, match=r"mask_probability=0\.15.*mask token"):
+        ReferringSegmentationCollator(mute, mask_probability=0.15)
 
 
 @pytest.mark.parametrize("argument", ["expression", "text_column"])
