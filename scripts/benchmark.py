@@ -3,6 +3,7 @@
 python scripts/benchmark.py magnet docs/performance.md
 python scripts/benchmark.py magnet --compile docs/performance.md   # compiled, which takes minutes a row
 python scripts/benchmark.py evaluate docs/performance.md           # all of an evaluation but the model
+python scripts/benchmark.py train docs/performance.md              # a training step; --compile as above
 
 Every row is measured in a process of its own. A rate is only meaningful beside what the machine can do at that moment, so
 each process also times a product of two 2048 x 2048 matrices before and after.
@@ -22,6 +23,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation, ReferringSegmentationOutput
 from hf_ris.reporting import machine, table, write_section
@@ -35,32 +37,36 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["magnet", "evaluate"])
+    parser.add_argument("what", choices=["magnet", "evaluate", "train"])
     parser.add_argument(
         "document",
         nargs="?",
-        help="Markdown file with sections named magnet-speed-cpu, magnet-speed-cuda, both with -compiled too, and evaluate-speed",
+        help="Markdown file with sections named magnet-speed-cpu, magnet-speed-cuda, train-speed-cpu, train-speed-cuda, all with "
+        "-compiled too, and evaluate-speed",
     )
     parser.add_argument("--compile", action="store_true", help="measure torch.compile(fullgraph=True) instead")
-    parser.add_argument("--repeats", type=int, default=5, help="timed forward passes of each row")
+    parser.add_argument("--repeats", type=int, default=5, help="timed forward passes of each row, or tens of steps")
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_intermixed_args()
     if arguments.row is not None:
-        print(json.dumps(measure(**arguments.row)))
+        measure_row = measure if arguments.what == "magnet" else measure_training
+        print(json.dumps(measure_row(**arguments.row)))
         return
 
-    if arguments.what == "magnet":
-        section = f"magnet-speed-{DEVICE}" + ("-compiled" if arguments.compile else "")
-        report = report_magnet(arguments.compile, arguments.repeats)
+    section = "evaluate-speed"
+    if arguments.what == "evaluate":
+        report = report_evaluate()
     else:
-        section, report = "evaluate-speed", report_evaluate()
+        section = f"{arguments.what}-speed-{DEVICE}" + ("-compiled" if arguments.compile else "")
+        write = report_magnet if arguments.what == "magnet" else report_training
+        report = write(arguments.compile, arguments.repeats)
     print(report)
     if arguments.document:
         write_section(arguments.document, section, report)
 
 
 def report_magnet(compiled: bool, repeats: int) -> str:
-    rows = [measure_apart({**case, "repeats": repeats}) for case in cases(compiled)]
+    rows = [magnet_row({**case, "repeats": repeats}) for case in cases(compiled)]
     headings = [
         "device",
         "arithmetic",
@@ -94,11 +100,15 @@ def cases(compiled: bool) -> list[dict[str, Any]]:
     ]
 
 
-def measure_apart(case: dict[str, Any]) -> list[str]:
+def measure_apart(what: str, case: dict[str, Any]) -> dict[str, Any]:
     """Measures one row in a fresh process, so that its peak memory is its own."""
-    command = [sys.executable, __file__, "magnet", "--row", json.dumps(case)]
+    command = [sys.executable, __file__, what, "--row", json.dumps(case)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def magnet_row(case: dict[str, Any]) -> list[str]:
+    found = measure_apart("magnet", case)
     rate = GFLOP * case["images"] / found["latency"] if case["expressions"] == 1 else None
     return [
         case["device"],
@@ -132,10 +142,7 @@ def measure(
     forward()
     latency = median(timed(forward, device) for _ in range(repeats))
     rate = (before + matmul_rate(device)) / 2
-    if device == "cuda":
-        memory = torch.cuda.max_memory_allocated()
-    else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    memory = peak_memory()
     iou = None
     if arithmetic != "float32":
         masks = forward() > 0
@@ -198,6 +205,157 @@ def drawn_photos(folder: Path, number: int, expressions: int) -> Any:
         sentences = [{"sent_id": order, "raw": "the red mug", "sent": "the red mug"} for order in range(expressions)]
         rows.append({**row, "image": str(path), "image_id": index, "mask": mask, "expressions": sentences})
     return Dataset.from_list(rows, features=FEATURES)
+
+
+LOSSES = {
+    "mask": {},
+    "mask, Mask Grounding": {"mask_grounding_loss_weight": 1.0},
+    "mask, Mask Grounding, alignment": {"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5},
+}
+PEAK_TFLOPS = {
+    "H100": 989,
+    "H200": 989,
+    "A100": 312,
+    "L4": 121,
+}  # bfloat16 without sparsity, as their maker states them
+
+
+def report_training(compiled: bool, repeats: int) -> str:
+    if DEVICE == "cuda":
+        shared = {"size": "full", "batch_size": 8, "compiled": compiled}
+    else:
+        shared = {"size": "tiny", "batch_size": 24, "compiled": compiled}
+    rows = []
+    plain = None
+    for losses in LOSSES if not compiled else list(LOSSES)[-1:]:
+        found = measure_apart("train", {**shared, "losses": losses, "steps": 10 * repeats})
+        plain = plain or found["flops"]
+        rows.append(
+            [
+                f"MagNet, {found['parameters'] / 1e6:.1f} M, {found['side']} px",
+                losses,
+                "bfloat16" if DEVICE == "cuda" else "float32",
+                f"{found['pictures']} / {shared['batch_size']}",
+                f"{shared['batch_size'] / found['step']:.1f}",
+                f"{found['step']:.3f} s",
+                f"{found['flops'] / plain:.2f}",
+                f"{found['waiting']:.1%}",
+                f"{found['memory'] / 1e6:.0f} MB",
+                f"{found['utilisation']:.0%}",
+            ]
+        )
+    headings = [
+        "model",
+        "losses",
+        "arithmetic",
+        "pictures / referents a step",
+        "referents/s",
+        "step",
+        "arithmetic, of the mask loss's alone",
+        "waiting for data",
+        "peak memory",
+        "utilisation",
+    ]
+    return f"{table(headings, rows)}\n\n" + (
+        f"Steps of `Trainer`, one expression of each referent; means of {10 * repeats} steps after 5. "
+        "Utilisation: floating-point operations of the forward and backward pass over step time, of "
+        f"{'the bfloat16 peak its maker states' if DEVICE == 'cuda' else 'the rate of a 2048 x 2048 x 2048 float32 matrix product in the same process'}. "
+        f"Measured on {machine()}."
+    )
+
+
+class Clock(TrainerCallback):
+    """Seconds of steps, and of waiting for data between them, after the first few."""
+
+    def __init__(self, skipped: int) -> None:
+        self.skipped = skipped
+        self.stepping = self.waiting = self.last = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        now = time.perf_counter()
+        if state.global_step >= self.skipped:
+            self.waiting += now - self.last
+        self.last = now
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if state.global_step > self.skipped:
+            self.stepping += now - self.last
+        self.last = now
+
+
+def measure_training(size: str, losses: str, batch_size: int, compiled: bool, steps: int) -> dict[str, Any]:
+    """One row: seconds a step, share of them waited for data, operations a step, share of the device's rate, bytes at the peak."""
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import Trainer, TrainingArguments
+
+    from hf_ris import MagNetImageProcessor, MagNetProcessor
+    from hf_ris.data import ReferringSegmentationCollator
+    from hf_ris.data.refshapes import NAMES, vocabulary
+    from hf_ris.training.building import build_magnet_tiny
+    from hf_ris.training.rows import DrawnRows, RowsOfEpochs
+    from hf_ris.training.tokenizer import build_tokenizer
+
+    skipped = 5
+    rate = matmul_rate(DEVICE)
+    with tempfile.TemporaryDirectory() as folder:
+        if size == "tiny":
+            model, processor = build_magnet_tiny(0, LOSSES[losses])
+            rows: Any = DrawnRows(NAMES, batch_size * (skipped + steps))
+        else:
+            model = MagNetForReferringSegmentation(MagNetConfig(**LOSSES[losses]))
+            processor = MagNetProcessor(MagNetImageProcessor(), build_tokenizer(vocabulary()))
+            # An epoch as long as the measurement: between epochs the loader's workers start anew.
+            photos = drawn_photos(Path(folder), number=64, expressions=3)
+            order = [index % 64 for index in range(batch_size * (skipped + steps))]
+            rows = RowsOfEpochs(photos.select(order), seed=0)
+        collator = ReferringSegmentationCollator(processor, padding="longest", mask_probability=0.15)
+        batch = collator([rows[index] for index in range(batch_size)]).to(DEVICE)
+        with FlopCounterMode(display=False) as counted:
+            model.to(DEVICE).train()(**batch).loss.backward()
+        model.zero_grad()
+        if DEVICE == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        clock = Clock(skipped)
+        arguments = TrainingArguments(
+            folder,
+            max_steps=skipped + steps,
+            per_device_train_batch_size=batch_size,
+            train_sampling_strategy="sequential",
+            dataloader_num_workers=1 if DEVICE == "cpu" else 8,
+            bf16=DEVICE == "cuda",
+            torch_compile=compiled,
+            remove_unused_columns=False,
+            label_names=["labels"],
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        Trainer(model, arguments, data_collator=collator, train_dataset=rows, callbacks=[clock]).train()
+    rate = (rate + matmul_rate(DEVICE)) / 2 * 1e9
+    if DEVICE == "cuda":
+        name = torch.cuda.get_device_name()
+        rate = next(1e12 * peak for known, peak in PEAK_TFLOPS.items() if known in name)
+    total = clock.stepping + clock.waiting
+    flops = counted.get_total_flops()
+    return {
+        "parameters": model.num_parameters(),
+        "side": processor.image_processor.size["height"],
+        "pictures": len(batch["pixel_values"]),
+        "step": total / steps,
+        "waiting": clock.waiting / total,
+        "flops": flops,
+        "utilisation": flops * steps / total / rate,
+        "memory": peak_memory(),
+    }
+
+
+def peak_memory() -> int:
+    if DEVICE == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def matmul_rate(device: str) -> float:

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from transformers import EvalPrediction
 
 import hf_ris.referring_segmentation_iou
-from hf_ris.metrics import ReferringSegmentationIoU, count_pixels, summarize, trainer_counts, trainer_metrics
+from hf_ris.metrics import ReferringSegmentationIoU, TrainerMetrics, count_pixels, summarize, trainer_counts
 
 
 NAMES = ("intersections", "predicted_areas", "true_areas")
@@ -128,5 +128,6 @@ def test_trainer_sees_counts_at_the_labels_size():
     counts = trainer_counts(logits, labels)
 
     assert counts.tolist() == [[32, 32, 32], [0, 0, 32]]
-    metrics = trainer_metrics(EvalPrediction(predictions=counts.numpy(), label_ids=labels.numpy()))
+    whole = EvalPrediction(predictions=counts.numpy(), label_ids=labels.numpy())
+    metrics = TrainerMetrics()(whole)
     assert metrics["mIoU"] == pytest.approx(0.5)

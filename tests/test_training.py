@@ -4,44 +4,67 @@ import copy
 import itertools
 import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, EvalPrediction, SwinConfig, SwinModel, pipeline
+from safetensors.torch import load_file
+from transformers import (
+    AutoTokenizer,
+    BertModel,
+    EvalPrediction,
+    SwinConfig,
+    SwinModel,
+    get_scheduler,
+    pipeline,
+    set_seed,
+)
 from typer.testing import CliRunner
 
-from hf_ris import MagNetForReferringSegmentation
+from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.cli import app
-from hf_ris.data import decode_mask
+from hf_ris.data import RefShapesStream, decode_mask, load_refshapes
 from hf_ris.data.refshapes import COLOURS, draw_scene, sample_scene, true_of, vocabulary
+from hf_ris.data.segmentation import encode_mask
 from hf_ris.training import RECIPES, pretraining, recipes, train
+from hf_ris.training.checkpoints import find_checkpoints
+from hf_ris.training.data import TrainingData
 from hf_ris.training.optimizer import MATRIX_LR, Muon, MuonWithAdamW
 from hf_ris.training.pretraining import (
     ATTRIBUTES,
     IGNORED,
     AttributeModel,
-    AttributeStream,
-    NameStream,
+    AttributeRows,
+    NameRows,
     attribute_counts,
     attribute_metrics,
     tell_places,
 )
+from hf_ris.training.rows import DrawnRows
 from hf_ris.training.tokenizer import build_tokenizer
+from hf_ris.training.train import build, make_arguments
+
+
+EVERYTHING = {"mask_grounding_loss_weight": 1.0, "mask_grounding_layers": 1, "alignment_loss_weight": 0.5}
 
 
 @pytest.fixture
 def quick_recipe(monkeypatch, tiny_config, processor) -> str:
     """The bundled recipe with a model of a few thousand parameters and one stage of four steps, named "quick"."""
 
-    def build(seed: int):
-        recipes.set_seed(seed)
-        return MagNetForReferringSegmentation(tiny_config), copy.deepcopy(processor)
+    def build(seed: int, config: dict):
+        set_seed(seed)
+        changed = MagNetConfig.from_dict({**tiny_config.to_dict(), **config})
+        return MagNetForReferringSegmentation(changed), copy.deepcopy(processor)
 
     bundled = RECIPES["magnet-tiny-refshapes"]
     stage = {"max_steps": 4, "per_device_train_batch_size": 4, "eval_steps": 2, "save_steps": 2}
@@ -49,7 +72,7 @@ def quick_recipe(monkeypatch, tiny_config, processor) -> str:
     quick = replace(
         bundled,
         build=build,
-        evaluation=("refshapes",),
+        drawn=("refshapes",),
         stages=(recipes.Stage("referring", 64, stage),),
         arguments=arguments,
     )
@@ -71,36 +94,71 @@ def test_trained_folder_is_a_pipeline(quick_recipe, tmp_path, images):
     assert ris(images[0], text="the red mug")["mask"].size == images[0].size
 
 
-def test_a_stopped_run_continues_where_it_was(quick_recipe, tmp_path, monkeypatch):
-    starts = []
-    recipe = RECIPES[quick_recipe]
-    recording = replace(recipe, stream=lambda **given: (starts.append(given["start"]), recipe.stream(**given))[1])
-    monkeypatch.setitem(RECIPES, quick_recipe, recording)
-    train(quick_recipe, tmp_path, eval_rows=2, max_steps=2)
-    with pytest.raises(ValueError, match=r"holds checkpoints: resume"):
-        train(quick_recipe, tmp_path, eval_rows=2)
-    train(quick_recipe, tmp_path, eval_rows=2, resume=True)
+def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path):
+    for number in (9, 10, 11):
+        (tmp_path / f"checkpoint-{number}").mkdir()
+        if number < 11:
+            (tmp_path / f"checkpoint-{number}" / "trainer_state.json").write_text("{}")
+    assert find_checkpoints([tmp_path], resume=True) == [str(tmp_path / "checkpoint-10")]
 
-    assert starts == [0, 2 * 4], "two steps of four rows were already seen"
-    state = json.loads((tmp_path / "stage-1" / "checkpoint-4" / "trainer_state.json").read_text())
-    assert [entry["step"] for entry in state["log_history"] if "eval_mIoU" in entry] == [2, 4]
+
+@pytest.mark.parametrize("source", ["drawn", "dataset"])
+def test_a_killed_run_resumes_to_the_same_weights(quick_recipe, tmp_path, monkeypatch, source):
+    """Words hidden, expressions chosen, pictures mirrored, pixels sampled, dropout: all as if nothing had happened."""
+    options = {"eval_rows": 2, "flip_probability": 0.5, "config": EVERYTHING}
+    if source == "dataset":
+        stage = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "eval_steps": 1, "save_steps": 1}
+        recipe = replace(RECIPES[quick_recipe], drawn=(), stages=(recipes.Stage("referring", 64, stage),))
+        monkeypatch.setitem(RECIPES, quick_recipe, recipe)
+        rows = understood_rows(8)
+        options |= {"train_dataset": rows, "eval_dataset": rows}
+    train(quick_recipe, tmp_path / "whole", save_total_limit=4, **options)
+    shutil.copytree(tmp_path / "whole" / "stage-1", tmp_path / "killed" / "stage-1")
+    checkpoints = sorted((tmp_path / "killed" / "stage-1").glob("checkpoint-*"))
+    shutil.rmtree(checkpoints[-1])
+    with pytest.raises(ValueError, match=r"holds checkpoints: resume"):
+        train(quick_recipe, tmp_path / "killed", **options)
+    train(quick_recipe, tmp_path / "killed", resume=True, save_total_limit=4, **options)
+
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    logged = [read_logs(tmp_path / name / "stage-1")[-1] for name in ("whole", "killed")]
+    assert logged[0]["step"] == logged[1]["step"] == 4
+
+
+def understood_rows(number: int) -> datasets.Dataset:
+    """Rows whose expressions have words that the tests' tokenizer knows."""
+    said = [
+        {"sent_id": order, "raw": text, "sent": text} for order, text in enumerate(("the red mug", "a big blue fish"))
+    ]
+    rows = load_refshapes("refshapes", "val", num_rows=number)
+    return rows.map(lambda row: {**row, "expressions": said}, features=rows.features)
+
+
+def read_logs(folder: Path) -> list[dict]:
+    """What `Trainer` logged until its last checkpoint."""
+    last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    return json.loads((last / "trainer_state.json").read_text())["log_history"]
 
 
 def test_a_run_stopped_between_stages_continues_with_the_next(quick_recipe, tmp_path, monkeypatch):
     recipe = RECIPES[quick_recipe]
     train(quick_recipe, tmp_path, eval_rows=2)
     first = MagNetForReferringSegmentation.from_pretrained(tmp_path / "stage-1" / "checkpoint-4").state_dict()
-    starts = []
-
-    def stream(**given):
-        starts.append(given["start"])
-        return recipe.stream(**given)
+    drawn = []
+    monkeypatch.setattr(
+        "hf_ris.training.rows.DrawnRows.__init__",
+        lambda self, names, num_rows, start: (
+            drawn.append(start),
+            vars(self).update(names=names, num_rows=num_rows, start=start),
+        )[0],
+    )
 
     second = replace(recipe.stages[0], image_size=32)
-    monkeypatch.setitem(RECIPES, quick_recipe, replace(recipe, stages=(*recipe.stages, second), stream=stream))
+    monkeypatch.setitem(RECIPES, quick_recipe, replace(recipe, stages=(*recipe.stages, second)))
     train(quick_recipe, tmp_path, eval_rows=2, resume=True, learning_rate=0.0, weight_decay=0.0)
 
-    assert starts[-1] == 4 * 4, "the second stage goes on with new rows"
+    assert drawn == [0, 4 * 4], "the second stage goes on with new rows"
     final = MagNetForReferringSegmentation.from_pretrained(tmp_path).state_dict()
     assert all(torch.equal(final[name], first[name]) for name in first), "and with the weights of the first"
 
@@ -109,7 +167,7 @@ def test_looks_and_names_can_be_learned_first(quick_recipe, tmp_path, monkeypatc
     recipe = RECIPES[quick_recipe]
     first = tuple(replace(recipe.stages[0], task=task, image_size=32) for task in ("attributes", "names"))
     monkeypatch.setitem(RECIPES, quick_recipe, replace(recipe, stages=first))
-    fresh = recipe.build(42)[0].state_dict()
+    fresh = recipe.build(42, {})[0].state_dict()
     train(quick_recipe, tmp_path, eval_rows=2)
     state = json.loads((tmp_path / "stage-1" / "checkpoint-4" / "trainer_state.json").read_text())
     assert {f"eval_{name}_accuracy" for name in ATTRIBUTES} <= state["log_history"][-1].keys()
@@ -125,7 +183,7 @@ def test_looks_and_names_can_be_learned_first(quick_recipe, tmp_path, monkeypatc
 
 
 def test_attribute_maps_tell_what_each_cell_shows(processor):
-    item = next(iter(AttributeStream(processor.image_processor, "val", start=3)))
+    item = AttributeRows(processor.image_processor, 4, "val")[3]
     scene = sample_scene("val", 3)
     height, width = (side // 4 for side in item["pixel_values"].shape[-2:])
     assert item["labels"].shape == (3, height, width)
@@ -140,12 +198,12 @@ def test_attribute_maps_tell_what_each_cell_shows(processor):
 
 
 def test_cut_outs_take_their_attribute_maps_along(processor):
-    stream = AttributeStream(processor.image_processor)
+    rows = AttributeRows(processor.image_processor, 8)
     across, down = np.meshgrid(np.arange(320), np.arange(320))
     marked = (across > 130) & (down > 100)
     picture = Image.fromarray(np.where(marked, 255, 0).astype(np.uint8)).convert("RGB")
     for seed in range(8):
-        item = stream.show(picture, marked.astype(np.int8)[None], np.random.default_rng(seed))
+        item = rows.show(picture, marked.astype(np.int8)[None], np.random.default_rng(seed))
         shown = torch.nn.functional.avg_pool2d(item["pixel_values"], 4)[0] > 0
         assert (shown == item["labels"][0].bool()).float().mean() > 0.9
         assert item["labels"].shape == (1, 16, 24)
@@ -154,7 +212,8 @@ def test_cut_outs_take_their_attribute_maps_along(processor):
 def test_a_scene_is_drawn_once_for_its_views(processor, monkeypatch):
     drawn = []
     monkeypatch.setattr(pretraining, "draw_scene", lambda scene: (drawn.append(scene.index), draw_scene(scene))[1])
-    items = list(AttributeStream(processor.image_processor, "val", start=2, stop=8, views=4))
+    rows = AttributeRows(processor.image_processor, 8, "val", views=4)
+    items = [rows[number] for number in range(2, 8)]
     assert drawn == [0, 1]
     whole = processor.image_processor(draw_scene(sample_scene("val", 1))[0], return_tensors="pt")["pixel_values"][0]
     assert torch.equal(items[2]["pixel_values"], whole)
@@ -162,7 +221,8 @@ def test_a_scene_is_drawn_once_for_its_views(processor, monkeypatch):
 
 
 def test_names_mean_all_that_looks_like_it():
-    rows = list(itertools.islice(NameStream(start=6, block_size=60), 60))
+    names = NameRows(66)
+    rows = [names[number] for number in range(6, 66)]
     assert [row["image_id"] for row in rows[:12]] == [2] * 3 + [3] * 3 + [4] * 3 + [5] * 3
 
     told = Counter()
@@ -286,53 +346,246 @@ def test_overrides_win_over_the_recipe(quick_recipe, tmp_path):
     assert not list(tmp_path.glob("*/checkpoint-*"))
 
 
-def test_two_processes_take_their_own_rows(tmp_path):
-    """Each process gets the rows of its own pictures, and together they get every row once."""
-    script = tmp_path / "rows.py"
-    script.write_text(TWO_PROCESSES)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script), str(tmp_path)]
-    subprocess.run(command, check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+def test_drawn_rows_are_those_of_the_stream():
+    names = ("refshapes", "refshapes+")
+    rows = DrawnRows(names, num_rows=6, start=3)
+    stream = itertools.islice(RefShapesStream(names, start=3), 6)
+    assert len(rows) == 6
+    for number, expected in enumerate(stream):
+        row = rows[number]
+        assert row.pop("draw") == 3 + number
+        assert row == expected
+    assert rows[2]["image"] is rows[3]["image"], "drawn once"
+    pickle.dumps(rows)  # what a loader's worker is given where processes are not forked
 
-    assert [batch["images"] for batch in seen[0] + seen[1]] == [2] * 4
-    assert seen[0][0]["rows"] + seen[1][0]["rows"] == list(range(8))
-    assert seen[0][1]["rows"] + seen[1][1]["rows"] == list(range(8, 16))
+
+@pytest.fixture(scope="module")
+def run_in_processes(tmp_path_factory):
+    """Trains for three steps in one process or two; gives what was logged."""
+    folder = tmp_path_factory.mktemp("processes")
+    script = folder / "run.py"
+    script.write_text(SOME_PROCESSES)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
+
+    def run(launcher: str) -> list[dict]:
+        together = ["-m", "torch.distributed.run", "--nproc_per_node", "2"] if launcher == "torchrun" else []
+        batch_size = 8 if launcher == "alone" else 4
+        command = [sys.executable, *together, str(script), str(folder / launcher), str(batch_size), launcher]
+        subprocess.run(command, check=True, timeout=300, env=environment)
+        return read_logs(folder / launcher / "stage-1")
+
+    return run
 
 
-TWO_PROCESSES = """
-import itertools, json, sys
-import torch
-from accelerate import Accelerator, DataLoaderConfiguration
-from torch.utils.data import DataLoader
-from hf_ris.data import RefShapesStream
-from hf_ris.training.train import DEFAULT_ARGUMENTS
+def test_two_processes_train_like_one(run_in_processes):
+    """The same loss in each step and the same figures after it, at the same global batch."""
+    one = run_in_processes("alone")
+    assert len(one) == 5, "three steps, an evaluation after the second and the third"
+    for launcher in ("torchrun", "debug_launcher"):
+        two = run_in_processes(launcher)
+        for expected, found in zip(one, two, strict=True):
+            for key in expected:
+                if key.startswith(("loss", "eval_loss", "eval_oIoU", "eval_mIoU", "eval_P@")):
+                    assert found[key] == pytest.approx(expected[key], rel=1e-3), (launcher, key)
 
-accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(**DEFAULT_ARGUMENTS["accelerator_config"]))
-def collate(rows):
-    images = {row["image_id"] for row in rows}
-    return {"pixel_values": torch.zeros(len(images)), "rows": torch.tensor([row["ref_id"] for row in rows])}
-loader = accelerator.prepare(DataLoader(RefShapesStream(block_size=8), batch_size=4, collate_fn=collate))
-batches = [
-    {"images": len(batch["pixel_values"]), "rows": batch["rows"].tolist()} for batch in itertools.islice(loader, 2)
-]
-with open(f"{sys.argv[1]}/{accelerator.process_index}.json", "w") as file:
-    json.dump(batches, file)
+
+SOME_PROCESSES = """
+import sys
+from accelerate import debug_launcher
+from hf_ris.modeling.configuration_magnet import MagNetConfig
+from hf_ris.modeling.image_processing_magnet import MagNetImageProcessor
+from hf_ris.modeling.modeling_magnet import MagNetForReferringSegmentation
+from hf_ris.modeling.processing_magnet import MagNetProcessor
+from hf_ris.training import RECIPES, train
+from hf_ris.training.building import build_magnet_tiny
+from hf_ris.training.recipes import Recipe, Stage
+
+folder, batch_size, launcher = sys.argv[1:]
+stage = Stage("referring", 32, {"max_steps": 3, "per_device_train_batch_size": int(batch_size)})
+RECIPES["quick"] = Recipe("", build_magnet_tiny, (stage,), drawn=("refshapes",))
+
+def main():
+    train(
+        "quick", folder, eval_rows=8, config={"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5},
+        logging_steps=1, eval_steps=2, seed=0, disable_tqdm=True,
+    )
+
+if __name__ == "__main__":
+    debug_launcher(main, num_processes=2) if launcher == "debug_launcher" else main()
 """
 
 
-def test_impossible_runs_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"recipe='magic'.*magnet-tiny-refshapes"):
-        train("magic", tmp_path)
-    with pytest.raises(ValueError, match="no checkpoint"):
-        train("magnet-tiny-refshapes", tmp_path, resume=True)
+def test_a_loss_that_is_no_number_stops_the_training(quick_recipe, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"at step \d.*lower --learning_rate"):
+        train(quick_recipe, tmp_path, eval_rows=2, learning_rate=1e30, max_grad_norm=0.0, warmup_steps=0, max_steps=20)
+
+
+def test_memory_that_does_not_suffice_is_explained(quick_recipe, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("transformers.Trainer.training_step", fail)
+    with pytest.raises(
+        MemoryError, match=r"with 4 referents a step and device at 64 x 64 pixels: halve --per_device_train"
+    ):
+        train(quick_recipe, tmp_path, eval_rows=2)
+
+
+def test_terms_of_the_loss_are_logged_and_samples_drawn(quick_recipe, tmp_path):
+    train(quick_recipe, tmp_path, eval_rows=6, samples=5, logging_steps=1, config=EVERYTHING, report_to="tensorboard")
+    first = read_logs(tmp_path / "stage-1")[0]
+    terms = {"bce", "dice", "mask_grounding", "pixel_to_pixel", "pixel_to_text"}
+    assert {f"loss_{term}" for term in terms} <= first.keys()
+    assert sum(first[f"loss_{term}"] for term in terms) == pytest.approx(first["loss"], rel=1e-3)
+
+    sheets = sorted((tmp_path / "stage-1" / "samples").iterdir())
+    assert [sheet.name for sheet in sheets] == ["step-000002.png", "step-000004.png"]
+    assert Image.open(sheets[0]).size[0] == 4 * 480
+    events = (tmp_path / "stage-1").rglob("events.out.tfevents.*")
+    assert any(b"train/loss_mask_grounding" in path.read_bytes() for path in events)
+
+
+def test_the_best_checkpoint_is_kept(quick_recipe, tmp_path, monkeypatch):
+    overlaps = iter([0.1, 0.9, 0.2, 0.3])
+    monkeypatch.setattr("hf_ris.metrics.TrainerMetrics.__call__", lambda *_, compute_result: {"oIoU": next(overlaps)})
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "oIoU", "eval_steps": 1, "save_total_limit": 4}
+    train(quick_recipe, tmp_path, eval_rows=2, samples=0, max_steps=3, **best)
+
+    final, second = (load_file(tmp_path / name / "model.safetensors") for name in (".", "stage-1/checkpoint-2"))
+    assert all(torch.equal(final[name], second[name]) for name in final)
+
+
+def test_adapters_alone_are_trained(model_folder, tmp_path):
+    rows = understood_rows(8)
+    train(
+        "finetune",
+        tmp_path,
+        rows,
+        rows,
+        parts={"model": str(model_folder)},
+        lora=2,
+        eval_rows=2,
+        num_train_epochs=1,
+        dataloader_num_workers=0,
+        learning_rate=1e-2,
+        samples=1,
+        config=EVERYTHING,
+    )
+
+    before, after = (load_file(folder / "model.safetensors") for folder in (model_folder, tmp_path))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "encoder.text_encoder.encoder.layer.0.attention.self.query.weight" in changed
+    assert all(before[name].ndim == 2 for name in changed), "linear layers, and nothing else"
+    adapter = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert sum(tensor.nbytes for name, tensor in adapter.items() if "lora" in name) < 0.5 * sum(
+        tensor.nbytes for tensor in before.values()
+    )
+    assert pipeline("referring-segmentation", model=str(tmp_path), device="cpu").model.config.model_type == "magnet"
+
+
+def test_a_model_is_built_on_pretrained_parts(tiny_config, tokenizer, tmp_path, processor):
+    torch.manual_seed(7)
+    swin, bert = SwinModel(tiny_config.backbone_config), BertModel(tiny_config.text_config)
+    swin.save_pretrained(tmp_path / "swin")
+    bert.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    parts = {"backbone": str(tmp_path / "swin"), "text": str(tmp_path / "bert")}
+    small = {
+        name: getattr(tiny_config, name) for name in ("hidden_dim", "group_norm_groups", "decoder_feedforward_dim")
+    }
+    model, processor = build("magnet", parts, {**small, "mask_grounding_layers": 1}, seed=0)
+
+    for part, pretrained in ((model.encoder.image_encoder, swin), (model.encoder.text_encoder, bert)):
+        for name, weight in part.state_dict().items():
+            assert torch.equal(weight, pretrained.state_dict()[name]), name
+    assert processor.tokenizer.get_vocab() == tokenizer.get_vocab()
+    assert model.config.backbone_config.drop_path_rate == 0.3
+    random, _ = build("magnet", {**parts, "from_scratch": True}, small, seed=0)
+    name = "encoder.text_encoder.embeddings.word_embeddings.weight"
+    assert not torch.equal(random.state_dict()[name], model.state_dict()[name])
+
+
+def test_the_published_recipe_is_lavts():
+    recipe = RECIPES["magnet"]
+    data = TrainingData(load_refshapes("refshapes", "val", num_rows=2), None, (), None, "sent", 0.0)
+    arguments = make_arguments(recipe, recipe.stages[0], Path("runs/stage-1"), data, {})
+    assert (arguments.learning_rate, arguments.weight_decay, arguments.num_train_epochs) == (5e-5, 0.01, 40)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([parameter], lr=1.0)
+    schedule = get_scheduler(arguments.lr_scheduler_type, optimizer, 0, 100, arguments.lr_scheduler_kwargs)
+    rates = []
+    for _ in range(100):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([(1 - step / 100) ** 0.9 for step in range(100)])
+
+
+def test_impossible_runs_are_named(quick_recipe, tmp_path, model_folder):
+    rows = load_refshapes("refshapes", "val", num_rows=2)
+    for message, recipe, options in (
+        (r"recipe='magic'.*magnet-tiny-refshapes", "magic", {}),
+        ("no checkpoint", "magnet-tiny-refshapes", {"resume": True}),
+        ("train_dataset is missing", "magnet", {}),
+        ("train_dataset is missing", "finetune", {"parts": {"model": str(model_folder)}}),
+        ("takes no train_dataset", "magnet-tiny-refshapes", {"train_dataset": rows}),
+        ("starts from a checkpoint", "finetune", {"train_dataset": rows}),
+        ("no use for backbone", quick_recipe, {"parts": {"backbone": "swin"}}),
+        ("a checkpoint has no use for text", quick_recipe, {"parts": {"model": str(model_folder), "text": "bert"}}),
+        ("max_steps is missing", "finetune", {"parts": {"model": str(model_folder)}, "drawn": ["refshapes"]}),
+        ("lora=4 adapts a trained model", quick_recipe, {"lora": 4}),
+        ("text_column='cooked'", quick_recipe, {"text_column": "cooked"}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(recipe, tmp_path, **options)
 
     result = CliRunner().invoke(app, ["train", "--output-dir", str(tmp_path), "--recipe", "magic"])
     assert result.exit_code == 2
     assert "magnet-tiny-refshapes" in result.output
+    for option in ("--max_step", "--resume_from_checkpoint"):
+        result = CliRunner().invoke(app, ["train", "--output-dir", str(tmp_path), option, "3"])
+        assert result.exit_code == 2
+        assert option in result.output
+
+
+def test_a_checkpoint_of_another_architecture_is_named(quick_recipe, tmp_path):
+    train(quick_recipe, tmp_path, eval_rows=2, samples=0)
+    with pytest.raises(ValueError, match=r"another architecture: for auxiliary_losses\S+ it has no such weight"):
+        train(quick_recipe, tmp_path, resume=True, config=EVERYTHING)
+    with pytest.raises(ValueError, match=r"another architecture: for mask_decoder\S+ it has shape"):
+        train(quick_recipe, tmp_path, resume=True, config={"decoder_feedforward_dim": 48})
+    with pytest.raises(ValueError, match="of a training without adapters, this one is with lora=2"):
+        train(quick_recipe, tmp_path, resume=True, lora=2, parts={"model": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"expressions": []}, r"train_dataset\[1\].*no expression"),
+        ({"mask": encode_mask(np.zeros((320, 320), dtype=bool))}, r"train_dataset\[1\].*empty mask.*ann_ids"),
+        (
+            {"mask": encode_mask(np.ones((32, 320), dtype=bool))},
+            r"train_dataset\[1\].*mask of 32 x 320, its image is 320 x 320",
+        ),
+        (
+            {"expressions": [{"sent_id": 0, "raw": "zebra", "sent": "zebra"}]},
+            r"'zebra' has no word that Mask Grounding can hide",
+        ),
+    ],
+)
+def test_unfit_rows_are_named_before_the_first_step(quick_recipe, tmp_path, monkeypatch, change, message):
+    monkeypatch.setitem(RECIPES, quick_recipe, replace(RECIPES[quick_recipe], drawn=()))
+    rows = understood_rows(3)
+    damaged = datasets.Dataset.from_list(
+        [{**row, **(change if number == 1 else {})} for number, row in enumerate(rows)]
+    )
+    with pytest.raises(ValueError, match=message):
+        train(quick_recipe, tmp_path, damaged.cast(rows.features), config=EVERYTHING)
+    assert not list(tmp_path.rglob("checkpoint-*"))
 
 
 def test_the_bundled_recipe_fits_the_wheel():
-    model, processor = RECIPES["magnet-tiny-refshapes"].build(0)
+    model, processor = RECIPES["magnet-tiny-refshapes"].build(0, {})
 
     assert 4 * sum(parameter.numel() for parameter in model.parameters()) < 16e6
     assert model.config.text_config.vocab_size == len(processor.tokenizer)

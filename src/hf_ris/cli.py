@@ -38,7 +38,7 @@ NoTargetThreshold = Annotated[
 DatasetName = Annotated[
     str,
     typer.Argument(
-        help="refshapes, refshapes+, refshapesg (drawn), refcoco, refcoco+, refcocog or grefcoco (these need --root)."
+        help="refshapes, refshapes+, refshapesg (drawn), refcoco, refcoco+, refcocog, grefcoco or folder (these need --root)."
     ),
 ]
 Root = Annotated[
@@ -282,53 +282,119 @@ def export(
 def _load_rows(
     dataset: str, split: str, root: str | None, split_by: str | None, images: Path | None, num_rows: int | None
 ) -> Any:
-    from .data import load_refcoco, load_refshapes
+    from .data import load_image_folder, load_refcoco, load_refshapes
 
     if dataset.startswith("refshapes"):
         if root or split_by or images:
             raise ValueError(f"{dataset} is drawn: it takes no --root, --split-by or --images")
         return load_refshapes(dataset, split, num_rows=num_rows)
-    if root is None:
+    if dataset == "folder":
+        if root is None or split_by or images:
+            raise ValueError("folder needs --root, and takes no --split-by or --images")
+        rows = load_image_folder(root, split)
+    elif root is None:
         raise ValueError(f"{dataset} needs --root: a folder, or the Hub id of a copy such as jxu124/refcoco")
-    rows = load_refcoco(dataset, split, root, split_by, images)
+    else:
+        rows = load_refcoco(dataset, split, root, split_by, images)
     return rows if num_rows is None else rows.select(range(min(num_rows, len(rows))))
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
+    context: typer.Context,
     output_dir: Annotated[Path, typer.Option(help="Where checkpoints and the trained model go.")],
-    recipe: Annotated[str, typer.Option(help="What is trained, on what, and how.")] = "magnet-tiny-refshapes",
+    recipe: Annotated[
+        str, typer.Option(help="What is trained, and how: magnet, finetune or magnet-tiny-refshapes.")
+    ] = "magnet-tiny-refshapes",
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="folder (one's own; needs --root), refcoco, refcoco+, refcocog or grefcoco (need --root), or refshapes, "
+            "refshapes+ or refshapesg, drawn on the way (need --max_steps). By default the recipe's."
+        ),
+    ] = None,
+    root: Root = None,
+    split_by: SplitBy = None,
+    images: Images = None,
+    eval_split: Annotated[str, typer.Option(help="The split that is evaluated on, or none.")] = "val",
+    model: Annotated[str | None, typer.Option(help="Folder or Hub id of a model to start from, or bundled.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Folder or Hub id of a pretrained Swin to start from.")] = None,
+    text: Annotated[str | None, typer.Option(help="Folder or Hub id of a pretrained BERT to start from.")] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Take only the sizes and the vocabulary of these two.")
+    ] = False,
+    mask_grounding: Annotated[float | None, typer.Option(min=0, help="Weight of the Mask Grounding loss.")] = None,
+    alignment_loss: Annotated[float | None, typer.Option(min=0, help="Weight of the alignment loss.")] = None,
+    alignment_module: Annotated[
+        bool | None, typer.Option(help="Whether the model has the alignment module; by default it has.")
+    ] = None,
+    lora: Annotated[int | None, typer.Option(min=1, help="Train adapters of this rank alone.")] = None,
+    text_column: Annotated[str, typer.Option(help="Which text is read: sent (cleaned) or raw (as written).")] = "sent",
+    flip_probability: Annotated[
+        float, typer.Option(min=0, max=1, help="How often a picture is mirrored, left and right in its text too.")
+    ] = 0.0,
+    eval_rows: Annotated[int | None, typer.Option(min=1, help="Evaluate on the first referents of val only.")] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Predictions drawn at each evaluation.")] = 8,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in OUTPUT_DIR.")] = False,
-    max_steps: Annotated[int | None, typer.Option(help="Optimiser steps a stage; by default the recipe's.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Referents a step and device; by default the recipe's.")
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; by default the recipe's.")] = None,
-    eval_steps: Annotated[
-        int | None, typer.Option(help="Steps between evaluations, and between checkpoints; by default the recipe's.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the initial weights.")] = 42,
 ) -> None:
-    """Train a model from a recipe."""
+    """
+    Train a model from a recipe. Runs under torchrun and accelerate launch, too.
+
+    Every argument of transformers' TrainingArguments is an option as well and wins over the recipe's, such as --max_steps,
+    --learning_rate, --per_device_train_batch_size, --gradient_accumulation_steps, --activation_checkpointing, --bf16,
+    --torch_compile, --report_to tensorboard, --push_to_hub or --seed.
+    """
     # On a shared machine, threads that spin while they wait for each other cost several times the work itself. This is
     # read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with _friendly_errors():
         _note("loading libraries ...")
+        from .evaluation import join_processes
+        from .training import read_arguments
         from .training import train as run
 
-        overrides = {
-            "max_steps": max_steps,
-            "per_device_train_batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "eval_steps": eval_steps,
-            "save_steps": eval_steps,
-            "seed": seed,
+        overrides = read_arguments(context.args)
+        state = join_processes(cpu=overrides.get("use_cpu", False))
+        rows: dict[str, Any] = {}
+        if dataset is None and (root or split_by or images):
+            raise ValueError("--root, --split-by and --images belong to a --dataset")
+        if dataset is not None and dataset.startswith("refshapes"):
+            if root or split_by or images:
+                raise ValueError(f"{dataset} is drawn: it takes no --root, --split-by or --images")
+            rows["drawn"] = (dataset,)
+        elif dataset is not None:
+            with state.main_process_first():
+                rows["train_dataset"] = _load_rows(dataset, "train", root, split_by, images, None)
+                if eval_split != "none":
+                    rows["eval_dataset"] = _load_rows(dataset, eval_split, root, split_by, images, None)
+        parts = {
+            "model": str(BUNDLED_CHECKPOINT) if model == "bundled" else model,
+            "backbone": backbone,
+            "text": text,
+            "from_scratch": from_scratch or None,
         }
-        given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
-        metrics = run(recipe, output_dir, resume=resume, **given)
-        _note(f"wrote {output_dir}")
-        typer.echo(json.dumps(metrics, indent=2))
+        config = {
+            "mask_grounding_loss_weight": mask_grounding,
+            "alignment_loss_weight": alignment_loss,
+            "alignment_module": alignment_module,
+        }
+        metrics = run(
+            recipe,
+            output_dir,
+            **rows,
+            parts={name: value for name, value in parts.items() if value is not None},
+            config={name: value for name, value in config.items() if value is not None},
+            lora=lora,
+            text_column=text_column,
+            flip_probability=flip_probability,
+            eval_rows=eval_rows,
+            samples=samples,
+            resume=resume,
+            **overrides,
+        )
+        if state.is_main_process:
+            _note(f"wrote {output_dir}")
+            typer.echo(json.dumps(metrics, indent=2))
 
 
 @app.command()
@@ -363,7 +429,7 @@ def _friendly_errors() -> Iterator[None]:
     """A wrong input ends with its message and exit code 2, not with a traceback."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         typer.echo(f"hf-ris: {error}", err=True)
         raise typer.Exit(2) from error
 

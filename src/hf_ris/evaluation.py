@@ -134,13 +134,13 @@ def _describe(ris: Pipeline | Segmenter) -> dict[str, Any]:
     }
 
 
-def join_processes() -> PartialState:
+def join_processes(cpu: bool = False) -> PartialState:
     """
     The processes that `torchrun` or `accelerate launch` started, or this one alone. They wait for each other for up to a day:
-    one of them makes the dataset's cache, or is slower.
+    one of them makes the dataset's cache, or is slower. With `cpu`, they leave accelerators alone.
     """
     # Without an accelerator, accelerate takes several processes for several runs unless it is told.
-    return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
+    return PartialState(cpu=cpu or not torch.accelerator.is_available(), timeout=timedelta(days=1))
 
 
 class Questions(Dataset):

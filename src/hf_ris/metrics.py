@@ -34,9 +34,21 @@ def trainer_counts(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return count_pixels(enlarge_logits(logits, (height, width)) > 0, labels > 0.5)
 
 
-def trainer_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """`Trainer`'s `compute_metrics`, fed by [`trainer_counts`]."""
-    return summarize(np.asarray(prediction.predictions))
+class TrainerMetrics:
+    """
+    `Trainer`'s `compute_metrics`, fed by [`trainer_counts`]. With `batch_eval_metrics` it is asked batch by batch, and no label is
+    kept in between.
+    """
+
+    def __init__(self) -> None:
+        self.counts: list[np.ndarray] = []
+
+    def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
+        self.counts.append(torch.as_tensor(prediction.predictions).cpu().numpy())
+        if not compute_result:
+            return {}
+        counts, self.counts = np.concatenate(self.counts), []
+        return summarize(counts)
 
 
-__all__ = ["ReferringSegmentationIoU", "count_pixels", "summarize", "trainer_counts", "trainer_metrics"]
+__all__ = ["ReferringSegmentationIoU", "TrainerMetrics", "count_pixels", "summarize", "trainer_counts"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .collator import ReferringSegmentationCollator as ReferringSegmentationCollator
     from .features import FEATURES as FEATURES
+    from .image_folder import load_image_folder as load_image_folder
     from .refcoco import load_refcoco as load_refcoco
     from .refshapes import RefShapesStream as RefShapesStream
     from .refshapes import load_refshapes as load_refshapes
@@ -17,6 +18,7 @@ _MODULES = {
     "RefShapesStream": "refshapes",
     "ReferringSegmentationCollator": "collator",
     "decode_mask": "segmentation",
+    "load_image_folder": "image_folder",
     "load_refcoco": "refcoco",
     "load_refshapes": "refshapes",
 }

@@ -1,6 +1,10 @@
 """The columns that every dataset here has: one row per referent, whatever it was made from."""
 
+from io import BytesIO
+from pathlib import Path
+
 import datasets
+from PIL import ExifTags, Image
 
 
 FEATURES = datasets.Features(
@@ -37,4 +41,14 @@ def check_text_column(name: str) -> None:
         raise ValueError(f"text_column={name!r} is unknown; allowed are 'sent' and 'raw'")
 
 
-__all__ = ["FEATURES", "check_text_column"]
+def image_size(image: str | Path | bytes) -> tuple[int, int]:
+    """(height, width) of a picture as `datasets` will decode it: upright."""
+    try:
+        with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as picture:
+            on_its_side = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (picture.width, picture.height) if on_its_side else (picture.height, picture.width)
+    except OSError as error:
+        raise ValueError(f"{'a picture' if isinstance(image, bytes) else image} cannot be read: {error}") from error
+
+
+__all__ = ["FEATURES", "check_text_column", "image_size"]

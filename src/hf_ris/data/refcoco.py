@@ -5,16 +5,14 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import datasets
-from PIL import ExifTags, Image
 from transformers.utils import logging
 
 from .check import PUBLISHED
-from .features import FEATURES
+from .features import FEATURES, image_size
 from .refer import Annotations, Partition, find_images, find_partition, fingerprint, missing_images
 from .segmentation import encode_segmentations, mask_geometry
 
@@ -149,8 +147,8 @@ class ReferBuilder(datasets.GeneratorBasedBuilder):
         for number, referent in enumerate(referents):
             path = Path(self.config.image_folder, referent["file_name"])
             size = referent["height"], referent["width"]
-            if _size(path) != size:
-                raise ValueError(f"{path} is {_size(path)} (height, width), its annotation says {size}")
+            if image_size(path) != size:
+                raise ValueError(f"{path} is {image_size(path)} (height, width), its annotation says {size}")
             row = _with_mask(referent, referent["segmentations"], *size, box=referent["bbox"])
             yield number, {**row, "image": {"path": str(path), "bytes": None}}
 
@@ -186,16 +184,6 @@ def _with_mask(
     row = {key: facts[key] for key in FEATURES if key in facts}
     measured = mask_geometry(mask)
     return {**row, "mask": mask, "area": measured["area"], "bbox": box or measured["bbox"]}
-
-
-def _size(image: Path | bytes) -> tuple[int, int]:
-    """(height, width) of a picture as `datasets` will decode it: upright."""
-    try:
-        with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as picture:
-            on_its_side = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return (picture.width, picture.height) if on_its_side else (picture.height, picture.width)
-    except OSError as error:
-        raise ValueError(f"{'a picture' if isinstance(image, bytes) else image} cannot be read: {error}") from error
 
 
 # The copies on the Hub: for each kind the column it is known by.
@@ -267,7 +255,7 @@ def _from_jxu124(row: dict[str, Any], folder: Path, split: str) -> dict[str, Any
         "category": "",
         "expressions": [{key: each[key] for key in ("sent_id", "raw", "sent")} for each in row["sentences"]],
     }
-    row = _with_mask(facts, [annotation["segmentation"]], *_size(path), box=annotation["bbox"])
+    row = _with_mask(facts, [annotation["segmentation"]], *image_size(path), box=annotation["bbox"])
     return {**row, "image": {"path": str(path), "bytes": None}}
 
 
@@ -286,7 +274,7 @@ def _from_lmms_lab(row: dict[str, Any], split: str) -> dict[str, Any]:
             {"sent_id": order, "raw": text, "sent": text.lower().strip()} for order, text in enumerate(row["answer"])
         ],
     }
-    size = _size(row["image"]["bytes"])
+    size = image_size(row["image"]["bytes"])
     return {**_with_mask(facts, [[row["segmentation"]]], *size, box=row["bbox"]), "image": row["image"]}
 
 

@@ -3,19 +3,15 @@ What a model learns before whole expressions: what things look like, and what th
 
 The published systems start from encoders that already know photos and language. A model trained from nothing learns shapes
 slowly through expressions alone: each shows it one object, and mostly its colour gives it away. So the image encoder first
-learns from every object of a picture what it shows (`AttributeStream`), then the model what
-that is called (`NameStream`).
+learns from every object of a picture what it shows (`AttributeRows`), then the model what that is called (`NameRows`).
 """
 
-from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import nn
-from torch.utils.data import IterableDataset, get_worker_info
 from transformers import EvalPrediction, PreTrainedTokenizerBase, SwinModel
 from transformers.image_processing_base import ImageProcessingMixin
 
@@ -23,6 +19,7 @@ from ..data.refshapes import CATEGORIES, COLOURS, PATTERNS, describe_looks, draw
 from ..data.refshapes.scene import generator
 from ..modeling.masks import mask_to_rle
 from ..modeling.pixel_decoder import sine_positions
+from .rows import RowsOfDrawings
 
 
 STRIDE = 4  # pixels of a cell of the attribute maps: Swin's patches
@@ -33,60 +30,38 @@ VIEWS = 4  # of each scene in training: whole and three cut-outs
 NOTHING_WEIGHT = 0.1  # most cells show no object
 
 
-def deal_blocks(start: int, block_size: int) -> Iterator[range]:
-    """The numbers from `start` on, block by block, those of one of the `DataLoader`'s workers."""
-    worker = get_worker_info()
-    block, step = (worker.id, worker.num_workers) if worker else (0, 1)
-    while True:
-        yield range(start + block * block_size, start + (block + 1) * block_size)
-        block += step
-
-
-class AttributeStream(IterableDataset):
+class AttributeRows(RowsOfDrawings):
     """
-    Endless pictures of RefShapes, with the category, colour and pattern of what each cell of 4 x 4 pixels shows.
+    Pictures of RefShapes, with the category, colour and pattern of what each cell of 4 x 4 pixels shows.
 
     Items hold `pixel_values`, a float tensor of shape `(3, H, W)`, and `labels`, a long tensor of shape `(3, H/4, W/4)` with
     positions in the lists of `ATTRIBUTES`. Where there is no object, the category is 0 and the others are ignored.
 
-    Each scene is drawn once, which costs more than learning from it, and shown in several views: whole, then cut out at
-    random, enlarged up to twice and mirrored half the time.
+    Each scene is drawn once, which costs more than learning from it, and in reading order shown in several views: whole, then
+    cut out at random, enlarged up to twice and mirrored half the time.
 
     Args:
         image_processor (`ImageProcessingMixin`): The model's image processor.
-        split (`str`): Split whose scenes are drawn.
-        start (`int`): Number of the first item.
-        block_size (`int`): Items that go to one of the `DataLoader`'s workers at a time.
-        stop (`int`, *optional*): Number of the item before which the stream ends.
+        num_rows (`int`): How many items.
+        split (`str`, *optional*, defaults to `"train"`): Split whose scenes are drawn.
         views (`int`, *optional*, defaults to 1): Items that show the same scene.
     """
 
     def __init__(
-        self,
-        image_processor: ImageProcessingMixin,
-        split: str = "train",
-        start: int = 0,
-        block_size: int = 1,
-        stop: int | None = None,
-        views: int = 1,
+        self, image_processor: ImageProcessingMixin, num_rows: int, split: str = "train", views: int = 1
     ) -> None:
-        super().__init__()
         self.image_processor = image_processor
+        self.num_rows = num_rows
         self.split = split
-        self.start = start
-        self.block_size = block_size
-        self.stop = stop
         self.views = views
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        draw = lru_cache(maxsize=1)(self.draw)
-        for block in deal_blocks(self.start, self.block_size):
-            for number in block:
-                if self.stop is not None and number >= self.stop:
-                    return
-                index, view = divmod(number, self.views)
-                picture, maps = draw(index)
-                yield self.show(picture, maps, generator(index, 6, view) if view else None)
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        index, view = divmod(number, self.views)
+        picture, maps = self.drawn(index)
+        return self.show(picture, maps, generator(index, 6, view) if view else None)
 
     def draw(self, index: int) -> tuple[Image.Image, np.ndarray]:
         """A picture, and the attributes of each of its pixels, of shape (3, height, width)."""
@@ -116,30 +91,27 @@ class AttributeStream(IterableDataset):
         return {"pixel_values": pixel_values, "labels": torch.from_numpy(labels)}
 
 
-class NameStream(IterableDataset):
+class NameRows(RowsOfDrawings):
     """
-    Endless rows whose expression tells looks alone, true of all objects that look like it: "teapot", "red one", "striped fish".
+    Rows whose expression tells looks alone, true of all objects that look like it: "teapot", "red one", "striped fish".
 
-    Rows have the columns of RefShapes that training reads. Each picture gives `ROWS_PER_PICTURE` of them.
+    They have the columns of RefShapes that training reads. Each picture gives `ROWS_PER_PICTURE` of them.
 
     Args:
-        start (`int`): Number of the first row.
-        block_size (`int`): Rows that go to one of the `DataLoader`'s workers at a time.
+        num_rows (`int`): How many.
     """
 
     ROWS_PER_PICTURE = 3
 
-    def __init__(self, start: int = 0, block_size: int = ROWS_PER_PICTURE) -> None:
-        super().__init__()
-        self.start = start
-        self.block_size = block_size
+    def __init__(self, num_rows: int) -> None:
+        self.num_rows = num_rows
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        draw = lru_cache(maxsize=1)(self.draw)
-        for block in deal_blocks(self.start, self.block_size):
-            for number in block:
-                index, place = divmod(number, self.ROWS_PER_PICTURE)
-                yield draw(index)[place]
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        index, place = divmod(number, self.ROWS_PER_PICTURE)
+        return {**self.drawn(index)[place], "draw": number}
 
     def draw(self, index: int) -> list[dict[str, Any]]:
         """The rows of one picture."""
@@ -257,8 +229,8 @@ def attribute_metrics(prediction: EvalPrediction) -> dict[str, float]:
 __all__ = [
     "VIEWS",
     "AttributeModel",
-    "AttributeStream",
-    "NameStream",
+    "AttributeRows",
+    "NameRows",
     "attribute_counts",
     "attribute_metrics",
     "tell_places",

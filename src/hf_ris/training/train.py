@@ -1,32 +1,41 @@
 """Runs a recipe with plain `Trainer`."""
 
+import inspect
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
-from datasets import concatenate_datasets
-from safetensors.torch import load_file
+from huggingface_hub import upload_folder
+from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.utils import logging
 
-from ..data import load_refshapes
 from ..data.collator import ReferringSegmentationCollator
-from ..metrics import trainer_counts, trainer_metrics
+from ..metrics import TrainerMetrics, trainer_counts
+from .building import add_lora, load_checkpoint
+from .callbacks import DrawSamples, WatchLoss
+from .checkpoints import check_checkpoint, find_checkpoints
+from .data import DRAWN_EVALUATION_ROWS, TrainingData
 from .optimizer import MuonWithAdamW
 from .pretraining import (
     VIEWS,
     AttributeModel,
-    AttributeStream,
-    NameStream,
+    AttributeRows,
+    NameRows,
     attribute_counts,
     attribute_metrics,
     tell_places,
 )
-from .recipes import RECIPES, Recipe
+from .recipes import RECIPES, Recipe, Stage
+from .rows import RowsOfEpochs, TellEpoch
 
+
+logger = logging.get_logger(__name__)
 
 DEFAULT_ARGUMENTS = {
     "remove_unused_columns": False,  # the collator needs every column
@@ -34,130 +43,260 @@ DEFAULT_ARGUMENTS = {
     "eval_strategy": "steps",
     "save_total_limit": 2,
     "logging_steps": 50,
+    "logging_nan_inf_filter": False,  # what is no number stops the training instead
     "report_to": "none",
     "dataloader_pin_memory": torch.cuda.is_available(),
-    # A batch has fewer images than expressions: each process must take its own rows of the stream, because a batch made
-    # by the first process could not be cut into equal parts.
-    "accelerator_config": {"dispatch_batches": False},
-    # A resumed stream is started where it was left instead.
-    "ignore_data_skip": True,
+    "use_cpu": not torch.accelerator.is_available(),  # which several processes on the CPU must be told
+    "hub_strategy": "end",
 }
+EVALUATIONS = 20  # of a training on drawings, which has no epochs
 
 
 def train(
-    recipe: str, output_dir: str | Path, eval_rows: int = 100, resume: bool = False, **overrides: Any
+    recipe: str,
+    output_dir: str | Path,
+    train_dataset: datasets.Dataset | None = None,
+    eval_dataset: datasets.Dataset | None = None,
+    *,
+    drawn: Sequence[str] = (),
+    parts: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
+    lora: int | None = None,
+    text_column: str = "sent",
+    flip_probability: float = 0.0,
+    eval_rows: int | None = None,
+    samples: int = 8,
+    resume: bool = False,
+    **overrides: Any,
 ) -> dict[str, float]:
     """
-    Trains a recipe's model from scratch, stage by stage, and saves it with its processor to `output_dir`.
+    Trains a recipe's model, stage by stage, and saves it with its processor to `output_dir`.
+
+    Runs in one process, or in each of those that `torchrun` or `accelerate launch` started.
 
     Args:
         recipe (`str`): A key of [`RECIPES`].
-        output_dir (`str` or `Path`): Where the trained model goes; checkpoints go to its folders `stage-1`, `stage-2`, …
-        eval_rows (`int`, *optional*, defaults to 100): Rows of each manner's val split that are evaluated on.
+        output_dir (`str` or `Path`): Where the trained model goes; checkpoints go to its folders `stage-1`, `stage-2`, …, and
+            pictures of what is predicted to their folders `samples`.
+        train_dataset (`datasets.Dataset`, *optional*): Rows as the loaders of `hf_ris.data` give them.
+        eval_dataset (`datasets.Dataset`, *optional*): Rows that are evaluated on, with the first expression of each; by default
+            none, or drawn ones where the training's are drawn.
+        drawn (`Sequence[str]`, *optional*): Instead of `train_dataset`: manners of RefShapes, whose scenes are drawn on the way
+            and never come twice; by default the recipe's.
+        parts (`dict`, *optional*): What the model is made from: `backbone` and `text`, folders or Hub ids of pretrained encoders,
+            and `from_scratch`, to take their configurations alone; or `model`, a checkpoint of this library.
+        config (`dict`, *optional*): Fields of the model's configuration; they take precedence over the recipe's.
+        lora (`int`, *optional*): Rank of adapters, which then are all that is trained; they are saved in `output_dir/adapter`, the
+            model with what they learned in `output_dir`.
+        text_column (`str`, *optional*, defaults to `"sent"`): Which text is read: "sent" (cleaned) or "raw" (as written).
+        flip_probability (`float`, *optional*, defaults to 0.0): How often a picture is mirrored, left and right in its text too.
+        eval_rows (`int`, *optional*): How many rows of `eval_dataset` are evaluated on, from its first; of drawn ones 100 of each
+            manner by default.
+        samples (`int`, *optional*, defaults to 8): How many rows' predictions are drawn at each evaluation.
         resume (`bool`, *optional*, defaults to `False`): Whether to continue from the last checkpoint in `output_dir`, with
             the batch size and the number of processes it was written with.
-        overrides: Any field of `TrainingArguments` but `optim`; takes precedence over the recipe, in every stage.
+        overrides: Any field of `TrainingArguments`; takes precedence over the recipe, in every stage.
 
     Returns:
-        `dict[str, float]`: The metrics of the last evaluation.
+        `dict[str, float]`: The metrics of the last evaluation, or of the training where there is none.
 
     Raises:
-        ValueError: If the recipe is unknown, there is no checkpoint to resume from, or there is one and it would be lost.
+        ValueError: If the recipe is unknown, its data or its parts are missing, a row is unfit, there is no checkpoint to resume
+            from, it is of another architecture, or there is one and it would be lost.
+        MemoryError: If the device's memory does not suffice; the message says what to change.
+        FloatingPointError: If the loss becomes infinite or no number.
     """
-    if recipe not in RECIPES:
-        raise ValueError(f"recipe={recipe!r} is unknown; allowed are {', '.join(RECIPES)}")
+    check_request(recipe, train_dataset, parts or {}, lora)
     chosen = RECIPES[recipe]
+    data = TrainingData(
+        train_dataset, eval_dataset, tuple(drawn) or chosen.drawn, eval_rows, text_column, flip_probability
+    )
     folders = [Path(output_dir) / f"stage-{number}" for number in range(1, len(chosen.stages) + 1)]
-    checkpoints = [get_last_checkpoint(str(folder)) if folder.is_dir() else None for folder in folders]
-    if resume and not any(checkpoints):
-        raise ValueError(f"output_dir={str(output_dir)!r} holds no checkpoint to resume from")
-    if any(checkpoints) and not resume:
-        raise ValueError(f"output_dir={str(output_dir)!r} holds checkpoints: resume that run or name another folder")
+    checkpoints = find_checkpoints(folders, resume)
+    all_arguments = [
+        make_arguments(chosen, stage, folder, data, overrides)
+        for stage, folder in zip(chosen.stages, folders, strict=True)
+    ]
+    model, processor = build(recipe, parts or {}, {**chosen.config, **(config or {})}, all_arguments[0].seed)
+    hides_words = getattr(model.config, "mask_grounding_loss_weight", 0) > 0
+    with all_arguments[0].main_process_first(desc="looking at the data"):
+        data.check(processor.tokenizer, hides_words)
+        evaluation = data.evaluation_rows()
+    collator = data.collator(processor, model.config, chosen.mask_probability if hides_words else 0.0)
+    trained = model if lora is None else add_lora(model, lora)
 
-    model, processor = chosen.build(overrides.get("seed", TrainingArguments.seed))
     seen_rows: Counter[str] = Counter()
-    for stage, folder, checkpoint in zip(chosen.stages, folders, checkpoints, strict=True):
-        options = {**DEFAULT_ARGUMENTS, **chosen.arguments, **stage.arguments, **overrides}
-        arguments = TrainingArguments(str(folder), **options)
-        rows_per_batch = arguments.train_batch_size * arguments.world_size
-        rows_per_step = rows_per_batch * arguments.gradient_accumulation_steps
-        finished_steps = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-        processor.image_processor.size = {"height": stage.image_size, "width": stage.image_size}
-        block = {"start": seen_rows[stage.task] + finished_steps * rows_per_step, "block_size": rows_per_batch}
-        optimizer = {"lr": arguments.learning_rate, "weight_decay": arguments.weight_decay}
-        trainer = Trainer(
-            args=arguments,
-            optimizer_cls_and_kwargs=(lambda: MuonWithAdamW, optimizer),
-            **TASKS[stage.task](chosen, model, processor, block, eval_rows),
-        )
-        if checkpoint and finished_steps >= arguments.max_steps:
-            trainer.model.load_state_dict(load_file(Path(checkpoint) / SAFE_WEIGHTS_NAME))
+    for stage, arguments, checkpoint in zip(chosen.stages, all_arguments, checkpoints, strict=True):
+        if stage.image_size is not None:
+            processor.image_processor.size = {"height": stage.image_size, "width": stage.image_size}
+        rows_per_step = arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
+        num_rows = max(0, arguments.max_steps) * rows_per_step  # of drawings, which are trained on by steps
+        if stage.task == "attributes":
+            options = learn_attributes(model, processor, num_rows, eval_rows or DRAWN_EVALUATION_ROWS)
+        elif stage.task == "names":
+            options = learn_masks(trained, processor, collator, NameRows(num_rows), evaluation)
         else:
-            trainer.train(resume_from_checkpoint=checkpoint)
+            rows = data.training_rows(seen_rows[stage.task], num_rows, arguments.seed)
+            options = learn_masks(trained, processor, collator, rows, evaluation)
+        if chosen.muon:
+            rates = {"lr": arguments.learning_rate, "weight_decay": arguments.weight_decay}
+            options["optimizer_cls_and_kwargs"] = (lambda: MuonWithAdamW, rates)
+
+        trainer = Trainer(args=arguments, **options)
+        # First, so that what it adds to the logs reaches those that write them.
+        trainer.callback_handler.callbacks.insert(0, WatchLoss())
+        if stage.task != "attributes" and evaluation is not None:
+            folder = Path(arguments.output_dir) / "samples"
+            trainer.add_callback(DrawSamples(evaluation, processor, folder, samples, text_column))
+        if checkpoint is not None:
+            check_checkpoint(trainer.model, checkpoint, lora)
+        with explained(trainer, processor):
+            result = trainer.train(resume_from_checkpoint=checkpoint)
         if isinstance(trainer.model, AttributeModel):
             trainer.model.lend_to(model.get_input_embeddings(), processor.tokenizer)
             tell_places(trainer.model.image_encoder)
-        seen_rows[stage.task] += arguments.max_steps * rows_per_step
-    trainer.save_model(str(output_dir))
-    return trainer.evaluate()
+        seen_rows[stage.task] += num_rows
+
+    trainer.remove_callback(DrawSamples)  # whose last sheet would be drawn over
+    with explained(trainer, processor):
+        metrics = trainer.evaluate() if data.has_evaluation else result.metrics
+    publish(trainer, processor, Path(output_dir), has_adapters=lora is not None)
+    return metrics
 
 
-def _referring(
-    recipe: Recipe, model: PreTrainedModel, processor: ProcessorMixin, block: dict[str, int], eval_rows: int
+def check_request(
+    recipe: str, train_dataset: datasets.Dataset | None, parts: dict[str, Any], lora: int | None
+) -> None:
+    """Raises a ValueError unless a recipe can be run with what is given."""
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe={recipe!r} is unknown; allowed are {', '.join(RECIPES)}")
+    if RECIPES[recipe].drawn and train_dataset is not None:
+        raise ValueError(f"recipe={recipe!r} learns from drawings alone: it takes no train_dataset")
+    if lora is not None and "model" not in parts:
+        raise ValueError(f"lora={lora} adapts a trained model: name a checkpoint (model)")
+
+
+def publish(trainer: Trainer, processor: ProcessorMixin, folder: Path, has_adapters: bool) -> None:
+    """Saves what was trained, and uploads it if that was asked for. Adapters are saved alone, and merged into the model."""
+    if not has_adapters:
+        trainer.save_model(str(folder), _internal_call=True)  # else it would upload what is in its own folder
+    elif trainer.is_world_process_zero():
+        trainer.model.save_pretrained(folder / "adapter")
+        trainer.model.merge_and_unload().save_pretrained(folder)
+        processor.save_pretrained(folder)
+    if trainer.args.push_to_hub and trainer.is_world_process_zero():
+        upload_folder(
+            repo_id=trainer.hub_model_id,
+            folder_path=folder,
+            ignore_patterns=["stage-*"],
+            token=trainer.args.hub_token,
+        )
+
+
+def build(
+    name: str, parts: dict[str, Any], config: dict[str, Any], seed: int
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """
+    A recipe's model and processor, from its own parts or those that are named.
+
+    Raises:
+        ValueError: If the recipe has no use for one of them, or needs a checkpoint.
+    """
+    builder = load_checkpoint if "model" in parts else RECIPES[name].build
+    if builder is load_checkpoint and "model" not in parts:
+        raise ValueError(f"recipe={name!r} starts from a checkpoint: name one (model)")
+    surplus = parts.keys() - inspect.signature(builder).parameters.keys()
+    if surplus:
+        start = "a checkpoint" if "model" in parts else f"recipe={name!r}"
+        raise ValueError(f"{start} has no use for {', '.join(sorted(surplus))}")
+    return builder(seed, config, **parts)
+
+
+def make_arguments(
+    recipe: Recipe, stage: Stage, folder: Path, data: TrainingData, overrides: dict[str, Any]
+) -> TrainingArguments:
+    """
+    What `Trainer` needs to know of a stage.
+
+    Raises:
+        ValueError: If it is not said when a training on drawings ends.
+    """
+    options = {**DEFAULT_ARGUMENTS, **recipe.arguments, **stage.arguments}
+    if "eval_steps" in overrides:
+        by_steps = {"eval_strategy": "steps", "save_strategy": "steps", "save_steps": overrides["eval_steps"]}
+        overrides = {**by_steps, **overrides}
+    options |= overrides
+    if data.is_drawn:
+        if options.get("max_steps", -1) < 1:
+            raise ValueError("max_steps is missing: drawings have no end")
+        options["train_sampling_strategy"] = "sequential"
+        if options["eval_strategy"] == "epoch":
+            steps = max(1, options["max_steps"] // EVALUATIONS)
+            options |= {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": steps, "save_steps": steps}
+    if not data.has_evaluation:
+        options |= {"eval_strategy": "no", "load_best_model_at_end": False}
+    if stage is not recipe.stages[-1]:
+        options |= {"push_to_hub": False, "load_best_model_at_end": False}
+    options.setdefault("hub_model_id", folder.parent.resolve().name)
+    options.setdefault("batch_eval_metrics", stage.task != "attributes")
+    arguments = TrainingArguments(str(folder), **options)
+    if arguments.n_gpu > 1:
+        # Otherwise `Trainer` would deal out pictures and expressions apart, which come in different numbers.
+        logger.warning(
+            f"of {arguments.n_gpu} GPUs one is used: start a process for each, by torchrun or accelerate launch"
+        )
+        arguments._n_gpu = 1
+    return arguments
+
+
+def learn_masks(
+    model: nn.Module,
+    processor: ProcessorMixin,
+    collator: ReferringSegmentationCollator,
+    rows: Dataset,
+    evaluation: Dataset | None,
 ) -> dict[str, Any]:
-    """The whole model: `Trainer`'s arguments."""
+    """`Trainer`'s arguments to train the whole model on expressions and masks."""
     return {
         "model": model,
-        "train_dataset": recipe.stream(**block),
-        "eval_dataset": EvaluationRows(recipe.evaluation, eval_rows),
-        "data_collator": ReferringSegmentationCollator(processor, padding="longest"),
+        "train_dataset": rows,
+        "eval_dataset": evaluation,
+        "data_collator": collator,
         "processing_class": processor,
-        "compute_metrics": trainer_metrics,
+        "compute_metrics": TrainerMetrics(),
         "preprocess_logits_for_metrics": trainer_counts,
+        "callbacks": [TellEpoch(rows)] if isinstance(rows, RowsOfEpochs) else [],
     }
 
 
-def _attributes(
-    recipe: Recipe, model: PreTrainedModel, processor: ProcessorMixin, block: dict[str, int], eval_rows: int
+def learn_attributes(
+    model: PreTrainedModel, processor: ProcessorMixin, num_rows: int, eval_rows: int
 ) -> dict[str, Any]:
-    """The image encoder alone: `Trainer`'s arguments."""
+    """`Trainer`'s arguments to teach the image encoder alone what things look like."""
     return {
         "model": AttributeModel(model.encoder.image_encoder, model.config.text_config.hidden_size),
-        "train_dataset": AttributeStream(processor.image_processor, "train", **block, views=VIEWS),
-        "eval_dataset": AttributeStream(processor.image_processor, "val", stop=eval_rows),
+        "train_dataset": AttributeRows(processor.image_processor, num_rows, "train", VIEWS),
+        "eval_dataset": AttributeRows(processor.image_processor, eval_rows, "val"),
         "compute_metrics": attribute_metrics,
         "preprocess_logits_for_metrics": attribute_counts,
     }
 
 
-def _names(
-    recipe: Recipe, model: PreTrainedModel, processor: ProcessorMixin, block: dict[str, int], eval_rows: int
-) -> dict[str, Any]:
-    """The whole model on single words: `Trainer`'s arguments."""
-    return {**_referring(recipe, model, processor, block, eval_rows), "train_dataset": NameStream(**block)}
-
-
-TASKS = {"attributes": _attributes, "names": _names, "referring": _referring}
-
-
-class EvaluationRows(Dataset):
-    """
-    The first rows of each manner's val split, with one expression each, so that every evaluation asks the same.
-
-    Args:
-        names (`tuple[str, ...]`): Manners of RefShapes.
-        num_rows (`int`): Rows of each.
-    """
-
-    def __init__(self, names: tuple[str, ...], num_rows: int) -> None:
-        self.rows = concatenate_datasets([load_refshapes(name, "val", num_rows=num_rows) for name in names])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
-        return {**row, "expressions": row["expressions"][:1]}
+@contextmanager
+def explained(trainer: Trainer, processor: ProcessorMixin) -> Iterator[None]:
+    """Where the device's memory does not suffice, says what to change."""
+    try:
+        yield
+    except RuntimeError as error:
+        out_of_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+        if not out_of_memory:
+            raise
+        size = processor.image_processor.size
+        raise MemoryError(
+            f"out of memory with {trainer.args.train_batch_size} referents a step and device at {size['height']} x "
+            f"{size['width']} pixels: halve --per_device_train_batch_size and double --gradient_accumulation_steps, or try "
+            f"--activation_checkpointing or --bf16; --resume goes on from the last checkpoint ({error})"
+        ) from error
 
 
 __all__ = ["train"]

@@ -1,0 +1,114 @@
+"""One's own pictures, masks and expressions as a dataset."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from PIL import Image
+
+from .features import FEATURES, image_size
+from .segmentation import encode_mask, mask_geometry
+
+
+COLUMNS = {"image", "mask", "text"}
+
+
+def load_image_folder(root: str | Path, split: str = "train", num_proc: int | None = None) -> datasets.Dataset:
+    """
+    Loads a split from a folder of pictures, masks and a table that joins them, laid out as for 🤗 Datasets' own ImageFolder:
+
+        root/train/metadata.csv         file_name,mask_file_name,text
+        root/train/desk.jpg             desk.jpg,desk-mug.png,the red mug
+        root/train/desk-mug.png         desk.jpg,desk-lamp.png,the lamp on the left
+        root/val/…
+
+    or `metadata.jsonl` with these keys, where `text` may also be a list of expressions of one referent. A mask is a picture of
+    the size of its image, everything but black being what is referred to. Expressions that are true of nothing have no
+    `mask_file_name`.
+
+    Args:
+        root (`str` or `Path`): The folder.
+        split (`str`, *optional*, defaults to `"train"`): "train", "val" or "test".
+        num_proc (`int`, *optional*): Processes that read the masks.
+
+    Returns:
+        `datasets.Dataset`: A row per line of the table with the columns of [`FEATURES`]. The rows of an image stand together.
+
+    Raises:
+        ValueError: If the folder, the split, the table, one of its columns, or a file it names is missing, or a mask is empty or
+            of another size than its image; the message names what.
+    """
+    if not Path(root).is_dir():
+        raise ValueError(f"root={str(root)!r} is not a folder")
+    try:
+        splits = datasets.load_dataset("imagefolder", data_dir=str(Path(root).resolve()))
+    except (datasets.exceptions.DatasetGenerationError, FileNotFoundError, IndexError, ValueError) as error:
+        raise ValueError(f"root={str(root)!r}: {error.__cause__ or error}") from error
+    name = {"val": "validation"}.get(split, split)
+    if name not in splits:
+        raise ValueError(f"split={split!r} is not in root={str(root)!r}, which has {', '.join(splits)}")
+    rows = splits[name]
+    if missing := COLUMNS - set(rows.column_names):
+        raise ValueError(
+            f"root={str(root)!r}: its {split} table (metadata.csv or metadata.jsonl) must have the columns file_name, "
+            f"mask_file_name and text; what is missing gives {', '.join(sorted(missing))}"
+        )
+    rows = rows.cast_column("image", datasets.Image(decode=False)).cast_column("mask", datasets.Image(decode=False))
+    if None in rows["image"]:
+        raise ValueError(f"root={str(root)!r}: in its {split} table, file_name must be the first column")
+    paths = [image["path"] for image in rows["image"]]
+    image_ids = {path: number for number, path in enumerate(dict.fromkeys(paths))}
+    convert = partial(_convert, image_ids=image_ids, split=split)
+    surplus = [column for column in rows.column_names if column not in FEATURES]
+    rows = rows.map(convert, with_indices=True, remove_columns=surplus, features=FEATURES, num_proc=num_proc)
+    return rows.sort(["image_id", "ref_id"])
+
+
+def _convert(row: dict[str, Any], number: int, image_ids: dict[str, int], split: str) -> dict[str, Any]:
+    path = row["image"]["path"]
+    texts = row["text"] if isinstance(row["text"], list) else [row["text"]]
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ValueError(f"{path}: text={row['text']!r} must be an expression, or a list of expressions")
+    height, width = image_size(path)
+    mask = np.zeros((height, width), dtype=bool)
+    if row["mask"] is not None:
+        mask = _read_mask(row["mask"]["path"])
+        if mask.shape != (height, width):
+            found, needed = (" x ".join(map(str, shape)) for shape in (mask.shape, (height, width)))
+            raise ValueError(f"{row['mask']['path']} is {found}, its image {path} is {needed} (height x width)")
+        if not mask.any():
+            raise ValueError(
+                f"{row['mask']['path']} is empty; expressions that are true of nothing have no mask_file_name"
+            )
+    code = encode_mask(mask)
+    return {
+        "image": {"path": path, "bytes": None},
+        "mask": code,
+        **mask_geometry(code),
+        "category": "",
+        "ref_id": number,
+        "ann_ids": [number] if row["mask"] is not None else [],
+        "image_id": image_ids[path],
+        "file_name": Path(path).name,
+        "split": split,
+        "expressions": [
+            {"sent_id": order, "raw": text, "sent": text.strip().lower()} for order, text in enumerate(texts)
+        ],
+    }
+
+
+def _read_mask(path: str) -> np.ndarray:
+    """Boolean, of shape (height, width): where a picture has any other colour than black, seen through no alpha channel."""
+    try:
+        with Image.open(path) as picture:
+            pixels: np.ndarray = np.asarray(
+                picture if picture.mode in ("1", "L", "I", "I;16") else picture.convert("RGB")
+            )
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return np.asarray(pixels.any(axis=-1) if pixels.ndim == 3 else pixels != 0)
+
+
+__all__ = ["load_image_folder"]
