@@ -40,8 +40,11 @@ def sample_places(inside: torch.Tensor, number: int) -> tuple[torch.Tensor, torc
         number (`int`): K, how many at most.
 
     Returns:
-        Positions (N, K), and which of these are really inside, (N, K): a map may have fewer.
+        Positions (N, K), and which of these are really inside, (N, K): a map may have fewer. On the CPU, K is no larger than what
+        the fullest map has; elsewhere asking for that would stop the device.
     """
+    if inside.device.type == "cpu" and not torch.compiler.is_compiling():
+        number = max(1, min(number, int(inside.sum(dim=1).max())))
     keys = torch.rand(inside.shape, device=inside.device).masked_fill(~inside, -1.0)
     chosen, places = keys.topk(min(number, inside.shape[1]), dim=1)
     return places, chosen >= 0

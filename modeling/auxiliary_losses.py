@@ -16,7 +16,7 @@ class AuxiliaryLosses(nn.Module):
     Args:
         config (`TrainableSegmentationConfig`): The model's configuration.
         text_config (`PreTrainedConfig`): The text encoder's.
-        image_width (`int`): Channels of the deepest fused image features.
+        image_width (`int`): Channels of the fused image features that the predictor of hidden words sees.
         pixel_width (`int`): Channels of the features that the mask is read from.
     """
 

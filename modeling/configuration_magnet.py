@@ -162,6 +162,10 @@ class MagNetConfig(TrainableSegmentationConfig):
             )
         if len(self.fusion_num_heads) != num_stages:
             raise ValueError(f"fusion_num_heads needs {num_stages} entries, got {list(self.fusion_num_heads)}")
+        if not -num_stages <= self.mask_grounding_stage < num_stages:
+            raise ValueError(
+                f"mask_grounding_stage must be {-num_stages} to {num_stages - 1}, got {self.mask_grounding_stage}"
+            )
         if not self.pyramid_grids or min(self.pyramid_grids) < 1:
             raise ValueError(f"pyramid_grids must be side lengths of at least 1, got {list(self.pyramid_grids)}")
         if not 1 <= self.decoder_memory_levels <= num_stages:

@@ -1,15 +1,17 @@
 """Trains with Mask Grounding and the alignment loss, and measures whether each moves what it should.
 
-python scripts/check_losses.py runs/check-losses docs/training.md
-python scripts/check_losses.py runs/check-losses docs/training.md --resume   # a stopped one
+python scripts/check_losses.py runs/check-losses docs/training.md   # goes on where it was stopped
 
-It starts from the bundled checkpoint, which knows neither, and asks about scenes of the val split that it has never seen.
+The model is that of the bundled checkpoint, and so is the first stage of its training, in which the image encoder alone learns what
+things look like: whoever has run it can copy its folder `stage-1`. Then all losses together; and questions about scenes of the val
+split that it has never seen.
 """
 
 import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,9 @@ from hf_ris.data import ReferringSegmentationCollator, load_refshapes
 from hf_ris.data.refshapes import CATEGORIES, COLOURS, NAMES
 from hf_ris.modeling.alignment_loss import AlignmentLoss
 from hf_ris.modeling.pooling import average_pool
-from hf_ris.registration import BUNDLED_CHECKPOINT
 from hf_ris.reporting import machine, table, write_section
-from hf_ris.training import train
-from hf_ris.training.building import load_checkpoint
+from hf_ris.training import RECIPES, train
+from hf_ris.training.building import build_magnet_tiny, load_checkpoint
 
 
 KINDS = {
@@ -31,50 +32,34 @@ KINDS = {
     "direction": {"left", "right", "top", "bottom", "upper", "lower", "above", "below"},
     "category": {name for name in CATEGORIES if " " not in name},
 }
-LOSSES = {
-    "mask_grounding_loss_weight": 1.0,
-    "mask_grounding_layers": 2,
-    "alignment_loss_weight": 0.5,
-    "alignment_dim": 48,
-}
+LOSSES = {"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5}
+BUNDLED = RECIPES["magnet-tiny-refshapes"]
 SEED = 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output_dir")
+    parser.add_argument("output_dir", type=Path)
     parser.add_argument("document", nargs="?", help="Markdown file with a section named losses")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--batch-size", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=750, help="of 48 referents at 80 x 80 pixels")
     parser.add_argument("--rows", type=int, default=200, help="referents of each manner that are asked about")
-    parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
 
-    train(
-        "finetune",
-        arguments.output_dir,
-        drawn=NAMES,
-        parts={"model": str(BUNDLED_CHECKPOINT)},
-        config=LOSSES,
-        resume=arguments.resume,
-        max_steps=arguments.steps,
-        per_device_train_batch_size=arguments.batch_size,
-        learning_rate=5e-4,
-        warmup_steps=50,
-        dataloader_num_workers=1,
-        logging_steps=50,
-        eval_steps=max(1, arguments.steps // 4),
-        seed=SEED,
-    )
-    untrained, processor = load_checkpoint(SEED, LOSSES, str(BUNDLED_CHECKPOINT))
-    trained, _ = load_checkpoint(SEED, {}, arguments.output_dir)
+    looks, _, referring, _ = BUNDLED.stages
+    referring = replace(referring, arguments={**referring.arguments, "max_steps": arguments.steps})
+    RECIPES["losses"] = replace(BUNDLED, stages=(looks, referring), config=LOSSES)
+    if not (arguments.output_dir / "config.json").exists():
+        begun = any(arguments.output_dir.glob("stage-*/checkpoint-*"))
+        train("losses", arguments.output_dir, resume=begun, logging_steps=50, seed=SEED)
+    untrained, _ = build_magnet_tiny(SEED, LOSSES)
+    trained, processor = load_checkpoint(SEED, {}, str(arguments.output_dir))
     report = "\n\n".join(
         [
-            losses_report(Path(arguments.output_dir)),
+            losses_report(arguments.output_dir),
             naming_report(untrained.eval(), trained.eval(), processor, arguments.rows),
             alignment_report(untrained, trained, processor, arguments.rows),
-            f"{arguments.steps} steps of {arguments.batch_size} referents from the bundled checkpoint, on drawn scenes; measured on "
-            f"{3 * arguments.rows} referents of unseen ones, {machine()}.",
+            f"{arguments.steps} steps of 48 referents at 80 x 80 pixels, after the image encoder's own training; measured on "
+            f"{3 * arguments.rows} referents of unseen scenes, {machine()}.",
         ]
     )
     print(report)
@@ -84,7 +69,7 @@ def main() -> None:
 
 def losses_report(folder: Path) -> str:
     """The terms of the loss on the way."""
-    last = max(folder.glob("stage-1/checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    last = max(folder.glob("stage-2/checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     log = json.loads((last / "trainer_state.json").read_text())["log_history"]
     log = [entry for entry in log if "loss" in entry]
     names = [name for name in log[0] if name.startswith("loss_")]

@@ -1,5 +1,6 @@
-"""A Hub on this machine: huggingface_hub's own client downloads from it, over HTTP, what lies in a folder."""
+"""A Hub on this machine: huggingface_hub's own client reads from it, and writes to it, over HTTP, what lies in a folder."""
 
+import base64
 import hashlib
 import json
 import re
@@ -15,11 +16,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REVISIONS = ("main", COMMIT)
 RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 TREE = re.compile(r"/api/models/([^/]+/[^/]+)/tree/([^/?]+)")
+WRITE = re.compile(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/([^/?]+)")
+OWNER = "me"  # of repositories that are made without one
 
 
 class LocalHub(ThreadingHTTPServer):
     """
-    Serves the model repositories `root/user/name`, each at one commit.
+    Serves the model repositories `root/user/name`, each at one commit, and takes what is pushed to them.
 
     Attributes:
         url (`str`): What `HF_ENDPOINT` has to be.
@@ -47,6 +50,22 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        path = unquote(self.path)
+        self.server.asked.append(f"{self.command} {path}")
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if path == "/api/repos/create":
+            self._create(json.loads(body))
+        elif path == "/api/validate-yaml":
+            self._send_json({"errors": [], "warnings": []})
+        elif found := WRITE.match(path):
+            repository, action, revision = found.groups()
+            folder = self._folder(repository, revision)
+            if folder is not None:
+                self._preupload(json.loads(body)) if action == "preupload" else self._commit(folder, body)
+        else:
+            self._refuse("EntryNotFound")
+
     def log_message(self, format: str, *args: object) -> None:
         """Says nothing: the tests' output is pytest's."""
 
@@ -59,6 +78,28 @@ class _Handler(BaseHTTPRequestHandler):
             self._tree(*found.groups())
         else:
             self._refuse("EntryNotFound")
+
+    def _create(self, wanted: dict) -> None:
+        repository = f"{wanted['organization'] or OWNER}/{wanted['name']}"
+        (self.server.root / repository).mkdir(parents=True, exist_ok=True)
+        self._send_json({"url": f"{self.server.url}/{repository}", "name": repository})
+
+    def _preupload(self, asked: dict) -> None:
+        """Says that all files come inside the commit, large ones too."""
+        files = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in asked["files"]]
+        self._send_json({"files": files})
+
+    def _commit(self, folder: Path, lines: bytes) -> None:
+        for line in map(json.loads, lines.splitlines()):
+            if line["key"] == "file":
+                path = folder / line["value"]["path"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(base64.b64decode(line["value"]["content"]))
+        url = f"{self.server.url}/{folder.relative_to(self.server.root)}/commit/{COMMIT}"
+        self._send_json({"commitUrl": url, "commitOid": COMMIT})
+
+    def _send_json(self, content: object) -> None:
+        self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, repository: str, revision: str, name: str) -> None:
         folder = self._folder(repository, revision)
@@ -82,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
                 {"type": "file", "path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "oid": "0"}
                 for path in files
             ]
-            self._send(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
+            self._send_json(entries)
 
     def _folder(self, repository: str, revision: str) -> Path | None:
         folder = self.server.root / repository
@@ -124,5 +165,11 @@ def local_hub(root: Path) -> Iterator[LocalHub]:
 
 
 def endpoint(hub: LocalHub, home: Path) -> dict[str, str]:
-    """Environment variables that send a new process to this Hub, with a cache of its own."""
-    return {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    """Environment variables that send a new process to this Hub, with a cache of its own and a token."""
+    return {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": "hf_local",
+    }

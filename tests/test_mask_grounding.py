@@ -169,6 +169,8 @@ def test_places_are_sampled_from_inside_alone():
     assert counts.sum(dim=1).tolist() == [10, 10, 1]
     assert inside.gather(1, places)[counts].all()
     assert all(len(set(row.tolist())) == 10 for row in places)
+    places, counts = sample_places(inside[2:], 10)
+    assert places.tolist() == [[7]] and counts.all(), "no more than there are"
 
 
 def test_each_loss_turns_on_alone_and_off_at_evaluation(tiny_config, batch):
@@ -238,6 +240,14 @@ def test_hidden_words_pass_neither_the_first_stage_nor_the_decoders_again(tiny_c
     model(**batch)
     counts = {name: calls.count(name) for name in watched}
     assert counts == {"swin 0": 1, "swin 1": 2, "pyramid 0": 1, "pyramid 3": 2, "pixels": 1, "masks": 1}
+
+
+def test_words_can_be_named_from_any_stage(tiny_config, batch):
+    for stage in (0, 2, -1, -4):
+        model = build(tiny_config, **{**BOTH, "mask_grounding_stage": stage}).train()
+        model(**batch).loss.backward()
+        missing = [name for name, each in model.named_parameters() if each.requires_grad and each.grad is None]
+        assert not missing, (stage, missing)
 
 
 def test_gradient_checkpointing_changes_no_loss(tiny_config, batch):
@@ -311,6 +321,7 @@ def test_training_without_hidden_words_is_named(tiny_config, batch):
         ("mask_grounding_loss_weight", -1.0),
         ("alignment_loss_weight", float("nan")),
         ("mask_grounding_layers", 0),
+        ("mask_grounding_stage", 4),
         ("alignment_temperature", 0.0),
         ("alignment_pixels", 1),
     ],

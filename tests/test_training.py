@@ -16,6 +16,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from local_hub import endpoint, local_hub
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import (
@@ -340,6 +341,15 @@ def test_attribute_accuracy_counts_cells_of_objects():
     assert metrics == {"category_accuracy": 1.0, "colour_accuracy": 0.0, "pattern_accuracy": 1.0}
 
 
+@pytest.mark.parametrize(
+    "option", [{"bf16": True}, {"gradient_accumulation_steps": 2}, {"activation_checkpointing": True}]
+)
+def test_promised_options_train(quick_recipe, tmp_path, option):
+    train(quick_recipe, tmp_path, eval_rows=2, samples=0, max_steps=2, logging_steps=1, config=EVERYTHING, **option)
+    logs = read_logs(tmp_path / "stage-1")
+    assert all(np.isfinite(entry["grad_norm"]) for entry in logs if "grad_norm" in entry)
+
+
 def test_overrides_win_over_the_recipe(quick_recipe, tmp_path):
     train(quick_recipe, tmp_path, eval_rows=2, max_steps=1, eval_strategy="no", save_strategy="no")
 
@@ -483,6 +493,34 @@ def test_adapters_alone_are_trained(model_folder, tmp_path):
     assert pipeline("referring-segmentation", model=str(tmp_path), device="cpu").model.config.model_type == "magnet"
 
 
+@pytest.mark.parametrize("adapters", [[], ["--lora", "2"]])
+def test_what_was_trained_is_pushed(model_folder, tmp_path, adapters):
+    with local_hub(tmp_path / "hub") as hub:
+        options = ["--recipe", "finetune", "--model", str(model_folder), "--dataset", "refshapes", "--max_steps", "2"]
+        options += [
+            "--per_device_train_batch_size",
+            "2",
+            "--eval_rows",
+            "2",
+            "--dataloader_num_workers",
+            "0",
+            *adapters,
+        ]
+        command = [sys.executable, "-m", "hf_ris.cli", "train", "--output-dir", "runs/mine", *options, "--push_to_hub"]
+        environment = {**os.environ, **endpoint(hub, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, timeout=200, env=environment, cwd=tmp_path)
+
+    pushed = {
+        path.relative_to(tmp_path / "hub" / "me" / "mine").as_posix() for path in (tmp_path / "hub").rglob("*.*")
+    }
+    assert {"config.json", "model.safetensors", "modeling_magnet.py"} <= pushed
+    assert ("adapter/adapter_model.safetensors" in pushed) == bool(adapters)
+    assert not any("checkpoint" in name or "samples" in name for name in pushed)
+    ris = pipeline("referring-segmentation", model=str(tmp_path / "hub" / "me" / "mine"), device="cpu")
+    local = load_file(tmp_path / "runs" / "mine" / "model.safetensors")
+    assert all(torch.equal(tensor, local[name]) for name, tensor in ris.model.state_dict().items())
+
+
 def test_a_model_is_built_on_pretrained_parts(tiny_config, tokenizer, tmp_path, processor):
     torch.manual_seed(7)
     swin, bert = SwinModel(tiny_config.backbone_config), BertModel(tiny_config.text_config)
@@ -526,8 +564,8 @@ def test_impossible_runs_are_named(quick_recipe, tmp_path, model_folder):
     for message, recipe, options in (
         (r"recipe='magic'.*magnet-tiny-refshapes", "magic", {}),
         ("no checkpoint", "magnet-tiny-refshapes", {"resume": True}),
-        ("train_dataset is missing", "magnet", {}),
-        ("train_dataset is missing", "finetune", {"parts": {"model": str(model_folder)}}),
+        ("no data of its own.*--dataset", "magnet", {}),
+        ("no data of its own", "finetune", {"parts": {"model": str(model_folder)}}),
         ("takes no train_dataset", "magnet-tiny-refshapes", {"train_dataset": rows}),
         ("starts from a checkpoint", "finetune", {"train_dataset": rows}),
         ("no use for backbone", quick_recipe, {"parts": {"backbone": "swin"}}),

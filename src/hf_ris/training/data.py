@@ -45,7 +45,9 @@ class TrainingData:
     ) -> None:
         check_text_column(text_column)
         if train_dataset is None and not drawn:
-            raise ValueError("train_dataset is missing: this recipe has no data of its own, such as drawings (drawn)")
+            raise ValueError(
+                "this recipe has no data of its own: name some (train_dataset; on the command line, --dataset)"
+            )
         if train_dataset is None and eval_dataset is not None:
             raise ValueError("eval_dataset came without a train_dataset")
         self.train_dataset = train_dataset

@@ -47,6 +47,7 @@ DEFAULT_ARGUMENTS = {
     "report_to": "none",
     "dataloader_pin_memory": torch.cuda.is_available(),
     "use_cpu": not torch.accelerator.is_available(),  # which several processes on the CPU must be told
+    "ddp_find_unused_parameters": False,  # there are none
     "hub_strategy": "end",
 }
 EVALUATIONS = 20  # of a training on drawings, which has no epochs
