@@ -426,7 +426,7 @@ if __name__ == "__main__":
 
 
 def test_a_loss_that_is_no_number_stops_the_training(quick_recipe, tmp_path):
-    with pytest.raises(FloatingPointError, match=r"at step \d.*lower --learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"at step \d.*lower --learning-rate"):
         train(quick_recipe, tmp_path, eval_rows=2, learning_rate=1e30, max_grad_norm=0.0, warmup_steps=0, max_steps=20)
 
 
@@ -436,7 +436,7 @@ def test_memory_that_does_not_suffice_is_explained(quick_recipe, tmp_path, monke
 
     monkeypatch.setattr("transformers.Trainer.training_step", fail)
     with pytest.raises(
-        MemoryError, match=r"with 4 referents a step and device at 64 x 64 pixels: halve --per_device_train"
+        MemoryError, match=r"with 4 referents a step and device at 64 x 64 pixels: halve --per-device-train"
     ):
         train(quick_recipe, tmp_path, eval_rows=2)
 
@@ -496,17 +496,17 @@ def test_adapters_alone_are_trained(model_folder, tmp_path):
 @pytest.mark.parametrize("adapters", [[], ["--lora", "2"]])
 def test_what_was_trained_is_pushed(model_folder, tmp_path, adapters):
     with local_hub(tmp_path / "hub") as hub:
-        options = ["--recipe", "finetune", "--model", str(model_folder), "--dataset", "refshapes", "--max_steps", "2"]
+        options = ["--recipe", "finetune", "--model", str(model_folder), "--dataset", "refshapes", "--max-steps", "2"]
         options += [
-            "--per_device_train_batch_size",
+            "--per-device-train-batch-size",
             "2",
-            "--eval_rows",
+            "--eval-rows",
             "2",
-            "--dataloader_num_workers",
+            "--dataloader-num-workers",
             "0",
             *adapters,
         ]
-        command = [sys.executable, "-m", "hf_ris.cli", "train", "--output-dir", "runs/mine", *options, "--push_to_hub"]
+        command = [sys.executable, "-m", "hf_ris.cli", "train", "--output-dir", "runs/mine", *options, "--push-to-hub"]
         environment = {**os.environ, **endpoint(hub, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, timeout=200, env=environment, cwd=tmp_path)
 
@@ -580,7 +580,7 @@ def test_impossible_runs_are_named(quick_recipe, tmp_path, model_folder):
     result = CliRunner().invoke(app, ["train", "--output-dir", str(tmp_path), "--recipe", "magic"])
     assert result.exit_code == 2
     assert "magnet-tiny-refshapes" in result.output
-    for option in ("--max_step", "--resume_from_checkpoint"):
+    for option in ("--max-step", "--resume-from-checkpoint"):
         result = CliRunner().invoke(app, ["train", "--output-dir", str(tmp_path), option, "3"])
         assert result.exit_code == 2
         assert option in result.output

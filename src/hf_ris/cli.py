@@ -310,7 +310,7 @@ def train(
         str | None,
         typer.Option(
             help="folder (one's own; needs --root), refcoco, refcoco+, refcocog or grefcoco (need --root), or refshapes, "
-            "refshapes+ or refshapesg, drawn on the way (need --max_steps). By default the recipe's."
+            "refshapes+ or refshapesg, drawn on the way (need --max-steps). By default the recipe's."
         ),
     ] = None,
     root: Root = None,
@@ -340,9 +340,9 @@ def train(
     """
     Train a model from a recipe. Runs under torchrun and accelerate launch, too.
 
-    Every argument of transformers' TrainingArguments is an option as well and wins over the recipe's, such as --max_steps,
-    --learning_rate, --per_device_train_batch_size, --gradient_accumulation_steps, --activation_checkpointing, --bf16,
-    --torch_compile, --report_to tensorboard, --push_to_hub or --seed.
+    Every argument of transformers' TrainingArguments is an option as well and wins over the recipe's, such as --max-steps,
+    --learning-rate, --per-device-train-batch-size, --gradient-accumulation-steps, --activation-checkpointing, --bf16,
+    --torch-compile, --report-to tensorboard, --push-to-hub or --seed.
     """
     # On a shared machine, threads that spin while they wait for each other cost several times the work itself. This is
     # read when torch is first imported.

@@ -17,7 +17,7 @@ class _Parser(HfArgumentParser):
 
 def read_arguments(words: Sequence[str]) -> dict[str, Any]:
     """
-    Reads options of `TrainingArguments`, in transformers' own spelling: `--max_steps 100 --bf16`, or with hyphens.
+    Reads options of `TrainingArguments`: `--max-steps 100 --bf16`, with hyphens or, as in Python, with underscores.
 
     Args:
         words (`Sequence[str]`): A command line.
@@ -36,7 +36,7 @@ def read_arguments(words: Sequence[str]) -> dict[str, Any]:
         raise ValueError(f"unknown option: {' '.join(unknown)}")
     for name, instead in TAKEN.items():
         if hasattr(known, name):
-            raise ValueError(f"unknown option: --{name}; use {instead}")
+            raise ValueError(f"unknown option: --{name.replace('_', '-')}; use {instead}")
     return vars(known)
 
 

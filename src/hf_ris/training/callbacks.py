@@ -76,8 +76,8 @@ class WatchLoss(TrainerCallback):
             return
         named = ", ".join(f"{name} {float(value):g}" for name, value in found.items())
         raise FloatingPointError(
-            f"not a number to learn from at step {state.global_step + 1} ({named}): lower --learning_rate, lengthen --warmup_steps, "
-            "lower --max_grad_norm, or train without --bf16 and --fp16. The weights took no harm; --resume goes on from the last "
+            f"not a number to learn from at step {state.global_step + 1} ({named}): lower --learning-rate, lengthen --warmup-steps, "
+            "lower --max-grad-norm, or train without --bf16 and --fp16. The weights took no harm; --resume goes on from the last "
             "checkpoint"
         )
 

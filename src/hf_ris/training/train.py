@@ -295,8 +295,8 @@ def explained(trainer: Trainer, processor: ProcessorMixin) -> Iterator[None]:
         size = processor.image_processor.size
         raise MemoryError(
             f"out of memory with {trainer.args.train_batch_size} referents a step and device at {size['height']} x "
-            f"{size['width']} pixels: halve --per_device_train_batch_size and double --gradient_accumulation_steps, or try "
-            f"--activation_checkpointing or --bf16; --resume goes on from the last checkpoint ({error})"
+            f"{size['width']} pixels: halve --per-device-train-batch-size and double --gradient-accumulation-steps, or try "
+            f"--activation-checkpointing or --bf16; --resume goes on from the last checkpoint ({error})"
         ) from error
 
 
