@@ -24,6 +24,7 @@ from hf_ris.modeling.pooling import average_pool
 from hf_ris.reporting import machine, table, write_section
 from hf_ris.training import RECIPES, train
 from hf_ris.training.building import build_magnet_tiny, load_checkpoint
+from hf_ris.training.checkpoints import number_of_steps
 
 
 KINDS = {
@@ -69,7 +70,7 @@ def main() -> None:
 
 def losses_report(folder: Path) -> str:
     """The terms of the loss on the way."""
-    last = max(folder.glob("stage-2/checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    last = max(folder.glob("stage-2/checkpoint-*"), key=number_of_steps)
     log = json.loads((last / "trainer_state.json").read_text())["log_history"]
     log = [entry for entry in log if "loss" in entry]
     names = [name for name in log[0] if name.startswith("loss_")]

@@ -37,7 +37,7 @@ from hf_ris.data import RefShapesStream, decode_mask, load_refshapes
 from hf_ris.data.refshapes import COLOURS, draw_scene, sample_scene, true_of, vocabulary
 from hf_ris.data.segmentation import encode_mask
 from hf_ris.training import RECIPES, pretraining, recipes, train
-from hf_ris.training.checkpoints import find_checkpoints
+from hf_ris.training.checkpoints import find_checkpoints, number_of_steps
 from hf_ris.training.data import TrainingData
 from hf_ris.training.optimizer import MATRIX_LR, Muon, MuonWithAdamW
 from hf_ris.training.pretraining import (
@@ -138,7 +138,7 @@ def understood_rows(number: int) -> datasets.Dataset:
 
 def read_logs(folder: Path) -> list[dict]:
     """What `Trainer` logged until its last checkpoint."""
-    last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    last = max(folder.glob("checkpoint-*"), key=number_of_steps)
     return json.loads((last / "trainer_state.json").read_text())["log_history"]
 
 

@@ -279,14 +279,18 @@ def export(
         _note(f"wrote {folder}")
 
 
+def _check_drawn(dataset: str, root: str | None, split_by: str | None, images: Path | None) -> None:
+    if root or split_by or images:
+        raise ValueError(f"{dataset} is drawn: it takes no --root, --split-by or --images")
+
+
 def _load_rows(
     dataset: str, split: str, root: str | None, split_by: str | None, images: Path | None, num_rows: int | None
 ) -> Any:
     from .data import load_image_folder, load_refcoco, load_refshapes
 
     if dataset.startswith("refshapes"):
-        if root or split_by or images:
-            raise ValueError(f"{dataset} is drawn: it takes no --root, --split-by or --images")
+        _check_drawn(dataset, root, split_by, images)
         return load_refshapes(dataset, split, num_rows=num_rows)
     if dataset == "folder":
         if root is None or split_by or images:
@@ -359,8 +363,7 @@ def train(
         if dataset is None and (root or split_by or images):
             raise ValueError("--root, --split-by and --images belong to a --dataset")
         if dataset is not None and dataset.startswith("refshapes"):
-            if root or split_by or images:
-                raise ValueError(f"{dataset} is drawn: it takes no --root, --split-by or --images")
+            _check_drawn(dataset, root, split_by, images)
             rows["drawn"] = (dataset,)
         elif dataset is not None:
             with state.main_process_first():

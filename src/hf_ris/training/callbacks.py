@@ -138,17 +138,18 @@ class DrawSamples(TrainerCallback):
     @torch.no_grad()
     def _draw(self, row: dict[str, Any], model: PreTrainedModel) -> Image.Image:
         text = row["expressions"][0][self.text_column]
-        true = torch.from_numpy(decode_mask(row["mask"]))
+        true = decode_mask(row["mask"])
         inputs = self.processor(images=row["image"], text=text, return_tensors="pt").to(model.device)
         found = self.processor.post_process_referring_segmentation(model.eval()(**inputs), [true.shape])[0]
-        both, predicted, annotated = count_pixels(found["mask"].cpu()[None], true[None])[0].tolist()
+        mask = found["mask"].cpu()
+        both, predicted, annotated = count_pixels(mask[None], torch.from_numpy(true)[None])[0].tolist()
         overlap = both / max(1, predicted + annotated - both)
         drawn = draw_overlay(
             row["image"],
             [
-                {"label": label, "score": score, "mask": mask.cpu().numpy(), "box": mask_to_box(mask.cpu().numpy())}
-                for label, score, mask in (
-                    (text, found["score"], found["mask"]),
+                {"label": label, "score": score, "mask": shown, "box": mask_to_box(shown)}
+                for label, score, shown in (
+                    (text, found["score"], mask.numpy()),
                     ("annotated; overlap", overlap, true),
                 )
             ],

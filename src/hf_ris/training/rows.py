@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..data.refshapes.rows import ROWS_PER_SCENE, scene_rows
+from ..data.refshapes.rows import ROWS_PER_SCENE, rows_of_turn
 
 
 class RowsOfDrawings(Dataset):
@@ -51,8 +51,7 @@ class DrawnRows(RowsOfDrawings):
         return {**self.drawn(turn)[number], "draw": self.start + index}
 
     def draw(self, turn: int) -> list[dict[str, Any]]:
-        scene, manner = divmod(turn, len(self.names))
-        return scene_rows(self.names[manner], "train", scene)
+        return rows_of_turn(self.names, "train", turn)
 
 
 class RowsOfEpochs(Dataset):

@@ -134,10 +134,10 @@ def train(
         num_rows = max(0, arguments.max_steps) * rows_per_step  # of drawings, which are trained on by steps
         if stage.task == "attributes":
             options = learn_attributes(model, processor, num_rows, eval_rows or DRAWN_EVALUATION_ROWS)
-        elif stage.task == "names":
-            options = learn_masks(trained, processor, collator, NameRows(num_rows), evaluation)
         else:
-            rows = data.training_rows(seen_rows[stage.task], num_rows, arguments.seed)
+            rows: Dataset = NameRows(num_rows)
+            if stage.task == "referring":
+                rows = data.training_rows(seen_rows[stage.task], num_rows, arguments.seed)
             options = learn_masks(trained, processor, collator, rows, evaluation)
         if chosen.muon:
             rates = {"lr": arguments.learning_rate, "weight_decay": arguments.weight_decay}
