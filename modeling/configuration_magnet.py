@@ -145,6 +145,11 @@ class MagNetConfig(TrainableSegmentationConfig):
         """Channels of the four image stages, fine to coarse."""
         return [self.backbone_config.embed_dim * 2**stage for stage in range(len(self.backbone_config.depths))]
 
+    @property
+    def grounding_stages(self) -> list[int]:
+        """Which of the four the predictor of hidden words sees, fine to coarse, each once."""
+        return sorted({stage % len(self.stage_widths) for stage in self.mask_grounding_stages})
+
     def validate_architecture(self):  # noqa: PLR0912 (one branch for each mistake)
         super().validate_architecture()
         if self.language_attention_mask not in LANGUAGE_ATTENTION_MASKS:
@@ -162,9 +167,10 @@ class MagNetConfig(TrainableSegmentationConfig):
             )
         if len(self.fusion_num_heads) != num_stages:
             raise ValueError(f"fusion_num_heads needs {num_stages} entries, got {list(self.fusion_num_heads)}")
-        if not -num_stages <= self.mask_grounding_stage < num_stages:
+        stages = self.mask_grounding_stages
+        if not stages or not all(-num_stages <= stage < num_stages for stage in stages):
             raise ValueError(
-                f"mask_grounding_stage must be {-num_stages} to {num_stages - 1}, got {self.mask_grounding_stage}"
+                f"mask_grounding_stages must be one or more of {-num_stages} to {num_stages - 1}, got {list(stages)}"
             )
         if not self.pyramid_grids or min(self.pyramid_grids) < 1:
             raise ValueError(f"pyramid_grids must be side lengths of at least 1, got {list(self.pyramid_grids)}")

@@ -49,7 +49,7 @@ class TrainableSegmentationConfig(ReferringSegmentationConfig):
             Weight of the Mask Grounding loss (section 3.2). At 0 the model has no head for it.
         mask_grounding_layers (`int`, *optional*, defaults to 4):
             Transformer layers of the predictor of hidden words.
-        mask_grounding_stage (`int`, *optional*, defaults to -1):
+        mask_grounding_stages (`Sequence[int]`, *optional*, defaults to `(-1,)`):
             Which of the image encoder's fused stages the predictor sees, counted from the finest; -1 is the deepest. Of small
             pictures that one has few cells, each with several things in it.
         alignment_loss_weight (`float`, *optional*, defaults to 0.0):
@@ -64,7 +64,7 @@ class TrainableSegmentationConfig(ReferringSegmentationConfig):
 
     mask_grounding_loss_weight: float | int = 0.0
     mask_grounding_layers: int = 4
-    mask_grounding_stage: int = -1
+    mask_grounding_stages: tuple[int, ...] | list[int] = (-1,)
     alignment_loss_weight: float | int = 0.0
     alignment_dim: int = 256
     alignment_temperature: float | int = 0.1

@@ -7,6 +7,8 @@ The paper gives the loss, CE(y, Predictor(concat[O, P, C])). Its depth and encod
 knows a model: any that gives word and image features can be trained with it.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
@@ -58,15 +60,15 @@ class MaskGroundingHead(nn.Module):
     Args:
         text_config (`BertConfig`): Width d, attention heads, inner width and vocabulary V; the transformer's layers are
             BERT's.
-        image_width (`int`): Channels of the image features.
+        image_widths (`Sequence[int]`): Channels of the image features, of one map or more.
         num_layers (`int`): Layers of the transformer.
     """
 
-    def __init__(self, text_config: PreTrainedConfig, image_width: int, num_layers: int) -> None:
+    def __init__(self, text_config: PreTrainedConfig, image_widths: Sequence[int], num_layers: int) -> None:
         super().__init__()
         width = text_config.hidden_size
         self.text_config = text_config
-        self.image_projection = nn.Linear(image_width, width)
+        self.image_projections = nn.ModuleList(nn.Linear(each, width) for each in image_widths)
         self.place_encoder = nn.Sequential(nn.Linear(4, width), nn.GELU(), nn.Linear(width, width))
         self.kind_embedding = nn.Embedding(3, width)  # of a word, of the image, of the mask
         self.norm = nn.LayerNorm(width, eps=text_config.layer_norm_eps)
@@ -78,7 +80,7 @@ class MaskGroundingHead(nn.Module):
         self,
         word_features: torch.Tensor,
         attention_mask: torch.Tensor,
-        image_features: torch.Tensor,
+        image_features: Sequence[torch.Tensor],
         masks: torch.Tensor,
         word_embeddings: torch.Tensor,
     ) -> torch.Tensor:
@@ -86,16 +88,19 @@ class MaskGroundingHead(nn.Module):
         Args:
             word_features (`torch.Tensor` of shape `(N, L, d)`): O, of the expression with words hidden.
             attention_mask (`torch.Tensor` of shape `(N, L)`): 1 for real words.
-            image_features (`torch.Tensor` of shape `(N, c, h, w)`): P, fused with that expression.
+            image_features (`Sequence[torch.Tensor]`): P, maps of shape `(N, c, h, w)`, fused with that expression.
             masks (`torch.Tensor` of shape `(N, H, W)`): What the expression refers to.
             word_embeddings (`torch.Tensor` of shape `(V, d)`): The text encoder's; what is predicted is compared with them.
 
         Returns:
             `torch.Tensor` of shape `(N, L, V)`: Logits of the word at each place.
         """
-        height, width = image_features.shape[-2:]
-        cells = describe_cells((height, width), image_features.device)
-        pixels = self.image_projection(image_features.flatten(2).transpose(1, 2)) + self.place_encoder(cells)
+        projected = [
+            projection(features.flatten(2).transpose(1, 2))
+            for projection, features in zip(self.image_projections, image_features, strict=True)
+        ]
+        places = [describe_cells(features.shape[-2:], features.device) for features in image_features]
+        pixels = torch.cat(projected, dim=1) + self.place_encoder(torch.cat(places))
         mask = self.place_encoder(describe_masks(masks)).unsqueeze(1)
         kinds = self.kind_embedding.weight
         states = self.norm(torch.cat([word_features + kinds[0], pixels + kinds[1], mask + kinds[2]], dim=1))

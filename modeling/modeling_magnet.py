@@ -62,7 +62,7 @@ class MagNetEncoder(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         output_words: bool = False,
-        only_stage: int | None = None,
+        only_stages: Sequence[int] | None = None,
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """
         Args:
@@ -72,7 +72,7 @@ class MagNetEncoder(nn.Module):
             attention_mask (`torch.BoolTensor` of shape `(N, L)`): True for real words.
             output_words (`bool`, *optional*, defaults to `False`): Whether the last word fusion, which no mask depends
                 on, is computed.
-            only_stage (`int`, *optional*): The one of the fused maps that is computed; by default all are.
+            only_stages (`Sequence[int]`, *optional*): The fused maps that are computed; by default all are.
 
         Returns:
             The fused maps s1 … s4 (N, c, h, w), fine to coarse, and the last word features (N, L, d) or None.
@@ -89,7 +89,7 @@ class MagNetEncoder(nn.Module):
             first = index * self.layers_per_stage
             for layer in self.text_encoder.encoder.layer[first : first + self.layers_per_stage]:
                 words = layer(words, text_mask)
-            is_wanted = only_stage is None or index == only_stage % len(self.stages)
+            is_wanted = only_stages is None or index in only_stages
             wanted = (is_wanted, not is_last, not is_last or output_words)
             feature, pixels, words = stage(pixels, words, attention_mask, size, wanted)
             if feature is not None:
@@ -212,7 +212,7 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         self.auxiliary_losses = AuxiliaryLosses(
             config,
             config.text_config,
-            image_width=config.stage_widths[config.mask_grounding_stage],
+            image_widths=[config.stage_widths[stage] for stage in config.grounding_stages],
             pixel_width=config.hidden_dim,
         )
         # No mask depends on these: without a loss of their own they would never receive a gradient, which training on
@@ -357,12 +357,12 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         if head is None:
             raise ValueError("this model has no head of Mask Grounding: its mask_grounding_loss_weight is 0")
         # The masked expressions pass the encoder alone, after Swin's first stage: neither decoder is asked again.
-        stage = self.config.mask_grounding_stage
-        maps, words = self.encoder(pixels, size, masked_input_ids, attention_mask.bool(), True, only_stage=stage)
+        stages = self.config.grounding_stages
+        maps, words = self.encoder(pixels, size, masked_input_ids, attention_mask.bool(), True, only_stages=stages)
         # Looked up, not read off: a table that is spread over processes is whole only in its own forward.
         vocabulary = torch.arange(self.config.text_config.vocab_size, device=words.device)
         word_embeddings = self.get_input_embeddings()(vocabulary)
-        return head(words, attention_mask, maps[0], masks, word_embeddings)
+        return head(words, attention_mask, maps, masks, word_embeddings)
 
     def _ground(
         self,

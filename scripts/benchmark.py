@@ -4,6 +4,7 @@ python scripts/benchmark.py magnet docs/performance.md
 python scripts/benchmark.py magnet --compile docs/performance.md   # compiled, which takes minutes a row
 python scripts/benchmark.py evaluate docs/performance.md           # all of an evaluation but the model
 python scripts/benchmark.py train docs/performance.md              # a training step; --compile as above
+python scripts/benchmark.py count docs/performance.md              # operations of a training step at the published size
 
 Every row is measured in a process of its own. A rate is only meaningful beside what the machine can do at that moment, so
 each process also times a product of two 2048 x 2048 matrices before and after.
@@ -37,12 +38,12 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["magnet", "evaluate", "train"])
+    parser.add_argument("what", choices=["magnet", "evaluate", "train", "count"])
     parser.add_argument(
         "document",
         nargs="?",
         help="Markdown file with sections named magnet-speed-cpu, magnet-speed-cuda, train-speed-cpu, train-speed-cuda, all with "
-        "-compiled too, and evaluate-speed",
+        "-compiled too, evaluate-speed and train-count",
     )
     parser.add_argument("--compile", action="store_true", help="measure torch.compile(fullgraph=True) instead")
     parser.add_argument("--repeats", type=int, default=5, help="timed forward passes of each row, or tens of steps")
@@ -53,9 +54,10 @@ def main() -> None:
         print(json.dumps(measure_row(**arguments.row)))
         return
 
-    section = "evaluate-speed"
     if arguments.what == "evaluate":
-        report = report_evaluate()
+        section, report = "evaluate-speed", report_evaluate()
+    elif arguments.what == "count":
+        section, report = "train-count", report_count()
     else:
         section = f"{arguments.what}-speed-{DEVICE}" + ("-compiled" if arguments.compile else "")
         write = report_magnet if arguments.what == "magnet" else report_training
@@ -261,6 +263,31 @@ def report_training(compiled: bool, repeats: int) -> str:
         "Utilisation: floating-point operations of the forward and backward pass over step time, of "
         f"{'the bfloat16 peak its maker states' if DEVICE == 'cuda' else 'the rate of a 2048 x 2048 x 2048 float32 matrix product in the same process'}. "
         f"Measured on {machine()}."
+    )
+
+
+def report_count() -> str:
+    """What each loss adds to a training step of the published configuration. Counted, so any machine will do."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    torch.manual_seed(0)
+    rows = []
+    plain = None
+    for losses, config in LOSSES.items():
+        model = MagNetForReferringSegmentation(MagNetConfig(language_attention_mask="binary", **config)).train()
+        words = torch.randint(1000, 2000, (1, TOKENS))
+        batch = {"pixel_values": torch.randn(1, 3, SIDE, SIDE), "input_ids": words, "masked_input_ids": words}
+        labels = torch.zeros(1, SIDE, SIDE)
+        labels[:, SIDE // 4 : SIDE // 2, SIDE // 4 : SIDE // 2] = 1
+        with FlopCounterMode(display=False) as counted:
+            model(**batch, hidden_words=words, labels=labels).loss.backward()
+        flops = counted.get_total_flops()
+        plain = plain or flops
+        rows.append([losses, f"{model.num_parameters() / 1e6:.1f} M", f"{flops / 1e9:.0f}", f"{flops / plain:.2f}"])
+    headings = ["losses", "parameters", "GFLOP of a step", "of the mask loss's alone"]
+    return f"{table(headings, rows)}\n\n" + (
+        f"Published configuration, forward and backward pass, one picture of {SIDE} x {SIDE} pixels and one expression of {TOKENS} "
+        "tokens; matrix products, convolutions and attention as torch counts them."
     )
 
 

@@ -2,9 +2,9 @@
 
 python scripts/check_losses.py runs/check-losses docs/training.md   # goes on where it was stopped
 
-The model is that of the bundled checkpoint, and so is the first stage of its training, in which the image encoder alone learns what
-things look like: whoever has run it can copy its folder `stage-1`. Then all losses together; and questions about scenes of the val
-split that it has never seen.
+The model is that of the bundled checkpoint, and so is its training up to the first whole expressions: what things look like, what
+that is called, and then a number of steps on small pictures, with all losses together. Whoever has run the first stage, which
+knows neither loss, can copy its folder `stage-1`. Then come questions about scenes of the val split that it has never seen.
 """
 
 import argparse
@@ -27,11 +27,21 @@ from hf_ris.training.building import build_magnet_tiny, load_checkpoint
 from hf_ris.training.checkpoints import number_of_steps
 
 
+# The words of each kind that are asked for, by what they mean: no picture tells "big" from "large".
 KINDS = {
-    "colour": {*COLOURS, "grey", "violet"},
-    "size": {"big", "large", "huge", "small", "little", "tiny", "biggest", "largest", "smallest", "tiniest"},
-    "direction": {"left", "right", "top", "bottom", "upper", "lower", "above", "below"},
-    "category": {name for name in CATEGORIES if " " not in name},
+    "colour": {**{colour: [colour] for colour in COLOURS}, "gray": ["gray", "grey"], "purple": ["purple", "violet"]},
+    "size": {
+        "big": ["big", "large", "huge", "biggest", "largest"],
+        "small": ["small", "little", "tiny", "smallest", "tiniest"],
+    },
+    "direction": {
+        **{word: [word] for word in ("left", "right", "above", "below")},
+        "top": ["top", "upper"],
+        "bottom": ["bottom", "lower"],
+    },
+    "category": {
+        name: words for name, category in CATEGORIES.items() if (words := [w for w in category.words if " " not in w])
+    },
 }
 LOSSES = {"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5}
 BUNDLED = RECIPES["magnet-tiny-refshapes"]
@@ -42,13 +52,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("document", nargs="?", help="Markdown file with a section named losses")
-    parser.add_argument("--steps", type=int, default=750, help="of 48 referents at 80 x 80 pixels")
+    parser.add_argument(
+        "--steps", type=int, default=1500, help="of whole expressions, 48 at a time, at 80 x 80 pixels"
+    )
     parser.add_argument("--rows", type=int, default=200, help="referents of each manner that are asked about")
     arguments = parser.parse_args()
 
-    looks, _, referring, _ = BUNDLED.stages
+    *earlier, referring, _ = BUNDLED.stages
     referring = replace(referring, arguments={**referring.arguments, "max_steps": arguments.steps})
-    RECIPES["losses"] = replace(BUNDLED, stages=(looks, referring), config=LOSSES)
+    RECIPES["losses"] = replace(BUNDLED, stages=(*earlier, referring), config=LOSSES)
     if not (arguments.output_dir / "config.json").exists():
         begun = any(arguments.output_dir.glob("stage-*/checkpoint-*"))
         train("losses", arguments.output_dir, resume=begun, logging_steps=50, seed=SEED)
@@ -59,7 +71,7 @@ def main() -> None:
             losses_report(arguments.output_dir),
             naming_report(untrained.eval(), trained.eval(), processor, arguments.rows),
             alignment_report(untrained, trained, processor, arguments.rows),
-            f"{arguments.steps} steps of 48 referents at 80 x 80 pixels, after the image encoder's own training; measured on "
+            f"{arguments.steps} steps of 48 referents at 80 x 80 pixels, after looks and their names; measured on "
             f"{3 * arguments.rows} referents of unseen scenes, {machine()}.",
         ]
     )
@@ -70,7 +82,7 @@ def main() -> None:
 
 def losses_report(folder: Path) -> str:
     """The terms of the loss on the way."""
-    last = max(folder.glob("stage-2/checkpoint-*"), key=number_of_steps)
+    last = max(folder.glob("stage-3/checkpoint-*"), key=number_of_steps)
     log = json.loads((last / "trainer_state.json").read_text())["log_history"]
     log = [entry for entry in log if "loss" in entry]
     names = [name for name in log[0] if name.startswith("loss_")]
@@ -88,23 +100,24 @@ def batches(processor: Any, num_rows: int, size: int = 25) -> Iterator[dict[str,
 
 
 def naming_report(untrained: Any, trained: Any, processor: Any, num_rows: int) -> str:
-    """How often each kind of word is named when it alone is hidden."""
+    """How often what a hidden word means is told from the meanings of its kind, when it alone is hidden."""
     asked: dict[str, Counter[int]] = {kind: Counter() for kind in KINDS}
     right: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
-    ids = {
-        kind: torch.tensor(processor.tokenizer.convert_tokens_to_ids(sorted(words))) for kind, words in KINDS.items()
-    }
     for batch in batches(processor, num_rows):
         blank = torch.zeros_like(batch["pixel_values"])
-        for kind in KINDS:
+        for kind, meanings in KINDS.items():
+            words = [word for of_meaning in meanings.values() for word in of_meaning]
+            ids = torch.tensor(processor.tokenizer.convert_tokens_to_ids(words))
+            meaning_of = torch.tensor([index for index, each in enumerate(meanings.values()) for _ in each])
             # One word of a kind, the first, is hidden in each expression that has one.
-            of_kind = torch.isin(batch["input_ids"], ids[kind])
+            of_kind = torch.isin(batch["input_ids"], ids)
             is_first = of_kind & (of_kind.cumsum(dim=1) == 1)
             if not is_first.any():
                 continue
             hidden = batch["input_ids"][is_first]
+            meant = meaning_of[(hidden.unsqueeze(1) == ids).int().argmax(dim=1)]
             masked = batch["input_ids"].masked_fill(is_first, processor.tokenizer.mask_token_id)
-            asked[kind].update(hidden.tolist())
+            asked[kind].update(meant.tolist())
             for name, model, pictures in (
                 ("before", untrained, batch["pixel_values"]),
                 ("after", trained, batch["pixel_values"]),
@@ -112,14 +125,23 @@ def naming_report(untrained: Any, trained: Any, processor: Any, num_rows: int) -
             ):
                 with torch.no_grad():
                     logits = model.name_words(pictures, masked, batch["attention_mask"], batch["labels"])
-                right[kind][name] += int((logits[is_first].argmax(dim=-1) == hidden).sum())
+                shares = logits[is_first].softmax(dim=-1)[:, ids]
+                of_meanings = torch.zeros(len(hidden), len(meanings)).index_add_(1, meaning_of, shares)
+                right[kind][name] += int((of_meanings.argmax(dim=1) == meant).sum())
     rows = []
     for kind, counts in asked.items():
         total = counts.total()
-        shares = [right[kind][name] / total for name in ("before", "after", "blanked")]
-        rows.append([kind, str(total), f"{max(counts.values()) / total:.3f}", *(f"{share:.3f}" for share in shares)])
-    headings = ["hidden word", "asked", "always the commonest", "before training", "after", "after, picture blanked"]
-    return f"Share of hidden words named rightly, of the whole vocabulary:\n\n{table(headings, rows)}"
+        shares = [
+            max(counts.values()) / total,
+            *(right[kind][name] / total for name in ("before", "after", "blanked")),
+        ]
+        rows.append([kind, str(len(KINDS[kind])), str(total), *(f"{share:.3f}" for share in shares)])
+    headings = ["hidden word", "meanings", "asked", "always the commonest", "before training", "after"]
+    listed = table([*headings, "after, picture blanked"], rows)
+    return (
+        "Share of hidden words whose meaning is told from those of their kind (a hidden `big` from `small`, of whatever word "
+        f"for it):\n\n{listed}"
+    )
 
 
 def alignment_report(untrained: Any, trained: Any, processor: Any, num_rows: int) -> str:

@@ -77,8 +77,8 @@ def test_the_head_reads_words_image_and_mask_but_no_padding(tiny_config):
     torch.manual_seed(0)
     text_config = copy.deepcopy(tiny_config.text_config)
     text_config._attn_implementation = "sdpa"
-    head = MaskGroundingHead(text_config, image_width=24, num_layers=2).eval()
-    words, image = torch.randn(2, 6, 32), torch.randn(2, 24, 2, 3)
+    head = MaskGroundingHead(text_config, image_widths=[24, 8], num_layers=2).eval()
+    words, fine, coarse = torch.randn(2, 6, 32), torch.randn(2, 24, 2, 3), torch.randn(2, 8, 1, 2)
     embeddings = torch.randn(tiny_config.text_config.vocab_size, 32)
     is_word = torch.ones(2, 6, dtype=torch.long)
     is_word[:, 4:] = 0
@@ -86,15 +86,16 @@ def test_the_head_reads_words_image_and_mask_but_no_padding(tiny_config):
     left[:, :, :8], right[:, :, 8:] = 1, 1
 
     with torch.no_grad():
-        logits = head(words, is_word, image, left, embeddings)
+        logits = head(words, is_word, [fine, coarse], left, embeddings)
         assert logits.shape == (2, 6, len(embeddings))
         padded = words.clone()
         padded[:, 4:] = 9.0
-        torch.testing.assert_close(head(padded, is_word, image, left, embeddings)[:, :4], logits[:, :4])
+        torch.testing.assert_close(head(padded, is_word, [fine, coarse], left, embeddings)[:, :4], logits[:, :4])
         for changed in (
-            head(words, is_word, image + 1, left, embeddings),
-            head(words, is_word, image, right, embeddings),
-            head(words + torch.randn(6, 32), is_word, image, left, embeddings),
+            head(words, is_word, [fine + 1, coarse], left, embeddings),
+            head(words, is_word, [fine, coarse + 1], left, embeddings),
+            head(words, is_word, [fine, coarse], right, embeddings),
+            head(words + torch.randn(6, 32), is_word, [fine, coarse], left, embeddings),
         ):
             assert (changed - logits)[:, :4].abs().max() > 1e-4
 
@@ -242,12 +243,12 @@ def test_hidden_words_pass_neither_the_first_stage_nor_the_decoders_again(tiny_c
     assert counts == {"swin 0": 1, "swin 1": 2, "pyramid 0": 1, "pyramid 3": 2, "pixels": 1, "masks": 1}
 
 
-def test_words_can_be_named_from_any_stage(tiny_config, batch):
-    for stage in (0, 2, -1, -4):
-        model = build(tiny_config, **{**BOTH, "mask_grounding_stage": stage}).train()
+def test_words_can_be_named_from_any_stages(tiny_config, batch):
+    for stages in ((0,), (2,), (-4,), (3, 1), (-1, 3)):
+        model = build(tiny_config, **{**BOTH, "mask_grounding_stages": stages}).train()
         model(**batch).loss.backward()
         missing = [name for name, each in model.named_parameters() if each.requires_grad and each.grad is None]
-        assert not missing, (stage, missing)
+        assert not missing, (stages, missing)
 
 
 def test_gradient_checkpointing_changes_no_loss(tiny_config, batch):
@@ -321,7 +322,8 @@ def test_training_without_hidden_words_is_named(tiny_config, batch):
         ("mask_grounding_loss_weight", -1.0),
         ("alignment_loss_weight", float("nan")),
         ("mask_grounding_layers", 0),
-        ("mask_grounding_stage", 4),
+        ("mask_grounding_stages", (1, 4)),
+        ("mask_grounding_stages", ()),
         ("alignment_temperature", 0.0),
         ("alignment_pixels", 1),
     ],

@@ -308,6 +308,27 @@ def test_schedulers_reach_both_optimizers(optimized):
     assert rates == [{0.5e-3}, {MATRIX_LR * 0.5e-3}]
 
 
+def test_an_image_encoder_that_knows_something_takes_shorter_steps(optimized):
+    def moved(optimizer, model):
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        return {name: (parameter - before[name]).norm() for name, parameter in model.named_parameters()}
+
+    model, _ = optimized
+    other = copy.deepcopy(model)
+    usual, shorter = (
+        moved(MuonWithAdamW(model, lr=1e-3, weight_decay=0.0), model),
+        moved(MuonWithAdamW(other, lr=1e-3, weight_decay=0.0, image_encoder_lr=0.1), other),
+    )
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            share = 0.1 if name.startswith("encoder.image_encoder.") else 1.0
+            torch.testing.assert_close(shorter[name], share * usual[name], rtol=1e-2, atol=1e-6, msg=name)
+
+
 def test_an_optimizer_that_was_saved_takes_the_same_steps(optimized):
     def step(model, optimizer):
         torch.manual_seed(1)

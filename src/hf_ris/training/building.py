@@ -101,7 +101,7 @@ def build_magnet_tiny(seed: int, config: dict[str, Any]) -> Built:
         "decoder_feedforward_dim": 192,
         "initializer_range": 0.08,
         "mask_grounding_layers": 2,
-        "mask_grounding_stage": 1,
+        "mask_grounding_stages": (1, 2, 3),
         "alignment_dim": 48,
     }
     image_processor = MagNetImageProcessor(size={"height": 160, "width": 160})

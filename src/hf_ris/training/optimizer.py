@@ -38,13 +38,13 @@ class Muon(Optimizer):
     shapes, and one by one they take a quarter of a training step on the CPU.
 
     Args:
-        matrices (`Iterable[nn.Parameter]`): Parameters of two dimensions.
+        matrices (`Iterable`): Parameters of two dimensions, or groups of them.
         lr (`float`): Learning rate.
         weight_decay (`float`): Decoupled.
         momentum (`float`): Of the gradients' moving average.
     """
 
-    def __init__(self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float, momentum: float) -> None:
+    def __init__(self, matrices: Iterable[Any], lr: float, weight_decay: float, momentum: float) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
@@ -79,20 +79,30 @@ class MuonWithAdamW(Optimizer):
         lr (`float`): Learning rate of AdamW; that of Muon is `MATRIX_LR` times as large.
         weight_decay (`float`, *optional*, defaults to 0.01): Of both, on parameters of two and more dimensions.
         momentum (`float`, *optional*, defaults to 0.9): Of Muon.
+        image_encoder_lr (`float`, *optional*, defaults to 1.0): Learning rates of the image encoder, as a share of the others.
     """
 
-    def __init__(self, model: nn.Module, lr: float, weight_decay: float = 0.01, momentum: float = 0.9) -> None:
-        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-        matrices = [each for name, each in named if each.ndim == 2 and not any(part in name for part in NOT_MAPS)]
-        taken = {id(each) for each in matrices}
-        others = [each for _, each in named if id(each) not in taken]
-        groups: list[dict[str, Any]] = [
-            {"params": [each for each in others if each.ndim > 1]},
-            {"params": [each for each in others if each.ndim <= 1], "weight_decay": 0.0},
-        ]
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float,
+        weight_decay: float = 0.01,
+        momentum: float = 0.9,
+        image_encoder_lr: float = 1.0,
+    ) -> None:
+        alike = defaultdict(list)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                is_map = parameter.ndim == 2 and not any(part in name for part in NOT_MAPS)
+                share = image_encoder_lr if "image_encoder." in name else 1.0
+                alike[is_map, parameter.ndim > 1, share].append(parameter)
+        groups: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+        for (is_map, decays, share), parameters in alike.items():
+            rate = lr * share * (MATRIX_LR if is_map else 1.0)
+            groups[is_map].append({"params": parameters, "lr": rate, "weight_decay": weight_decay if decays else 0.0})
         self.parts: tuple[Optimizer, ...] = (
-            AdamW(groups, lr, weight_decay=weight_decay, fused=True),
-            Muon(matrices, MATRIX_LR * lr, weight_decay, momentum),
+            AdamW(groups[False], lr, fused=True),
+            Muon(groups[True], lr, 0.0, momentum),
         )
         # The parts' own groups, so that they read what schedulers write here.
         super().__init__([group for part in self.parts for group in part.param_groups], {})

@@ -140,7 +140,11 @@ def train(
                 rows = data.training_rows(seen_rows[stage.task], num_rows, arguments.seed)
             options = learn_masks(trained, processor, collator, rows, evaluation)
         if chosen.muon:
-            rates = {"lr": arguments.learning_rate, "weight_decay": arguments.weight_decay}
+            rates = {
+                "lr": arguments.learning_rate,
+                "weight_decay": arguments.weight_decay,
+                "image_encoder_lr": stage.image_encoder_lr,
+            }
             options["optimizer_cls_and_kwargs"] = (lambda: MuonWithAdamW, rates)
 
         trainer = Trainer(args=arguments, **options)
