@@ -42,7 +42,7 @@ def describe_masks(masks: torch.Tensor) -> torch.Tensor:
     return torch.stack([x, y, width, height], dim=-1)
 
 
-def describe_cells(size: tuple[int, int], device: torch.device) -> torch.Tensor:
+def describe_cells(size: Sequence[int], device: torch.device) -> torch.Tensor:
     """The same of the cells of a map of (h, w), as if each were a mask: `(h·w, 4)`."""
     height, width = size
     y, x = ((torch.arange(length, device=device) + 0.5) / length for length in size)
