@@ -9,6 +9,7 @@ knows neither loss, can copy its folder `stage-1`. Then come questions about sce
 
 import argparse
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ import torch
 
 from hf_ris.data import ReferringSegmentationCollator, load_refshapes
 from hf_ris.data.refshapes import CATEGORIES, COLOURS, NAMES
+from hf_ris.data.refshapes.checker import RELATIONS
 from hf_ris.modeling.alignment_loss import AlignmentLoss
 from hf_ris.modeling.pooling import average_pool
 from hf_ris.reporting import machine, table, write_section
@@ -35,7 +37,8 @@ KINDS = {
         "small": ["small", "little", "tiny", "smallest", "tiniest"],
     },
     "direction": {
-        **{word: [word] for word in ("left", "right", "above", "below")},
+        "left": ["left"],
+        "right": ["right"],
         "top": ["top", "upper"],
         "bottom": ["bottom", "lower"],
     },
@@ -43,6 +46,7 @@ KINDS = {
         name: words for name, category in CATEGORIES.items() if (words := [w for w in category.words if " " not in w])
     },
 }
+OTHER_OBJECT = re.compile(rf"\b({'|'.join(RELATIONS.values())})\b")
 LOSSES = {"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5}
 BUNDLED = RECIPES["magnet-tiny-refshapes"]
 SEED = 0
@@ -55,7 +59,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=1500, help="of whole expressions, 48 at a time, at 80 x 80 pixels"
     )
-    parser.add_argument("--rows", type=int, default=200, help="referents of each manner that are asked about")
+    parser.add_argument("--rows", type=int, default=400, help="referents of each manner that are asked about")
     arguments = parser.parse_args()
 
     *earlier, referring, _ = BUNDLED.stages
@@ -90,20 +94,24 @@ def losses_report(folder: Path) -> str:
     return table(["step", *(name.removeprefix("loss_").replace("_", " ") for name in names)], rows)
 
 
-def batches(processor: Any, num_rows: int, size: int = 25) -> Iterator[dict[str, torch.Tensor]]:
-    """The first expression of unseen referents, of all manners."""
+def batches(
+    processor: Any, num_rows: int, of_one_object: bool = False, size: int = 25
+) -> Iterator[dict[str, torch.Tensor]]:
+    """The first expression of unseen referents, of all manners; perhaps only those that speak of no other object."""
     collator = ReferringSegmentationCollator(processor, expression="first")
     for name in NAMES:
         rows = load_refshapes(name, "val", num_rows=num_rows)
-        for first in range(0, num_rows, size):
-            yield collator([rows[index] for index in range(first, min(first + size, num_rows))])
+        texts = [expressions[0]["sent"] for expressions in rows["expressions"]]
+        chosen = [index for index, text in enumerate(texts) if not (of_one_object and OTHER_OBJECT.search(text))]
+        for first in range(0, len(chosen), size):
+            yield collator([rows[index] for index in chosen[first : first + size]])
 
 
 def naming_report(untrained: Any, trained: Any, processor: Any, num_rows: int) -> str:
     """How often what a hidden word means is told from the meanings of its kind, when it alone is hidden."""
     asked: dict[str, Counter[int]] = {kind: Counter() for kind in KINDS}
     right: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
-    for batch in batches(processor, num_rows):
+    for batch in batches(processor, num_rows, of_one_object=True):
         blank = torch.zeros_like(batch["pixel_values"])
         for kind, meanings in KINDS.items():
             words = [word for of_meaning in meanings.values() for word in of_meaning]
@@ -140,7 +148,7 @@ def naming_report(untrained: Any, trained: Any, processor: Any, num_rows: int) -
     listed = table([*headings, "after, picture blanked"], rows)
     return (
         "Share of hidden words whose meaning is told from those of their kind (a hidden `big` from `small`, of whatever word "
-        f"for it):\n\n{listed}"
+        f"for it), in expressions that speak of no other object than the referent:\n\n{listed}"
     )
 
 

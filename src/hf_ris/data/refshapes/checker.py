@@ -27,7 +27,7 @@ _PLACES = {
     "first bottom": "lowest|bottommost|lowest down",
     "middle": "middle|center|in middle|in the middle|in the center|in the middle of the picture",
 }
-_RELATIONS = {
+RELATIONS = {
     "left": "left of|to the left of|on the left side of",
     "right": "right of|to the right of|on the right side of",
     "top": "above|up above|higher than",
@@ -89,7 +89,7 @@ def true_of(scene: Scene, expression: str) -> set[int]:
 def _table() -> dict[str, tuple[str, str]]:
     """Every known phrase with its kind and meaning."""
     table: dict[str, tuple[str, str]] = {}
-    for kind, meanings in (("place", _PLACES), ("relation", _RELATIONS), ("pattern", _PATTERNS), ("size", _SIZES)):
+    for kind, meanings in (("place", _PLACES), ("relation", RELATIONS), ("pattern", _PATTERNS), ("size", _SIZES)):
         for meaning, phrases in meanings.items():
             table |= dict.fromkeys(phrases.split("|"), (kind, meaning))
     for vertical, words in (("top", ("top", "upper")), ("bottom", ("bottom", "lower"))):
