@@ -357,8 +357,8 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         if head is None:
             raise ValueError("this model has no head of Mask Grounding: its mask_grounding_loss_weight is 0")
         # The masked expressions pass the encoder alone, after Swin's first stage: neither decoder is asked again.
-        stages = self.config.grounding_stages
-        maps, words = self.encoder(pixels, size, masked_input_ids, attention_mask.bool(), True, only_stages=stages)
+        stages, is_word = self.config.grounding_stages, attention_mask.bool()
+        maps, words = self.encoder(pixels, size, masked_input_ids, is_word, output_words=True, only_stages=stages)
         # Looked up, not read off: a table that is spread over processes is whole only in its own forward.
         vocabulary = torch.arange(self.config.text_config.vocab_size, device=words.device)
         word_embeddings = self.get_input_embeddings()(vocabulary)

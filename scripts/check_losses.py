@@ -111,30 +111,25 @@ def naming_report(untrained: Any, trained: Any, processor: Any, num_rows: int) -
     """How often what a hidden word means is told from the meanings of its kind, when it alone is hidden."""
     asked: dict[str, Counter[int]] = {kind: Counter() for kind in KINDS}
     right: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    listed = {kind: list_words(meanings, processor) for kind, meanings in KINDS.items()}
     for batch in batches(processor, num_rows, of_one_object=True):
-        blank = torch.zeros_like(batch["pixel_values"])
-        for kind, meanings in KINDS.items():
-            words = [word for of_meaning in meanings.values() for word in of_meaning]
-            ids = torch.tensor(processor.tokenizer.convert_tokens_to_ids(words))
-            meaning_of = torch.tensor([index for index, each in enumerate(meanings.values()) for _ in each])
+        blanked = {**batch, "pixel_values": torch.zeros_like(batch["pixel_values"])}
+        for kind, (ids, meaning_of) in listed.items():
             # One word of a kind, the first, is hidden in each expression that has one.
             of_kind = torch.isin(batch["input_ids"], ids)
-            is_first = of_kind & (of_kind.cumsum(dim=1) == 1)
-            if not is_first.any():
+            is_hidden = of_kind & (of_kind.cumsum(dim=1) == 1)
+            if not is_hidden.any():
                 continue
-            hidden = batch["input_ids"][is_first]
+            hidden = batch["input_ids"][is_hidden]
             meant = meaning_of[(hidden.unsqueeze(1) == ids).int().argmax(dim=1)]
-            masked = batch["input_ids"].masked_fill(is_first, processor.tokenizer.mask_token_id)
             asked[kind].update(meant.tolist())
-            for name, model, pictures in (
-                ("before", untrained, batch["pixel_values"]),
-                ("after", trained, batch["pixel_values"]),
-                ("blanked", trained, blank),
+            for name, model, shown in (
+                ("before", untrained, batch),
+                ("after", trained, batch),
+                ("blanked", trained, blanked),
             ):
-                with torch.no_grad():
-                    logits = model.name_words(pictures, masked, batch["attention_mask"], batch["labels"])
-                shares = logits[is_first].softmax(dim=-1)[:, ids]
-                of_meanings = torch.zeros(len(hidden), len(meanings)).index_add_(1, meaning_of, shares)
+                shares = name_words(model, shown, is_hidden, processor.tokenizer.mask_token_id)[:, ids]
+                of_meanings = torch.zeros(len(hidden), len(KINDS[kind])).index_add_(1, meaning_of, shares)
                 right[kind][name] += int((of_meanings.argmax(dim=1) == meant).sum())
     rows = []
     for kind, counts in asked.items():
@@ -145,11 +140,26 @@ def naming_report(untrained: Any, trained: Any, processor: Any, num_rows: int) -
         ]
         rows.append([kind, str(len(KINDS[kind])), str(total), *(f"{share:.3f}" for share in shares)])
     headings = ["hidden word", "meanings", "asked", "always the commonest", "before training", "after"]
-    listed = table([*headings, "after, picture blanked"], rows)
+    report = table([*headings, "after, picture blanked"], rows)
     return (
         "Share of hidden words whose meaning is told from those of their kind (a hidden `big` from `small`, of whatever word "
-        f"for it), in expressions that speak of no other object than the referent:\n\n{listed}"
+        f"for it), in expressions that speak of no other object than the referent:\n\n{report}"
     )
+
+
+def list_words(meanings: dict[str, list[str]], processor: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids of all words of a kind, and the number of each one's meaning."""
+    words = [word for of_meaning in meanings.values() for word in of_meaning]
+    numbers = [number for number, of_meaning in enumerate(meanings.values()) for _ in of_meaning]
+    return torch.tensor(processor.tokenizer.convert_tokens_to_ids(words)), torch.tensor(numbers)
+
+
+@torch.no_grad()
+def name_words(model: Any, batch: dict[str, torch.Tensor], is_hidden: torch.Tensor, mask_id: int) -> torch.Tensor:
+    """Probabilities over the vocabulary of each hidden word."""
+    masked = batch["input_ids"].masked_fill(is_hidden, mask_id)
+    logits = model.name_words(batch["pixel_values"], masked, batch["attention_mask"], batch["labels"])
+    return logits[is_hidden].softmax(dim=-1)
 
 
 def alignment_report(untrained: Any, trained: Any, processor: Any, num_rows: int) -> str:
