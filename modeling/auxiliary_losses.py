@@ -48,6 +48,11 @@ class AuxiliaryLosses(nn.Module):
     def are_on(self) -> bool:
         return self.mask_grounding is not None or self.alignment is not None
 
+    def drop_mask_grounding(self) -> None:
+        """Goes on without: the second pass for hidden words costs more than it teaches once their meaning is learned."""
+        self.mask_grounding = None
+        self.config.mask_grounding_loss_weight = 0.0
+
     def align(
         self,
         pixel_features: torch.Tensor,

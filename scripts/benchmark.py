@@ -5,6 +5,7 @@ python scripts/benchmark.py magnet --compile docs/performance.md   # compiled, w
 python scripts/benchmark.py evaluate docs/performance.md           # all of an evaluation but the model
 python scripts/benchmark.py train docs/performance.md              # a training step; --compile as above
 python scripts/benchmark.py count docs/performance.md              # operations of a training step at the published size
+python scripts/benchmark.py bundled docs/performance.md            # a call of the pipeline with the bundled checkpoint
 
 Every row is measured in a process of its own. A rate is only meaningful beside what the machine can do at that moment, so
 each process also times a product of two 2048 x 2048 matrices before and after.
@@ -38,12 +39,12 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["magnet", "evaluate", "train", "count"])
+    parser.add_argument("what", choices=["magnet", "evaluate", "train", "count", "bundled"])
     parser.add_argument(
         "document",
         nargs="?",
         help="Markdown file with sections named magnet-speed-cpu, magnet-speed-cuda, train-speed-cpu, train-speed-cuda, all with "
-        "-compiled too, evaluate-speed and train-count",
+        "-compiled too, evaluate-speed, train-count and bundled-speed",
     )
     parser.add_argument("--compile", action="store_true", help="measure torch.compile(fullgraph=True) instead")
     parser.add_argument("--repeats", type=int, default=5, help="timed forward passes of each row, or tens of steps")
@@ -58,6 +59,8 @@ def main() -> None:
         section, report = "evaluate-speed", report_evaluate()
     elif arguments.what == "count":
         section, report = "train-count", report_count()
+    elif arguments.what == "bundled":
+        section, report = "bundled-speed", report_bundled(arguments.repeats)
     else:
         section = f"{arguments.what}-speed-{DEVICE}" + ("-compiled" if arguments.compile else "")
         write = report_magnet if arguments.what == "magnet" else report_training
@@ -189,6 +192,27 @@ def report_evaluate() -> str:
     return f"{table(['image', 'expressions each', 'per expression'], lines)}\n\n" + (
         "Reading and decoding JPEG files, preprocessing, masks at the image's size, run-length code, counting, writing the "
         f"results and the report; a model that answers at once; one thread. Measured on {machine()}."
+    )
+
+
+def report_bundled(repeats: int) -> str:
+    """What a call of the pipeline takes with the bundled checkpoint, from a picture and words to masks at the picture's size."""
+    from transformers import pipeline
+
+    from hf_ris.data.refshapes import draw_scene, sample_scene
+
+    ris = pipeline("referring-segmentation", device="cpu")
+    picture, _ = draw_scene(sample_scene("val", 0))
+    lines = []
+    for expressions in (1, 4):
+        texts = ["the red mug on the left"] * expressions
+        rate = matmul_rate("cpu")
+        ris(picture, text=texts)
+        seconds = median(timed(lambda texts=texts: ris(picture, text=texts), "cpu") for _ in range(10 * repeats))
+        product = 2 * 2048**3 / rate / 1e9
+        lines.append([str(expressions), f"{1000 * seconds:.0f} ms", f"{seconds / product:.2f}"])
+    return f"{table(['expressions', 'latency', 'in 2048 x 2048 matrix products'], lines)}\n\n" + (
+        f"One picture of {picture.width} x {picture.height} pixels, median of {10 * repeats} calls, float32. Measured on {machine()}."
     )
 
 

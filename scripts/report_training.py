@@ -1,6 +1,6 @@
-"""Writes what a training run measured on its way into a document.
+"""Writes what a training run measured on its way into a document, and draws its curve.
 
-python scripts/report_training.py runs/magnet-tiny-refshapes docs/training.md
+python scripts/report_training.py runs/magnet-tiny-refshapes docs/training.md --curve docs/images/training_curve.png
 """
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers.trainer_utils import get_last_checkpoint
 
-from hf_ris.reporting import machine, table, write_section
+from hf_ris.reporting import draw_curves, machine, table, write_section
 
 
 # What the evaluations of each kind of stage report: heading and name of the metric.
@@ -22,23 +22,25 @@ COLUMNS = (
     },
     {"val loss": "loss", "val mIoU": "mIoU", "val oIoU": "oIoU", "val P@0.5": "P@0.5"},
 )
+CURVES = {"categories told": "category_accuracy", "mIoU": "mIoU", "P@0.5": "P@0.5"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="folder of a training run, with the last checkpoint of each stage")
-    parser.add_argument("document", help="Markdown file with a section named training-curve")
+    parser.add_argument("run", type=Path, help="folder of a training run, with the last checkpoint of each stage")
+    parser.add_argument("document", nargs="?", help="Markdown file with a section named training-curve")
+    parser.add_argument("--curve", help="where a picture goes (needs matplotlib)")
     arguments = parser.parse_args()
 
     histories = []
-    for stage in sorted(Path(arguments.run).glob("stage-*")):
+    for stage in sorted(arguments.run.glob("stage-*")):
         checkpoint = get_last_checkpoint(str(stage))
         if checkpoint is None:
             parser.error(f"{stage} holds no checkpoint")
         state = json.loads((Path(checkpoint) / "trainer_state.json").read_text())
         histories.append((stage.name.removeprefix("stage-"), state["log_history"]))
 
-    curves = []
+    tables = []
     for columns in COLUMNS:
         rows = []
         for stage_number, history in histories:
@@ -50,9 +52,20 @@ def main() -> None:
                 if all(f"eval_{name}" in entry for name in columns.values())
             ]
         if rows:
-            curves.append(table(["stage", "step", "training loss", *columns], rows))
+            tables.append(table(["stage", "step", "training loss", *columns], rows))
     note = f"Val figures at the stage's own image size. Measured on {machine()}."
-    write_section(arguments.document, "training-curve", "\n\n".join([*curves, note]))
+    if arguments.document:
+        write_section(arguments.document, "training-curve", "\n\n".join([*tables, note]))
+    if arguments.curve:
+        curves: dict[str, dict[float, float]] = {name: {} for name in CURVES}
+        ends = [0]
+        for _, history in histories:
+            for entry in history:
+                for name, metric in CURVES.items():
+                    if f"eval_{metric}" in entry:
+                        curves[name][ends[-1] + entry["step"]] = entry[f"eval_{metric}"]
+            ends.append(ends[-1] + history[-1]["step"])
+        draw_curves(arguments.curve, curves, "step of all stages", "on val", marks=ends[1:-1])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from hf_ris.data import RefShapesStream, load_refshapes
 from hf_ris.data.refshapes import (
     CATEGORIES,
     COLOURS,
+    EXAMPLES,
     NAMES,
     SPLITS,
     describe,
@@ -20,8 +21,10 @@ from hf_ris.data.refshapes import (
     true_of,
     vocabulary,
 )
-from hf_ris.data.refshapes.rows import scene_rows, scene_targets
+from hf_ris.data.refshapes.checker import KINDS, kind_of
+from hf_ris.data.refshapes.rows import scene_of, scene_rows, scene_targets
 from hf_ris.data.refshapes.scene import layout_signature, layout_split
+from hf_ris.data.segmentation import encode_mask
 
 
 SWAPS = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
@@ -238,3 +241,29 @@ def test_wrong_stream_arguments_are_named():
             RefShapesStream(**arguments)
     with pytest.raises(ValueError, match="name="):
         describe(sample_scene("val", 0), 0, "other")
+
+
+@pytest.mark.parametrize(("kind", "expression"), KINDS.items())
+def test_the_kind_of_an_expression_is_read_from_it(kind, expression):
+    assert kind_of(expression) == kind
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_leads_back_to_its_scene(name):
+    for row in scene_rows(name, "testB", 7):
+        picture, masks = draw_scene(scene_of(row["image_id"]))
+        assert picture.tobytes() == row["image"].tobytes()
+        assert encode_mask(masks[row["ann_ids"][0] % 10]) == row["mask"]
+
+
+def test_examples_are_unseen_and_one_word_changes_the_referent():
+    assert len(EXAMPLES) == 10
+    for example in EXAMPLES:
+        scene = scene_of(example.image_id)
+        assert scene.split != "train"
+        referents = [true_of(scene, expression) for expression in example.expressions]
+        assert all(len(each) == 1 for each in referents)
+        assert len(set.union(*referents)) == len(referents) >= 2
+        words = [expression.split() for expression in example.expressions]
+        for other in words[1:]:
+            assert sum(one != two for one, two in zip(words[0], other, strict=True)) == 1

@@ -73,6 +73,7 @@ def quick_recipe(monkeypatch, tiny_config, processor) -> str:
     quick = replace(
         bundled,
         build=build,
+        config={},
         drawn=("refshapes",),
         stages=(recipes.Stage("referring", 64, stage),),
         arguments=arguments,
@@ -162,6 +163,24 @@ def test_a_run_stopped_between_stages_continues_with_the_next(quick_recipe, tmp_
     assert drawn == [0, 4 * 4], "the second stage goes on with new rows"
     final = MagNetForReferringSegmentation.from_pretrained(tmp_path).state_dict()
     assert all(torch.equal(final[name], first[name]) for name in first), "and with the weights of the first"
+
+
+def test_a_stage_can_go_on_without_mask_grounding(quick_recipe, tmp_path, monkeypatch):
+    recipe = RECIPES[quick_recipe]
+    second = replace(recipe.stages[0], mask_grounding=False)
+    monkeypatch.setitem(RECIPES, quick_recipe, replace(recipe, stages=(*recipe.stages, second)))
+    train(quick_recipe, tmp_path, eval_rows=2, config=EVERYTHING, logging_steps=2)
+
+    logged = [
+        {key for entry in read_logs(tmp_path / f"stage-{stage}") for key in entry if key.startswith("loss_")}
+        for stage in (1, 2)
+    ]
+    assert logged[0] - logged[1] == {"loss_mask_grounding"}
+    assert "loss_pixel_to_text" in logged[1]
+    model = MagNetForReferringSegmentation.from_pretrained(tmp_path)
+    assert model.config.mask_grounding_loss_weight == 0
+    assert not any("mask_grounding" in name for name, _ in model.named_parameters())
+    train(quick_recipe, tmp_path, eval_rows=2, config=EVERYTHING, resume=True)  # its checkpoint has no head
 
 
 def test_looks_and_names_can_be_learned_first(quick_recipe, tmp_path, monkeypatch):

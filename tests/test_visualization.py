@@ -25,7 +25,7 @@ def test_masks_stand_out_in_different_colours(shade):
     first, second, outside = (np.array(overlay.getpixel((x, 240)), int) for x in (160, 480, 320))
     assert outside.tolist() == [shade] * 3, "what was not found stays as it is"
     for one, other in [(first, second), (first, outside), (second, outside)]:
-        assert np.abs(one - other).max() > 50
+        assert np.abs(one - other).max() > 30
     row = np.asarray(overlay.crop((0, 240, 640, 241)), int)[0]
     border = np.abs(row[55:75] - row[30]).sum(axis=1)
     assert border.max() > np.abs(first - row[30]).sum(), "the outline is stronger than the fill"

@@ -54,11 +54,13 @@ class Sample:
     answer: dict[str, Any]
 
 
-def by_length(sample: Sample) -> str:
-    words = len(sample.text.split())
-    return next(
-        name for limit, name in ((2, "1-2 words"), (4, "3-4"), (7, "5-7"), (10**9, "8 and more")) if words <= limit
-    )
+LENGTHS = {"1-2 words": 2, "3-4": 4, "5-7": 7, "8 and more": 10**9}
+
+
+def length_of(text: str) -> str:
+    """Which of `LENGTHS` an expression has."""
+    words = len(text.split())
+    return next(name for name, limit in LENGTHS.items() if words <= limit)
 
 
 def by_words(sample: Sample) -> str:
@@ -76,7 +78,7 @@ def by_size(sample: Sample) -> str:
 
 
 BREAKDOWNS: dict[str, tuple[Callable[[Sample], str], tuple[str, ...]]] = {
-    "Length of the expression": (by_length, ("1-2 words", "3-4", "5-7", "8 and more")),
+    "Length of the expression": (lambda sample: length_of(sample.text), tuple(LENGTHS)),
     "What the expression tells": (
         by_words,
         ("neither: looks alone", "place in the picture", "relation to something else"),
@@ -190,4 +192,4 @@ def _data_url(picture: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-__all__ = ["render_report"]
+__all__ = ["LENGTHS", "length_of", "render_report"]

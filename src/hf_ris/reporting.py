@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +26,39 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def draw_curves(
+    path: str | Path,
+    curves: Mapping[str, Mapping[float, float]],
+    x_label: str,
+    y_label: str,
+    marks: Sequence[float] = (),
+) -> None:
+    """
+    A picture of curves.
+
+    Args:
+        path (`str` or `Path`): Where it goes.
+        curves (`Mapping`): Name -> x -> y.
+        x_label, y_label (`str`): What the axes are.
+        marks (`Sequence[float]`): Where upright lines stand.
+    """
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for name, points in curves.items():
+        axes.plot(list(points), list(points.values()), marker=".", label=name)
+    for mark in marks:
+        axes.axvline(mark, color="0.7", linestyle=":")
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
 def write_section(path: str | Path, name: str, text: str) -> None:
     """
     Replaces what stands between `<!-- name -->` and `<!-- /name -->` in a document.
@@ -41,4 +74,4 @@ def write_section(path: str | Path, name: str, text: str) -> None:
     Path(path).write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
 
 
-__all__ = ["machine", "table", "write_section"]
+__all__ = ["draw_curves", "machine", "table", "write_section"]

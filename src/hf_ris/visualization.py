@@ -1,4 +1,4 @@
-"""Pictures of results: each expression's mask in its own colour, with a legend below the picture."""
+"""Pictures of results: each expression's mask in its own colour, with a legend below the picture; and sheets of them."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from .modeling.image_inputs import load_image
-from .modeling.masks import rle_to_mask
+from .modeling.masks import mask_to_box, rle_to_mask
 
 
 # Told apart by people of every colour vision (after Okabe and Ito), brightened to stand out from photos.
@@ -27,7 +27,7 @@ LONGEST_SIDE = 1600
 SHORTEST_LEGEND = 400
 
 
-def draw_overlay(image: Any, results: dict[str, Any] | Sequence[dict[str, Any]], opacity: float = 0.45) -> Image.Image:
+def draw_overlay(image: Any, results: dict[str, Any] | Sequence[dict[str, Any]], opacity: float = 0.25) -> Image.Image:
     """
     Draw what was found over the image it was found in.
 
@@ -39,8 +39,8 @@ def draw_overlay(image: Any, results: dict[str, Any] | Sequence[dict[str, Any]],
             What was given to the pipeline.
         results (`dict` or `list[dict]`):
             What the pipeline returned for it, in any of its output formats.
-        opacity (`float`, *optional*, defaults to 0.45):
-            How much of the fill covers the picture, between 0 and 1.
+        opacity (`float`, *optional*, defaults to 0.25):
+            How much of the fill covers the picture, between 0 and 1; little, so that the colours spoken of can be seen.
 
     Returns:
         `PIL.Image.Image`: An RGB picture with a legend below.
@@ -63,6 +63,42 @@ def draw_overlay(image: Any, results: dict[str, Any] | Sequence[dict[str, Any]],
         for line, radius in (((20, 20, 20), 4), ((255, 255, 255), 3), (colour, 2)):
             canvas.paste(line, mask=_ring(mask, round(radius * unit)))
     return _stack(canvas, _legend(results, max(size[0], SHORTEST_LEGEND)))
+
+
+def draw_comparison(image: Any, text: str, score: float, predicted: np.ndarray, true: np.ndarray) -> Image.Image:
+    """
+    Draw a predicted mask and the annotated one over their image, and say how far they overlap.
+
+    Args:
+        image (an image): What was asked about.
+        text (`str`): The expression.
+        score (`float`): The predicted mask's.
+        predicted, true (`np.ndarray`): Boolean masks of the image's height and width.
+
+    Returns:
+        `PIL.Image.Image`: As of [`draw_overlay`].
+    """
+    overlap = (predicted & true).sum() / max(1, (predicted | true).sum())
+    entries = ((text, score, predicted), ("annotated; overlap", float(overlap), true))
+    return draw_overlay(
+        image,
+        [{"label": label, "score": found, "mask": mask, "box": mask_to_box(mask)} for label, found, mask in entries],
+    )
+
+
+def draw_sheet(pictures: Sequence[Image.Image], columns: int, width: int = 480) -> Image.Image:
+    """Pictures side by side in rows, each `width` pixels wide; a row is as high as its highest."""
+    scaled = [
+        picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+        for picture in pictures
+    ]
+    lines = [scaled[first : first + columns] for first in range(0, len(scaled), columns)]
+    heights = [max(picture.height for picture in line) for line in lines]
+    sheet = Image.new("RGB", (width * len(lines[0]), sum(heights)), "white")
+    for number, line in enumerate(lines):
+        for place, picture in enumerate(line):
+            sheet.paste(picture, (place * width, sum(heights[:number])))
+    return sheet
 
 
 def _colours(count: int) -> list[tuple[int, int, int]]:

@@ -18,9 +18,7 @@ from transformers import (
 )
 
 from ..data.segmentation import decode_mask
-from ..metrics import count_pixels
-from ..modeling.masks import mask_to_box
-from ..visualization import draw_overlay
+from ..visualization import draw_comparison, draw_sheet
 
 
 class WatchLoss(TrainerCallback):
@@ -111,7 +109,6 @@ class DrawSamples(TrainerCallback):
     """
 
     COLUMNS = 4
-    WIDTH = 480  # pixels of one row's picture
 
     def __init__(self, rows: Dataset, processor: ProcessorMixin, folder: Path, number: int, text_column: str) -> None:
         total = len(rows)  # type: ignore[arg-type]
@@ -133,7 +130,7 @@ class DrawSamples(TrainerCallback):
         pictures = [self._draw(row, model) for row in self.rows]
         if pictures and state.is_world_process_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _join(pictures, self.COLUMNS).save(self.folder / f"step-{state.global_step:06d}.png")
+            draw_sheet(pictures, self.COLUMNS).save(self.folder / f"step-{state.global_step:06d}.png")
 
     @torch.no_grad()
     def _draw(self, row: dict[str, Any], model: PreTrainedModel) -> Image.Image:
@@ -141,31 +138,7 @@ class DrawSamples(TrainerCallback):
         true = decode_mask(row["mask"])
         inputs = self.processor(images=row["image"], text=text, return_tensors="pt").to(model.device)
         found = self.processor.post_process_referring_segmentation(model.eval()(**inputs), [true.shape])[0]
-        mask = found["mask"].cpu()
-        both, predicted, annotated = count_pixels(mask[None], torch.from_numpy(true)[None])[0].tolist()
-        overlap = both / max(1, predicted + annotated - both)
-        drawn = draw_overlay(
-            row["image"],
-            [
-                {"label": label, "score": score, "mask": shown, "box": mask_to_box(shown)}
-                for label, score, shown in (
-                    (text, found["score"], mask.numpy()),
-                    ("annotated; overlap", overlap, true),
-                )
-            ],
-        )
-        return drawn.resize((self.WIDTH, round(drawn.height * self.WIDTH / drawn.width)), Image.Resampling.LANCZOS)
-
-
-def _join(pictures: list[Image.Image], columns: int) -> Image.Image:
-    """Pictures of one width, in rows as high as their highest."""
-    lines = [pictures[first : first + columns] for first in range(0, len(pictures), columns)]
-    heights = [max(picture.height for picture in line) for line in lines]
-    sheet = Image.new("RGB", (pictures[0].width * len(lines[0]), sum(heights)), "white")
-    for number, line in enumerate(lines):
-        for place, picture in enumerate(line):
-            sheet.paste(picture, (place * picture.width, sum(heights[:number])))
-    return sheet
+        return draw_comparison(row["image"], text, found["score"], found["mask"].cpu().numpy(), true)
 
 
 __all__ = ["DrawSamples", "WatchLoss"]

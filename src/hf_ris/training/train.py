@@ -130,6 +130,9 @@ def train(
     for stage, arguments, checkpoint in zip(chosen.stages, all_arguments, checkpoints, strict=True):
         if stage.image_size is not None:
             processor.image_processor.size = {"height": stage.image_size, "width": stage.image_size}
+        if not stage.mask_grounding:
+            model.auxiliary_losses.drop_mask_grounding()
+            collator.mask_probability = 0.0
         rows_per_step = arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
         num_rows = max(0, arguments.max_steps) * rows_per_step  # of drawings, which are trained on by steps
         if stage.task == "attributes":

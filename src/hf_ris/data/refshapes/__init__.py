@@ -6,6 +6,7 @@
 - `predicates`, `expressions`, `phrasing`: facts to referring expressions
 - `checker`: expressions back to the objects they are true of
 - `rows`: all of it as rows with RefCOCO's columns; `dataset` (cached) and `stream` (endless) hand them out
+- `examples`: unseen scenes to try a model on
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .checker import true_of as true_of
     from .dataset import load_refshapes as load_refshapes
     from .drawing import draw_scene as draw_scene
+    from .examples import EXAMPLES as EXAMPLES
     from .expressions import NAMES as NAMES
     from .expressions import describe as describe
     from .expressions import describe_looks as describe_looks
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "CATEGORIES": "categories",
     "COLOURS": "scene",
+    "EXAMPLES": "examples",
     "NAMES": "expressions",
     "PATTERNS": "scene",
     "SPLITS": "scene",

@@ -85,6 +85,29 @@ def true_of(scene: Scene, expression: str) -> set[int]:
     return _matches(scene, _read(_tokens(expression), expression))
 
 
+KINDS = {
+    "name alone": "the mug",
+    "looks": "the striped red mug",
+    "size": "the small mug",
+    "place": "the red mug on the left",
+    "rank": "the second mug from the left",
+    "relation": "the mug next to the tree",
+}
+
+
+def kind_of(expression: str) -> str:
+    """Which of `KINDS` an expression is: the last of them that it makes use of."""
+    phrase = _read(_tokens(expression), expression)
+    made = {
+        "relation": phrase.relations,
+        "rank": phrase.rank or any(place.startswith("first ") for place in phrase.place),
+        "place": phrase.place,
+        "size": phrase.size,
+        "looks": phrase.looks,
+    }
+    return next((kind for kind, used in made.items() if used), "name alone")
+
+
 @cache
 def _table() -> dict[str, tuple[str, str]]:
     """Every known phrase with its kind and meaning."""
@@ -262,9 +285,11 @@ def _holds(scene: Scene, number: int, relation: str, anchors: list[int], group: 
         return number == min(rivals, key=lambda other: _far(scene.objects[other], anchor))
     other = scene.objects[anchors[1]]
     length = _far(anchor, other)
+    if length <= 70:
+        return False
     along = ((fact.x - anchor.x) * (other.x - anchor.x) + (fact.y - anchor.y) * (other.y - anchor.y)) / length**2
     aside = abs((fact.x - anchor.x) * (other.y - anchor.y) - (fact.y - anchor.y) * (other.x - anchor.x)) / length
-    return length > 70 and 0.14 < along < 0.86 and aside < 0.35 * length
+    return 0.14 < along < 0.86 and aside < 0.35 * length
 
 
 def _far(first: SceneObject, second: SceneObject) -> float:

@@ -94,6 +94,13 @@ def rows_of_turn(names: Sequence[str], split: str, turn: int, no_target_share: f
     return scene_rows(names[manner], split, index, no_target_share)
 
 
+def scene_of(image_id: int) -> Scene:
+    """The facts of the scene that a row shows."""
+    origin, index = divmod(image_id, _IDS_PER_SPLIT)
+    split, attempt = divmod(origin, _ATTEMPTS)
+    return sample_scene(SPLITS[split], index, attempt)
+
+
 @lru_cache(maxsize=2)
 def _drawn(scene: Scene) -> tuple[Image.Image, np.ndarray]:
     """Draws a scene; the next rows that show it, in another manner, share the picture."""
