@@ -1,0 +1,208 @@
+"""
+CLIP with a ResNet for images ("Learning Transferable Visual Models From Natural Language Supervision", Radford et al., ICML
+2021, section 2.4), which transformers lacks: a stem of three convolutions, average pooling in place of strides, and attention
+pooling at the end. The text encoder is transformers'.
+"""
+
+from collections import OrderedDict
+from typing import Any, ClassVar
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+
+
+@strict
+class CLIPResNetConfig(PreTrainedConfig):
+    """
+    Args:
+        text_config (`CLIPTextConfig` or `dict`, *optional*): The text encoder; its `projection_dim` is the images' too.
+        layers (`Sequence[int]`, *optional*, defaults to `(3, 4, 6, 3)`): Blocks of each stage; the default is RN50's.
+        width (`int`, *optional*, defaults to 64): Channels after the stem; the last stage has 32 times as many.
+        image_size (`int`, *optional*, defaults to 224): Side of the pictures it was trained on, in pixels.
+        logit_scale_init_value (`float`, *optional*, defaults to 2.6592): Logarithm of the scale of similarities.
+    """
+
+    model_type = "clip_resnet"
+    sub_configs: ClassVar[dict[str, Any]] = {"text_config": CLIPTextConfig}
+
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    layers: tuple[int, ...] | list[int] = (3, 4, 6, 3)
+    width: int = 64
+    image_size: int = 224
+    logit_scale_init_value: float | int = 2.6592
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if not isinstance(self.text_config, PreTrainedConfig):
+            self.text_config = CLIPTextConfig(**(self.text_config or {}))
+        super().__post_init__(**kwargs)
+
+    @property
+    def embed_dim(self) -> int:
+        """Channels of the last stage's map."""
+        return 32 * self.width
+
+
+class Bottleneck(nn.Module):
+    """
+    1x1, 3x3 and 1x1 convolutions beside a shortcut; a stride is an average over as many pixels.
+
+    Args:
+        in_channels (`int`): Of the input.
+        channels (`int`): Of the 3x3 convolution; the output has four times as many.
+        stride (`int`): 1 or 2.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.pool = nn.AvgPool2d(stride)
+        self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * channels)
+        self.downsample: nn.Module = nn.Identity()
+        if stride > 1 or in_channels != 4 * channels:
+            # Named as in released weights, which count from the convolution.
+            parts = [
+                ("-1", nn.AvgPool2d(stride)),
+                ("0", nn.Conv2d(in_channels, 4 * channels, 1, bias=False)),
+                ("1", nn.BatchNorm2d(4 * channels)),
+            ]
+            self.downsample = nn.Sequential(OrderedDict(parts))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        hidden = self.bn1(self.conv1(pixels)).relu()
+        hidden = self.bn2(self.conv2(hidden)).relu()
+        hidden = self.bn3(self.conv3(self.pool(hidden)))
+        return (hidden + self.downsample(pixels)).relu()
+
+
+class AttentionPool(nn.Module):
+    """
+    A map's mean asks its cells: one head for every 64 channels.
+
+    Args:
+        embed_dim (`int`): Channels of the map.
+        cells (`int`): Of the map that the position table is for.
+        output_dim (`int`): Channels of the output.
+    """
+
+    def __init__(self, embed_dim: int, cells: int, output_dim: int) -> None:
+        super().__init__()
+        self.num_heads = embed_dim // 64
+        self.positional_embedding = nn.Parameter(torch.empty(cells + 1, embed_dim))
+        self.q_proj = nn.Linear(embed_dim, embed_dim)
+        self.k_proj = nn.Linear(embed_dim, embed_dim)
+        self.v_proj = nn.Linear(embed_dim, embed_dim)
+        self.c_proj = nn.Linear(embed_dim, output_dim)
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """(B, c, h, w) -> (B, d). For a map of another size, the position table is stretched."""
+        cells = feature_map.flatten(2).transpose(1, 2)
+        tokens = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1)
+        tokens = tokens + self._positions(tokens.shape[1])
+        query, key, value = (
+            projection(states).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for projection, states in ((self.q_proj, tokens[:, :1]), (self.k_proj, tokens), (self.v_proj, tokens))
+        )
+        attended = nn.functional.scaled_dot_product_attention(query, key, value)
+        return self.c_proj(attended.transpose(1, 2).flatten(2)[:, 0])
+
+    def _positions(self, length: int) -> torch.Tensor:
+        """As Global-Local does it: along the sequence, the mean's own position included."""
+        table = self.positional_embedding
+        if length == len(table):
+            return table
+        return nn.functional.interpolate(table.T[None], length, mode="linear", align_corners=True)[0].T
+
+
+class CLIPResNetVision(nn.Module):
+    """
+    The image encoder.
+
+    Args:
+        config (`CLIPResNetConfig`): The model's configuration.
+    """
+
+    def __init__(self, config: CLIPResNetConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.conv1 = nn.Conv2d(3, width // 2, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width // 2)
+        self.conv2 = nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width // 2)
+        self.conv3 = nn.Conv2d(width // 2, width, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        channels = width
+        for stage, depth in enumerate(config.layers):
+            blocks = []
+            for block in range(depth):
+                blocks.append(Bottleneck(channels, width * 2**stage, 2 if stage and not block else 1))
+                channels = 4 * width * 2**stage
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.num_stages = len(config.layers)
+        cells = (config.image_size // 32) ** 2
+        self.attnpool = AttentionPool(config.embed_dim, cells, config.text_config.projection_dim)
+
+    def stages(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """Images (B, 3, H, W) to the maps of all stages, fine to coarse, at strides 4, 8, 16 and 32."""
+        states = self.bn1(self.conv1(pixel_values)).relu()
+        states = self.bn2(self.conv2(states)).relu()
+        states = nn.functional.avg_pool2d(self.bn3(self.conv3(states)).relu(), 2)
+        maps = []
+        for stage in range(1, self.num_stages + 1):
+            states = self.get_submodule(f"layer{stage}")(states)
+            maps.append(states)
+        return maps
+
+
+class CLIPResNetModel(PreTrainedModel):
+    """
+    Image and text features in one space, as of `CLIPModel`.
+
+    Args:
+        config ([`CLIPResNetConfig`]): Its configuration.
+    """
+
+    config: CLIPResNetConfig
+    config_class = CLIPResNetConfig
+    main_input_name = "pixel_values"
+    _supports_sdpa = True
+
+    def __init__(self, config: CLIPResNetConfig) -> None:
+        super().__init__(config)
+        self.visual = CLIPResNetVision(config)
+        self.text_encoder = CLIPTextModelWithProjection(config.text_config)
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, AttentionPool):
+            init.normal_(module.positional_embedding, std=module.positional_embedding.shape[1] ** -0.5)
+        elif isinstance(module, CLIPResNetModel):
+            init.constant_(module.logit_scale, float(self.config.logit_scale_init_value))
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, d), not normalised."""
+        return self.visual.attnpool(self.visual.stages(pixel_values)[-1])
+
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """(N, L) -> (N, d), not normalised."""
+        return self.text_encoder(input_ids, attention_mask).text_embeds
+
+    def forward(
+        self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Scaled cosine similarities of each image with each text, (B, N)."""
+        images = nn.functional.normalize(self.get_image_features(pixel_values), dim=-1)
+        texts = nn.functional.normalize(self.get_text_features(input_ids, attention_mask), dim=-1)
+        return self.logit_scale.exp() * images @ texts.T
+
+
+__all__ = ["CLIPResNetConfig", "CLIPResNetModel"]

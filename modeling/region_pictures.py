@@ -1,0 +1,102 @@
+"""
+Pictures of regions, as an image-text model or a captioner sees them (TAS, section 3.2), and where regions lie.
+"""
+
+import numpy as np
+
+
+BLUR_SIZE = 75  # pixels; the standard deviation that OpenCV chooses for it is 11.6
+
+
+def cut_out(image: np.ndarray, mask: np.ndarray, as_published: bool = False) -> np.ndarray:
+    """
+    A region's box, square, with black around the region and the box.
+
+    Args:
+        image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
+        mask (`np.ndarray` of shape `(height, width)`): Boolean, not empty.
+        as_published (`bool`, *optional*, defaults to `False`): Whether the box lacks its last row and column, and the padding one
+            of an odd number of pixels, as in the released code.
+
+    Returns:
+        `np.ndarray` of shape `(side, side, 3)`.
+    """
+    return _square(_crop(np.where(mask[..., None], image, 0).astype(image.dtype), mask, as_published), as_published)
+
+
+def blur_around(image: np.ndarray, blurred: np.ndarray, mask: np.ndarray, as_published: bool = False) -> np.ndarray:
+    """A region's box, square: sharp inside the region, from [`blur`]'s picture around it, black around the box."""
+    return _square(_crop(np.where(mask[..., None], image, blurred), mask, as_published), as_published)
+
+
+def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of what is true, in pixels, the last two exclusive."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def centre_of(mask: np.ndarray) -> tuple[float, float]:
+    """(row, column), the means over what is true."""
+    rows, columns = np.nonzero(mask)
+    return float(rows.mean()), float(columns.mean())
+
+
+def blur(image: np.ndarray) -> np.ndarray:
+    """
+    OpenCV's Gaussian blur of bytes with a kernel of 75 pixels, to the bit: in whole numbers, with weights in 256ths.
+
+    Args:
+        image (`np.ndarray` of shape `(height, width, channels)`): Bytes.
+    """
+    weights = _blur_weights()
+    margin = BLUR_SIZE // 2
+    states = image.astype(np.int32)
+    for axis in (0, 1):
+        places = _mirrored(np.arange(-margin, image.shape[axis] + margin), image.shape[axis])
+        padded = states.take(places, axis=axis)
+        states = sum(
+            weight * padded.take(range(start, start + image.shape[axis]), axis=axis)
+            for start, weight in enumerate(weights)
+            if weight
+        )
+    return ((states + 2**15) >> 16).astype(np.uint8)
+
+
+def _blur_weights() -> list[int]:
+    """A Gaussian in 256ths: what rounding takes from one weight goes to the next, and what is left to the middle one."""
+    sigma = 0.3 * ((BLUR_SIZE - 1) * 0.5 - 1) + 0.8
+    exact = np.exp(-((np.arange(BLUR_SIZE) - BLUR_SIZE // 2) ** 2) / (2 * sigma**2))
+    exact = 256 * exact / exact.sum()
+    half: list[int] = []
+    left_over = 0.0
+    for weight in exact[: BLUR_SIZE // 2]:
+        half.append(round(weight + left_over))
+        left_over += weight - half[-1]
+    return [*half, 256 - 2 * sum(half), *half[::-1]]
+
+
+def _mirrored(places: np.ndarray, length: int) -> np.ndarray:
+    """Places beyond the ends, reflected at the first and last one as often as it takes."""
+    if length == 1:
+        return np.zeros_like(places)
+    places = np.abs(places) % (2 * (length - 1))
+    return np.where(places < length, places, 2 * (length - 1) - places)
+
+
+def _crop(picture: np.ndarray, mask: np.ndarray, as_published: bool) -> np.ndarray:
+    left, top, right, bottom = box_of(mask)
+    if as_published:
+        right, bottom = max(right - 1, left + 1), max(bottom - 1, top + 1)
+    return picture[top:bottom, left:right]
+
+
+def _square(picture: np.ndarray, as_published: bool) -> np.ndarray:
+    """With black on both shorter sides; of an odd number of pixels, one more at the end."""
+    height, width = picture.shape[:2]
+    rows, columns = max(0, width - height), max(0, height - width)
+    rest = 0 if as_published else 1
+    padding = [(rows // 2, (rows + rest) // 2), (columns // 2, (columns + rest) // 2), (0, 0)]
+    return np.pad(picture, padding)
+
+
+__all__ = ["blur", "blur_around", "box_of", "centre_of", "cut_out"]

@@ -1,0 +1,137 @@
+"""
+Where each tensor of a CLIP goes that was released under OpenAI's names, as open_clip's are too: ViTs become transformers'
+`CLIPModel`, ResNets [`CLIPResNetModel`].
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from transformers import CLIPConfig
+
+from .clip_resnet import CLIPResNetConfig
+
+
+BLOCK = {
+    r"attn\.in_proj_": "self_attn.in_proj.",
+    r"attn\.out_proj\.": "self_attn.out_proj.",
+    r"ln_1\.": "layer_norm1.",
+    r"ln_2\.": "layer_norm2.",
+    r"mlp\.c_fc\.": "mlp.fc1.",
+    r"mlp\.c_proj\.": "mlp.fc2.",
+}
+TEXT = {
+    r"^token_embedding\.": "text_model.embeddings.token_embedding.",
+    r"^positional_embedding$": "text_model.embeddings.position_embedding.weight",
+    **{
+        rf"^transformer\.resblocks\.(\d+)\.{old}": rf"text_model.encoder.layers.\1.{new}" for old, new in BLOCK.items()
+    },
+    r"^ln_final\.": "text_model.final_layer_norm.",
+    r"^text_projection$": "text_projection.weight",
+}
+VIT = {
+    r"^visual\.class_embedding$": "vision_model.embeddings.class_embedding",
+    r"^visual\.conv1\.": "vision_model.embeddings.patch_embedding.",
+    r"^visual\.positional_embedding$": "vision_model.embeddings.position_embedding.weight",
+    r"^visual\.ln_pre\.": "vision_model.pre_layrnorm.",  # spelled so in transformers
+    r"^visual\.ln_post\.": "vision_model.post_layernorm.",
+    **{
+        rf"^visual\.transformer\.resblocks\.(\d+)\.{old}": rf"vision_model.encoder.layers.\1.{new}"
+        for old, new in BLOCK.items()
+    },
+    r"^visual\.proj$": "visual_projection.weight",
+}
+STACKED = ("q_proj", "k_proj", "v_proj")
+TRANSPOSED = ("text_projection", "visual.proj")  # stored as what features are multiplied by
+HEAD_WIDTH = 64  # of all that were released
+
+
+def convert_clip_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    Renames and cuts the tensors.
+
+    Args:
+        state (`Mapping[str, torch.Tensor]`): Under their released names.
+
+    Returns:
+        `dict[str, torch.Tensor]`: For `CLIPModel`, or for [`CLIPResNetModel`] where there is an `attnpool`.
+
+    Raises:
+        `ValueError`: If there is a key that no released CLIP has.
+    """
+    is_resnet = is_clip_resnet(state)
+    rules = {old: f"text_encoder.{new}" if is_resnet else new for old, new in TEXT.items()} | (
+        {} if is_resnet else VIT
+    )
+    converted: dict[str, torch.Tensor] = {}
+    for key, tensor in state.items():
+        if key in ("input_resolution", "context_length", "vocab_size"):  # plain numbers, beside the tensors
+            continue
+        if key == "logit_scale" or (is_resnet and key.startswith("visual.")):
+            converted[key] = tensor
+            continue
+        renamed = next((re.sub(old, new, key) for old, new in rules.items() if re.match(old, key)), None)
+        if renamed is None:
+            raise ValueError(f"the checkpoint holds a key that no released CLIP has: {key!r}")
+        if ".in_proj." in renamed:
+            for name, part in zip(STACKED, tensor.chunk(3), strict=True):
+                converted[renamed.replace("in_proj", name)] = part
+        else:
+            converted[renamed] = tensor.T if key in TRANSPOSED else tensor
+    return converted
+
+
+def is_clip_resnet(state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a released CLIP has a ResNet for images."""
+    return any(key.startswith("visual.attnpool.") for key in state)
+
+
+def read_clip_config(state: Mapping[str, torch.Tensor], heads: int | None = None) -> CLIPConfig | CLIPResNetConfig:
+    """
+    The configuration that a released CLIP's tensors have, by their shapes.
+
+    Args:
+        state (`Mapping[str, torch.Tensor]`): Under their released names.
+        heads (`int`, *optional*): Of attention, in text and ViT; by default one for every 64 channels.
+    """
+
+    def depth(prefix: str) -> int:
+        return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
+
+    vocabulary, width = state["token_embedding.weight"].shape
+    text = {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": depth("transformer.resblocks."),
+        "num_attention_heads": heads or width // HEAD_WIDTH,
+        "max_position_embeddings": len(state["positional_embedding"]),
+        "projection_dim": state["text_projection"].shape[1],
+        # The end token has the highest id; transformers then takes the first one of it.
+        "eos_token_id": vocabulary - 1,
+        "bos_token_id": vocabulary - 2,
+        "pad_token_id": 0,
+    }
+    if is_clip_resnet(state):
+        cells = len(state["visual.attnpool.positional_embedding"]) - 1
+        return CLIPResNetConfig(
+            text_config=text,
+            layers=tuple(depth(f"visual.layer{stage}.") for stage in (1, 2, 3, 4)),
+            width=state["visual.layer1.0.conv1.weight"].shape[0],
+            image_size=32 * round(cells**0.5),
+        )
+    vision_width, _, patch, _ = state["visual.conv1.weight"].shape
+    grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
+    vision = {
+        "hidden_size": vision_width,
+        "intermediate_size": 4 * vision_width,
+        "num_hidden_layers": depth("visual.transformer.resblocks."),
+        "num_attention_heads": heads or vision_width // HEAD_WIDTH,
+        "image_size": patch * grid,
+        "patch_size": patch,
+        "projection_dim": text["projection_dim"],
+    }
+    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=text["projection_dim"])
+
+
+__all__ = ["convert_clip_state_dict", "is_clip_resnet", "read_clip_config"]
