@@ -7,7 +7,7 @@ like of its target, takes the best region of the quadrants that this allows. Whe
 dependency parse.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from .expression_parsing import Chunk, Parse
 
 LEFT, RIGHT = {"left", "west"}, {"right", "east"}
 ABOVE, BELOW = {"above", "north", "top"}, {"below", "south", "under"}
+PLACES = (("", "left", LEFT), ("", "right", RIGHT), ("top", "", ABOVE), ("bottom", "", BELOW))  # (height, side, words)
 # Words that tell how things stand to each other, words for parts of a picture, and words that tell one thing from all others.
 RELATIONS = (
     LEFT | RIGHT | ABOVE | BELOW | {"bigger", "larger", "closer", "smaller", "tinier", "further", "inside", "between"}
@@ -124,34 +125,23 @@ def rectify_as_published(parse: Parse, target: str, centres: Sequence[Sequence[i
     def says(*words: str) -> bool:
         return any(word in text for word in words)  # inside of other words, too
 
+    def said_height(below: Iterable[str]) -> str:
+        return "top" if says(*ABOVE) else "bottom" if says(*below) else ""
+
+    said_side = "left" if says(*LEFT) else "right" if says(*RIGHT) else ""
     if mention.superlatives:
-        if says("above", "top", "north"):
-            side = "left" if says("left", "west") else "right" if says("right", "east") else ""
-            return quadrants.best("top", side)
-        if says("below", "south", "underneath"):
-            side = "left" if says("left", "west") else "right" if says("right", "east") else ""
-            return quadrants.best("bottom", side)
-        if says("left", "west"):
-            return quadrants.best("", "left")
-        return quadrants.best("", "right") if says("right", "east") else start
+        height = said_height(("below", "south", "underneath"))
+        return quadrants.best(height, said_side) if height or said_side else start
 
     choice = start
     for chain, other in mention.relations:
-        words = [parse.words[position].text for position in chain]
-        for height, side, meaning in (
-            ("", "left", LEFT),
-            ("", "right", RIGHT),
-            ("top", "", ABOVE),
-            ("bottom", "", BELOW),
-        ):
-            said = meaning.intersection(words)
-            if not said:
+        words = {parse.words[position].text for position in chain}
+        for height, side, meaning in PLACES:
+            if words.isdisjoint(meaning):
                 continue
             # "on the left side" leads to the left side, and nothing else.
-            if other.phrase == mention.phrase or any(word in other.phrase for word in said):
-                height = height or ("top" if says(*ABOVE) else "bottom" if says(*BELOW) else "")
-                side = side or ("left" if says(*LEFT) else "right" if says(*RIGHT) else "")
-                choice = quadrants.best(height, side)
+            if other.phrase == mention.phrase or any(word in other.phrase for word in meaning & words):
+                choice = quadrants.best(height or said_height(BELOW), side or said_side)
             break
     return choice
 
