@@ -54,11 +54,9 @@ def blur(image: np.ndarray) -> np.ndarray:
     for axis in (0, 1):
         places = _mirrored(np.arange(-margin, image.shape[axis] + margin), image.shape[axis])
         padded = states.take(places, axis=axis)
-        states = sum(
-            weight * padded.take(range(start, start + image.shape[axis]), axis=axis)
-            for start, weight in enumerate(weights)
-            if weight
-        )
+        states = np.zeros(image.shape, np.int32)
+        for start, weight in enumerate(weights):
+            states += weight * padded.take(range(start, start + image.shape[axis]), axis=axis)
     return ((states + 2**15) >> 16).astype(np.uint8)
 
 

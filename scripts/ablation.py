@@ -4,15 +4,16 @@ python scripts/ablation.py runs/ablation docs/ablation.md            # goes on w
 python scripts/ablation.py runs/ablation docs/ablation.md --runs 2   # two more runs, no more, then writes what there is
 
 All runs of a seed begin with the same weights (an image encoder that has learned what things look like, as the published system
-begins with one from photos; the rest is random) and see the same rows in the same order, as many of them. What was tuned was tuned
-on val; the tables are of testA and testB, which nothing was chosen on.
+begins with one from photos; the rest is random) and see the same rows in the same order, as many of them. Remedies are what was tried
+where a contribution did not help, with one seed; they were chosen on val. The tables are of testA and testB.
 """
 
 import argparse
 import json
+import re
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -32,16 +33,40 @@ from hf_ris.training.checkpoints import number_of_steps
 from hf_ris.training.recipes import Stage
 
 
+@dataclass(frozen=True)
+class Variant:
+    """
+    Attributes:
+        name (`str`): What the tables call it.
+        config (`dict`): Fields of the model's configuration.
+        mask_probability (`float`): How often a word is hidden.
+        times (`int`): How many times as long it learns whole expressions.
+    """
+
+    name: str
+    config: dict[str, Any]
+    mask_probability: float = 0.15
+    times: int = 1
+
+
 MODULE = {"alignment_module": True}
 GROUNDING = {"mask_grounding_loss_weight": 1.0}
 ALIGNMENT = {"alignment_loss_weight": 0.5}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "baseline": {},
-    "+ alignment module": MODULE,
-    "+ Mask Grounding": GROUNDING,
-    "+ alignment loss": ALIGNMENT,
-    "all": MODULE | GROUNDING | ALIGNMENT,
-}
+CONTRIBUTIONS = (
+    Variant("baseline", {}),
+    Variant("+ alignment module", MODULE),
+    Variant("+ Mask Grounding", GROUNDING),
+    Variant("+ alignment loss", ALIGNMENT),
+    Variant("all", MODULE | GROUNDING | ALIGNMENT),
+)
+REMEDIES = (
+    Variant("+ Mask Grounding, a third of its weight", {"mask_grounding_loss_weight": 0.33}),
+    Variant("+ Mask Grounding, 30 % of words hidden", GROUNDING, mask_probability=0.3),
+    Variant("+ Mask Grounding, words named from the deepest map alone", GROUNDING | {"mask_grounding_stages": (-1,)}),
+    Variant("all but Mask Grounding, 4 times as long", MODULE | ALIGNMENT, times=4),
+    Variant("all, 4 times as long", MODULE | GROUNDING | ALIGNMENT, times=4),
+)
+Results = dict[str, list[dict[str, Any]]]  # of a variant's name, those of each seed
 SPLITS = ("testA", "testB")
 FIGURES = ("mIoU", "oIoU", "P@0.5")
 CURVE = 7  # evaluations on the way
@@ -51,7 +76,7 @@ LOOKS, NAMES_STAGE, REFERRING, _ = BUNDLED.stages
 
 def build(seed: int, config: dict[str, Any]) -> Any:
     """The bundled checkpoint's model. Whatever its parts, those that two variants share begin with the same weights."""
-    everything, _ = build_magnet_tiny(seed, VARIANTS["all"])
+    everything, _ = build_magnet_tiny(seed, CONTRIBUTIONS[-1].config)
     model, processor = build_magnet_tiny(seed, {"alignment_module": False, **config})
     weights = everything.state_dict()
     model.load_state_dict({name: weights[name] for name in model.state_dict()})
@@ -73,74 +98,64 @@ def main() -> None:
     arguments = parser.parse_args()
 
     RECIPES["looks"] = replace(BUNDLED, stages=(LOOKS,), config={})
-    RECIPES["ablation"] = replace(
-        BUNDLED,
-        build=build,
-        config={},
-        stages=(LOOKS, shortened(NAMES_STAGE, arguments.names_steps), shortened(REFERRING, arguments.steps)),
-    )
-
     looks = arguments.output / "looks"
     if not (looks / "config.json").exists():
         train("looks", looks, resume=any(looks.glob("stage-1/checkpoint-*")))
-    left = arguments.runs
-    runs = [(variant, seed) for seed in range(arguments.seeds) for variant in VARIANTS]
+    runs = [(variant, seed) for seed in range(arguments.seeds) for variant in CONTRIBUTIONS]
+    runs += [(variant, 0) for variant in REMEDIES]
+    missing = [each for each in runs if not result_file(arguments.output, *each).exists()]
+    for variant, seed in missing[: arguments.runs]:
+        run(variant, seed, arguments)
+    done: Results = {}
     for variant, seed in runs:
-        if left and not result_file(arguments.output, variant, seed).exists():
-            run(arguments.output, variant, seed, arguments)
-            left -= 1
-    done = {
-        each: json.loads(path.read_text()) for each in runs if (path := result_file(arguments.output, *each)).exists()
-    }
+        path = result_file(arguments.output, variant, seed)
+        if path.exists():
+            done.setdefault(variant.name, []).append(json.loads(path.read_text()))
     report = render(done, arguments)
     print(report)
     if arguments.document:
         write_section(arguments.document, "ablation", report)
     if arguments.curves:
-        draw_curves(arguments.curves, val_curves(done), "step", "mIoU on val, over the manners")
+        curves = {each.name: val_curve(done[each.name]) for each in CONTRIBUTIONS if each.name in done}
+        draw_curves(arguments.curves, curves, "step", "mIoU on val, over the manners")
 
 
 def shortened(stage: Stage, steps: int) -> Stage:
     return replace(stage, arguments={**stage.arguments, "max_steps": steps})
 
 
-def val_curves(done: dict[tuple[str, int], dict[str, Any]]) -> dict[str, dict[float, float]]:
-    """Variant -> step -> val mIoU, the mean over its seeds."""
-    curves = {}
-    for variant in VARIANTS:
-        of_seeds = [
-            {entry["step"]: entry["eval_mIoU"] for entry in result["log"] if "eval_mIoU" in entry}
-            for (name, _), result in done.items()
-            if name == variant
-        ]
-        steps = sorted(set.intersection(*map(set, of_seeds))) if of_seeds else []
-        curves[variant] = {step: mean(curve[step] for curve in of_seeds) for step in steps}
-    return curves
+def val_curve(results: list[dict[str, Any]]) -> dict[float, float]:
+    """Step -> val mIoU, the mean over seeds."""
+    of_seeds = [
+        {entry["step"]: entry["eval_mIoU"] for entry in result["log"] if "eval_mIoU" in entry} for result in results
+    ]
+    return {step: mean(curve[step] for curve in of_seeds) for step in sorted(set.intersection(*map(set, of_seeds)))}
 
 
-def result_file(output: Path, variant: str, seed: int) -> Path:
-    return output / f"{variant.strip('+ ').replace(' ', '-')}-{seed}" / "results.json"
+def result_file(output: Path, variant: Variant, seed: int) -> Path:
+    return output / f"{re.sub(r'[^0-9a-zA-Z]+', '-', variant.name).strip('-')}-{seed}" / "results.json"
 
 
-def run(output: Path, variant: str, seed: int, arguments: argparse.Namespace) -> None:
+def run(variant: Variant, seed: int, arguments: argparse.Namespace) -> None:
     """Trains and evaluates one variant; `results.json` is written last."""
-    folder = result_file(output, variant, seed).parent
+    folder = result_file(arguments.output, variant, seed).parent
+    steps = variant.times * arguments.steps
+    RECIPES["ablation"] = replace(
+        BUNDLED,
+        build=build,
+        config={},
+        mask_probability=variant.mask_probability,
+        stages=(LOOKS, shortened(NAMES_STAGE, arguments.names_steps), shortened(REFERRING, steps)),
+    )
+    was_stopped = any(folder.glob("stage-[23]/checkpoint-*"))
     if not (folder / "stage-1").exists():
-        shutil.copytree(output / "looks" / "stage-1", folder / "copy")
+        shutil.copytree(arguments.output / "looks" / "stage-1", folder / "copy")
         (folder / "copy").rename(folder / "stage-1")
     start = time.monotonic()
     if not (folder / "config.json").exists():
-        train(
-            "ablation",
-            folder,
-            resume=True,
-            config=VARIANTS[variant],
-            seed=seed,
-            samples=0,
-            logging_steps=10,
-            eval_steps=max(1, arguments.steps // CURVE),
-        )
-    seconds = time.monotonic() - start
+        options = {"samples": 0, "logging_steps": 10, "eval_steps": max(1, steps // CURVE)}
+        train("ablation", folder, resume=True, config=variant.config, seed=seed, **options)
+    seconds = None if was_stopped else time.monotonic() - start
 
     ris = pipeline("referring-segmentation", model=str(folder), device="cpu")
     answers: dict[str, list[Any]] = {}
@@ -159,52 +174,67 @@ def run(output: Path, variant: str, seed: int, arguments: argparse.Namespace) ->
     (folder / "results.json").write_text(json.dumps(results))
 
 
-def render(done: dict[tuple[str, int], dict[str, Any]], arguments: argparse.Namespace) -> str:
-    def cell(variant: str, figure: str, chosen: Any) -> str:
-        """Mean over seeds, and half the distance between the best and the worst."""
-        found = [
-            summarize([answer[:3] for answer in chosen(result["answers"])])[figure]
-            for (name, _), result in done.items()
-            if name == variant
-        ]
-        if not found:
-            return ""
-        spread = f" ± {(max(found) - min(found)) / 2:.3f}" if len(found) > 1 else ""
-        return f"{mean(found):.3f}{spread}"
-
-    def of_length(length: str) -> Any:
-        return lambda answers: [each for of_name in answers.values() for each in of_name if length in (each[3], "any")]
-
-    groups = {f"`{name}`": (lambda answers, name=name: answers[name]) for name in NAMES}
-    groups |= {length: of_length(length) for length in LENGTHS}
-    counts = {variant: sum(name == variant for name, _ in done) for variant in VARIANTS}
-    overall = table(
-        ["variant", "seeds", *FIGURES, "minutes a run"],
+def render(done: Results, arguments: argparse.Namespace) -> str:
+    contributions = [variant for variant in CONTRIBUTIONS if variant.name in done]
+    overall = [
         [
-            [
-                variant,
-                str(counts[variant]),
-                *(cell(variant, figure, of_length("any")) for figure in FIGURES),
-                f"{mean(result['seconds'] for (name, _), result in done.items() if name == variant) / 60:.1f}",
-            ]
-            for variant in VARIANTS
-            if counts[variant]
-        ],
-    )
-    parts = [overall]
+            variant.name,
+            str(len(done[variant.name])),
+            *(cell(done[variant.name], figure) for figure in FIGURES),
+            minutes(done[variant.name]),
+        ]
+        for variant in contributions
+    ]
+    parts = [table(["variant", "seeds", *FIGURES, "minutes a run"], overall)]
     for figure in FIGURES:
         rows = [
-            [variant, *(cell(variant, figure, group) for group in groups.values())]
-            for variant in VARIANTS
-            if counts[variant]
+            [variant.name]
+            + [cell(done[variant.name], figure, name=name) for name in NAMES]
+            + [cell(done[variant.name], figure, length=length) for length in LENGTHS]
+            for variant in contributions
         ]
-        parts.append(f"{figure} by manner and length of the expression:\n\n{table(['variant', *groups], rows)}")
-    note = (
+        header = ["variant", *(f"`{name}`" for name in NAMES), *LENGTHS]
+        parts.append(f"{figure} by manner and length of the expression:\n\n{table(header, rows)}")
+    remedies = [
+        [
+            variant.name,
+            f"{max(val_curve(done[variant.name][:1]).items())[1]:.3f}",
+            *(cell(done[variant.name][:1], figure) for figure in FIGURES),
+            minutes(done[variant.name][:1]),
+        ]
+        for variant in (*CONTRIBUTIONS, *REMEDIES)
+        if variant.name in done
+    ]
+    parts.append(f"Remedies, seed 0:\n\n{table(['variant', 'val mIoU', *FIGURES, 'minutes'], remedies)}")
+    parts.append(
         f"Mean over seeds ± half the distance between them. {arguments.names_steps} + {arguments.steps} steps of 48 referents at 80 x 80 "
         f"pixels after the image encoder's own training; testA and testB, {arguments.rows} referents of each manner and split, every "
         f"expression. Measured on {machine()}."
     )
-    return "\n\n".join([*parts, note])
+    return "\n\n".join(parts)
+
+
+def cell(results: list[dict[str, Any]], figure: str, name: str = "", length: str = "") -> str:
+    """A figure's mean over seeds, and half the distance between the best and the worst; of one manner or length, or all."""
+    found = [
+        summarize(
+            [
+                answer[:3]
+                for of_name, answers in result["answers"].items()
+                for answer in answers
+                if name in ("", of_name) and length in ("", answer[3])
+            ]
+        )[figure]
+        for result in results
+    ]
+    spread = f" ± {(max(found) - min(found)) / 2:.3f}" if len(found) > 1 else ""
+    return f"{mean(found):.3f}{spread}"
+
+
+def minutes(results: list[dict[str, Any]]) -> str:
+    """The mean time of training, of runs that were never stopped."""
+    seconds = [result["seconds"] for result in results if result["seconds"] is not None]
+    return f"{mean(seconds) / 60:.1f}" if seconds else ""
 
 
 if __name__ == "__main__":
