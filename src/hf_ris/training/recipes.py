@@ -89,7 +89,7 @@ RECIPES = {
         arguments={**LAVT_ARGUMENTS, "num_train_epochs": 10},
     ),
     "magnet-tiny-refshapes": Recipe(
-        about="the bundled checkpoint, from nothing, on drawings, in two hours on two CPU cores",
+        about="the bundled checkpoint, from nothing, on drawings, in 130 minutes on two CPU cores",
         build=build_magnet_tiny,
         config={"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5},
         drawn=NAMES,
