@@ -79,9 +79,10 @@ class ImageText(nn.Module, ABC):
         """
 
     @property
-    @abstractmethod
     def grid(self) -> int:
-        """Cells along a side of its map of a picture of its own size."""
+        """Cells along a side of its map of a picture of its own size; a ViT's are its patches."""
+        vision = self.network.config.vision_config
+        return vision.image_size // vision.patch_size
 
     @property
     def scale(self) -> torch.Tensor:
@@ -93,11 +94,6 @@ class CLIPImageText(ImageText):
     """A CLIP with a ViT, of any size."""
 
     network_class = CLIPModel
-
-    @property
-    def grid(self) -> int:
-        vision = self.network.config.vision_config
-        return vision.image_size // vision.patch_size
 
     def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
         vision = self.network.vision_model
@@ -127,11 +123,6 @@ class SiglipImageText(ImageText):
     """A SigLIP or SigLIP 2 of fixed size, whose pictures are read by a query instead of a class token."""
 
     network_class = SiglipModel
-
-    @property
-    def grid(self) -> int:
-        vision = self.network.config.vision_config
-        return vision.image_size // vision.patch_size
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         # They were trained on texts padded to one length, and read the padding, too.

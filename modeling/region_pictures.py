@@ -4,6 +4,8 @@ Pictures of regions, as an image-text model or a captioner sees them (TAS, secti
 
 import numpy as np
 
+from .masks import mask_to_box
+
 
 BLUR_SIZE = 75  # pixels; the standard deviation that OpenCV chooses for it is 11.6
 
@@ -27,12 +29,6 @@ def cut_out(image: np.ndarray, mask: np.ndarray, as_published: bool = False) -> 
 def blur_around(image: np.ndarray, blurred: np.ndarray, mask: np.ndarray, as_published: bool = False) -> np.ndarray:
     """A region's box, square: sharp inside the region, from [`blur`]'s picture around it, black around the box."""
     return _square(_crop(np.where(mask[..., None], image, blurred), mask, as_published), as_published)
-
-
-def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of what is true, in pixels, the last two exclusive."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def centre_of(mask: np.ndarray) -> tuple[float, float]:
@@ -82,7 +78,9 @@ def _mirrored(places: np.ndarray, length: int) -> np.ndarray:
 
 
 def _crop(picture: np.ndarray, mask: np.ndarray, as_published: bool) -> np.ndarray:
-    left, top, right, bottom = box_of(mask)
+    box = mask_to_box(mask)
+    assert box is not None, "a region is not empty"
+    left, top, right, bottom = box["xmin"], box["ymin"], box["xmax"], box["ymax"]
     if as_published:
         right, bottom = max(right - 1, left + 1), max(bottom - 1, top + 1)
     return picture[top:bottom, left:right]
@@ -97,4 +95,4 @@ def _square(picture: np.ndarray, as_published: bool) -> np.ndarray:
     return np.pad(picture, padding)
 
 
-__all__ = ["blur", "blur_around", "box_of", "centre_of", "cut_out"]
+__all__ = ["blur", "blur_around", "centre_of", "cut_out"]

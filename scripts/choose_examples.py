@@ -63,19 +63,19 @@ def pairs(split: str, index: int) -> Iterator[dict[str, Any]]:
     for row in scene_rows("refshapes", split, index):
         scene = scene_of(row["image_id"])
         for text in (expression["sent"] for expression in row["expressions"]):
-            words = text.split()
+            words, target = text.split(), true_of(scene, text)
             for place, word in enumerate(words):
                 for other in (other for group in SWAPS if word in group for other in group if other != word):
                     changed = " ".join([*words[:place], other, *words[place + 1 :]])
                     try:
-                        targets = [true_of(scene, text), true_of(scene, changed)]
+                        other_target = true_of(scene, changed)
                     except ValueError:  # "the bottom side"
                         continue
-                    if all(len(target) == 1 for target in targets) and targets[0] != targets[1]:
+                    if len(other_target) == 1 and other_target != target:
                         yield {
                             "image_id": row["image_id"],
                             "expressions": [text, changed],
-                            "targets": [target.pop() for target in targets],
+                            "targets": [*target, *other_target],
                         }
 
 

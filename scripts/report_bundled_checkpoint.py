@@ -23,6 +23,7 @@ from hf_ris.data.refshapes.checker import KINDS, kind_of
 from hf_ris.data.refshapes.rows import ROWS_PER_SCENE, scene_of
 from hf_ris.evaluation import evaluate, shuffle_expressions
 from hf_ris.evaluation_shards import read_shards
+from hf_ris.referring_segmentation_iou import sample_ious
 from hf_ris.reporting import machine, table, write_section
 from hf_ris.visualization import draw_comparison, draw_sheet
 
@@ -97,10 +98,10 @@ def main() -> None:
 
 def read_answers(dataset: datasets.Dataset, folder: Path) -> Iterable[Answer]:
     rows = list(dataset.remove_columns("image"))  # pictures are drawn again where they are needed
-    for (number, order), found in sorted(read_shards(folder).items()):
+    answers = sorted(read_shards(folder).items())
+    ious = sample_ious([found["counts"] for _, found in answers]).tolist()
+    for ((number, order), found), iou in zip(answers, ious, strict=True):
         row = rows[number]
-        both, predicted, true = found["counts"]
-        iou = both / (predicted + true - both)
         verdict = RIGHT if iou >= 0.5 else judge(row, decode_mask(found["mask"]))
         yield Answer(row, row["expressions"][order]["sent"], found["score"], found["mask"], iou, verdict)
 

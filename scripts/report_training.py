@@ -1,6 +1,6 @@
 """Writes what a training run measured on its way into a document, and draws its curve.
 
-python scripts/report_training.py runs/magnet-tiny-refshapes docs/training.md --curve docs/images/training_curve.png
+python scripts/report_training.py runs/magnet-tiny-refshapes docs/training.md --curve src/hf_ris/checkpoints/magnet-tiny-refshapes/curve.png
 """
 
 import argparse
