@@ -1,7 +1,7 @@
 """What the configurations of all systems share: a saved folder loads without this package."""
 
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -10,13 +10,11 @@ from transformers import PreTrainedConfig
 TASK = "referring-segmentation"
 # Remote code may only name an Auto class of transformers itself; of its tasks, this one is the nearest.
 AUTO_MODEL = "AutoModelForImageSegmentation"
-CUSTOM_PIPELINES = {
-    TASK: {
-        "impl": "pipeline_referring_segmentation.ReferringSegmentationPipeline",
-        "pt": [AUTO_MODEL],
-        "type": "multimodal",
-    }
-}
+
+
+def custom_pipeline(implementation: str) -> dict[str, Any]:
+    """How a configuration names a task's class in its folder's own code."""
+    return {"impl": implementation, "pt": [AUTO_MODEL], "type": "multimodal"}
 
 
 @strict
@@ -27,6 +25,9 @@ class ReferringSegmentationConfig(PreTrainedConfig):
     """
 
     _auto_class = "AutoConfig"
+    _pipelines: ClassVar[dict[str, Any]] = {
+        TASK: custom_pipeline("pipeline_referring_segmentation.ReferringSegmentationPipeline")
+    }
 
     def __post_init__(self, **kwargs: Any) -> None:
         pipelines = sys.modules.get("transformers.pipelines")
@@ -35,7 +36,7 @@ class ReferringSegmentationConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "custom_pipelines": CUSTOM_PIPELINES}
+        return {**super().to_dict(), "custom_pipelines": self._pipelines}
 
 
 @strict
@@ -82,4 +83,4 @@ class TrainableSegmentationConfig(ReferringSegmentationConfig):
             raise ValueError(f"alignment_temperature must be above 0, got {self.alignment_temperature}")
 
 
-__all__ = ["AUTO_MODEL", "TASK", "ReferringSegmentationConfig", "TrainableSegmentationConfig"]
+__all__ = ["AUTO_MODEL", "TASK", "ReferringSegmentationConfig", "TrainableSegmentationConfig", "custom_pipeline"]

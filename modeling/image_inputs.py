@@ -97,6 +97,24 @@ def load_mask(mask: Any, *, argument: str = "segmentation_maps") -> np.ndarray:
     return array != 0
 
 
+def check_regions(masks: Any, size: tuple[int, int], name: str) -> None:
+    """
+    Raises:
+        ValueError: If these are no masks (r, height, width) of this size, or one of them is empty.
+    """
+    if not isinstance(masks, np.ndarray) or masks.ndim != 3:
+        got = masks.shape if isinstance(masks, np.ndarray) else type(masks).__name__
+        raise ValueError(f"`{name}` must be an array of masks, (regions, height, width), got {got}.")
+    if masks.shape[1:] != size:
+        raise ValueError(
+            f"`{name}` holds masks {masks.shape[2]} pixels wide and {masks.shape[1]} high, but the image is {size[1]} wide and "
+            f"{size[0]} high."
+        )
+    empty = np.flatnonzero(~masks.any(axis=(1, 2)))
+    if len(empty):
+        raise ValueError(f"`{name}` must hold no empty mask; number {empty[0]} is.")
+
+
 def _open(given: Any, argument: str, timeout: float | None) -> Image.Image:
     """Open a path, URL, base64 string or bytes; the pixels are decoded later."""
     source, complaint = _find_source(given, argument, timeout)

@@ -1,49 +1,49 @@
-"""
-What an image and a text have in common: models that put pictures, regions of pictures and texts into one space.
+"""What an image and a text have in common: models that put pictures, regions of pictures and texts into one space."""
 
-A part of the zero-shot systems is a network of transformers together with the processor it was trained with, so that what is
-composed of parts need not know their sizes, colours or vocabularies. To add a model, write a class like those below.
-"""
-
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import CLIPModel, PreTrainedConfig, SiglipModel
+from transformers import CLIPModel, SiglipModel
 from transformers.utils import logging
 
 from .clip_resnet import CLIPResNetModel
+from .zero_shot_parts import Part
 
 
 logger = logging.get_logger(__name__)
 
 
-class ImageText(nn.Module, ABC):
+class ImageText(Part):
     """
-    Base of the parts.
+    Base of the parts. Their processor has an `image_processor` and a `tokenizer`.
 
-    Args:
-        config (`PreTrainedConfig`): The network's.
-        processor (`ProcessorMixin`, *optional*): Its own, with `image_processor` and `tokenizer`; needed for all but tensors.
+    Attributes:
+        mixes_raw (`bool`): Whether Global-Local's code mixes its features as they are and normalises what comes of it; otherwise it
+            normalises crops and texts before, and nothing after.
     """
 
-    network_class: ClassVar[Any]
+    mixes_raw = True
 
-    def __init__(self, config: PreTrainedConfig, processor: Any = None) -> None:
-        super().__init__()
-        self.network = self.network_class(config)
-        self.processor = processor
+    def prepare(self, pictures: Sequence[np.ndarray], whole: bool = False) -> torch.Tensor:
+        """
+        Args:
+            pictures (`Sequence[np.ndarray]`): RGB, bytes, (height, width, 3) each.
+            whole (`bool`, *optional*, defaults to `False`): Whether nothing may be cut off at the sides; what is not square is
+                squeezed then.
 
-    @property
-    def device(self) -> torch.device:
-        return self.network.device
-
-    def prepare(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
-        """RGB pictures of bytes, (height, width, 3) each, to the network's input (n, 3, H, W)."""
-        inputs = self.processor.image_processor(list(pictures), return_tensors="pt", input_data_format="channels_last")
+        Returns:
+            `torch.Tensor` of shape `(n, 3, H, W)`: The network's input.
+        """
+        options: dict[str, Any] = {}
+        if whole:
+            options = {"size": {"height": self.image_size, "width": self.image_size}, "do_center_crop": False}
+        inputs = self.processor.image_processor(
+            list(pictures), return_tensors="pt", input_data_format="channels_last", **options
+        )
         return inputs["pixel_values"].to(self.device, self.network.dtype)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -79,10 +79,19 @@ class ImageText(nn.Module, ABC):
         """
 
     @property
+    def image_size(self) -> int:
+        """Side of the pictures it was trained on, in pixels."""
+        return self.config.vision_config.image_size
+
+    @property
     def grid(self) -> int:
         """Cells along a side of its map of a picture of its own size; a ViT's are its patches."""
-        vision = self.network.config.vision_config
-        return vision.image_size // vision.patch_size
+        return self.image_size // self.config.vision_config.patch_size
+
+    @property
+    def blocks(self) -> int:
+        """Of its transformer for pictures."""
+        return self.config.vision_config.num_hidden_layers
 
     @property
     def scale(self) -> torch.Tensor:
@@ -108,10 +117,19 @@ class CLIPResNetImageText(ImageText):
     """A CLIP with a ResNet."""
 
     network_class = CLIPResNetModel
+    mixes_raw = False
+
+    @property
+    def image_size(self) -> int:
+        return self.config.image_size
 
     @property
     def grid(self) -> int:
-        return self.network.config.image_size // 32
+        return self.image_size // 32
+
+    @property
+    def blocks(self) -> int:
+        return 1
 
     def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
         """`block` has no meaning here: the last map is masked."""
@@ -120,13 +138,13 @@ class CLIPResNetImageText(ImageText):
 
 
 class SiglipImageText(ImageText):
-    """A SigLIP or SigLIP 2 of fixed size, whose pictures are read by a query instead of a class token."""
+    """A SigLIP, or a SigLIP 2 of fixed size, whose pictures are read by a query instead of a class token."""
 
     network_class = SiglipModel
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         # They were trained on texts padded to one length, and read the padding, too.
-        length = self.network.config.text_config.max_position_embeddings
+        length = self.config.text_config.max_position_embeddings
         inputs = self.processor.tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         )
@@ -154,24 +172,12 @@ def _pooled(features: Any) -> torch.Tensor:
     return features if isinstance(features, torch.Tensor) else features.pooler_output
 
 
+# A SigLIP 2 of fixed size calls itself "siglip", too.
 IMAGE_TEXT: dict[str, type[ImageText]] = {
     "clip": CLIPImageText,
     "clip_resnet": CLIPResNetImageText,
     "siglip": SiglipImageText,
-    "siglip2": SiglipImageText,
 }
 
 
-def build_image_text(config: PreTrainedConfig, processor: Any = None) -> ImageText:
-    """
-    The part for a network's configuration.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if config.model_type not in IMAGE_TEXT:
-        raise ValueError(f"image_text is a {config.model_type!r}; allowed are {', '.join(IMAGE_TEXT)}")
-    return IMAGE_TEXT[config.model_type](config, processor)
-
-
-__all__ = ["IMAGE_TEXT", "CLIPImageText", "CLIPResNetImageText", "ImageText", "SiglipImageText", "build_image_text"]
+__all__ = ["IMAGE_TEXT", "CLIPImageText", "CLIPResNetImageText", "ImageText", "SiglipImageText"]

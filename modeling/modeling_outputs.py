@@ -1,6 +1,7 @@
 """The one output type of every model of this library."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers.utils import ModelOutput
@@ -41,4 +42,31 @@ class ReferringSegmentationOutput(ModelOutput):
     word_features: torch.Tensor | None = None
 
 
-__all__ = ["ReferringSegmentationOutput"]
+@dataclass
+class ZeroShotSegmentationOutput(ReferringSegmentationOutput):
+    """
+    What the zero-shot models return: the whole of [`ReferringSegmentationOutput`], where `logits` are +10 inside of the chosen
+    region and -10 outside, at the (reduced) picture's size, and -10 beside a picture that is smaller than others of the batch.
+
+    Args:
+        region_masks (`tuple[torch.BoolTensor]`):
+            Of each image, its regions: (r, height, width). There may be none.
+        region_scores (`tuple[torch.FloatTensor]`):
+            Of each pair, how its score is shared out among the image's regions: (r,), sums to 1.
+        picks (`tuple[int | None]`):
+            Of each pair, the number of the chosen region; `None` where there is none. Where an expression speaks of places, it
+            need not be the one with the largest share.
+        terms (`tuple[dict[str, torch.FloatTensor]]`):
+            Of each pair, what its score is made of, (r,) each: of Global-Local "score"; of TAS "V", "P" and "N".
+        explanations (`tuple[dict]`, *optional*, returned with `explain=True`):
+            Of each pair, what was read in the expression and seen in the regions.
+    """
+
+    region_masks: tuple[torch.Tensor, ...] | None = None
+    region_scores: tuple[torch.Tensor, ...] | None = None
+    picks: tuple[int | None, ...] | None = None
+    terms: tuple[dict[str, torch.Tensor], ...] | None = None
+    explanations: tuple[dict[str, Any], ...] | None = None
+
+
+__all__ = ["ReferringSegmentationOutput", "ZeroShotSegmentationOutput"]

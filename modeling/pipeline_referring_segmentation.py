@@ -218,7 +218,8 @@ class ReferringSegmentationPipeline(Pipeline):
                     raise
                 errors.append(str(error))
             else:
-                items.append({"image": image, "expressions": texts, "is_single": isinstance(item["text"], str)})
+                is_single = isinstance(item["text"], str)
+                items.append({**item, "image": image, "expressions": texts, "is_single": is_single})
                 errors.append(None)
         if not items:
             return {}, errors
@@ -227,23 +228,25 @@ class ReferringSegmentationPipeline(Pipeline):
         padded = []
         for item in items:
             padded += item["expressions"] + item["expressions"][-1:] * (longest - len(item["expressions"]))
-        images = [item["image"] for item in items]
-        features = self.processor(images=images, text=padded, return_tensors="pt")
         return {
-            "features": dict(features),
+            "features": dict(self._encode(items, padded)),
             "expressions": [item["expressions"] for item in items],
-            "sizes": [(image.height, image.width) for image in images],
+            "sizes": [(item["image"].height, item["image"].width) for item in items],
             "is_single": [item["is_single"] for item in items],
         }, errors
 
-    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+    def _encode(self, items: list[dict[str, Any]], texts: list[str]) -> Any:
+        """The model's tensors for inputs whose `image` is loaded; `texts` has the same number of expressions for each."""
+        return self.processor(images=[item["image"] for item in items], text=texts, return_tensors="pt")
+
+    def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
         features = {
             name: value.to(self.model.dtype)
             if isinstance(value, torch.Tensor) and value.is_floating_point()
             else value
             for name, value in model_inputs.pop("features").items()
         }
-        return {"outputs": self.model(**features), **model_inputs}
+        return {"outputs": self.model(**features, **options), **model_inputs}
 
     def postprocess(
         self,
@@ -304,7 +307,7 @@ class _Rows(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
-            return _as_item(self.rows[index], self.text)
+            return as_item(self.rows[index], self.text)
         except Exception as error:  # datasets decode pictures here, and decoders raise anything
             return {"error": f"row {index} cannot be read: {error}"}
 
@@ -320,8 +323,8 @@ def _answer(
 
 def _pair(inputs: Any, text: Any) -> Any:
     """Bring every kind of call into what transformers' pipelines tell apart: one item, a list, a dataset, a generator."""
-    if _is_item(inputs):
-        return _as_item(inputs, text)
+    if is_item(inputs):
+        return as_item(inputs, text)
     if isinstance(inputs, list | tuple):
         if isinstance(text, list | tuple) and len(text) != len(inputs):
             raise ValueError(
@@ -329,7 +332,7 @@ def _pair(inputs: Any, text: Any) -> Any:
                 "each image, or a single string for all."
             )
         texts = text if isinstance(text, list | tuple) else [text] * len(inputs)
-        return [_as_item(item, own) for item, own in zip(inputs, texts, strict=True)]
+        return [as_item(item, own) for item, own in zip(inputs, texts, strict=True)]
     if text is not None and not isinstance(text, str):
         raise ValueError(
             f"`text` must be one string when the images come from a dataset or a generator, got {type(text).__name__}; "
@@ -339,18 +342,20 @@ def _pair(inputs: Any, text: Any) -> Any:
     if not isinstance(inputs, IterableDataset) and hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
         return _Rows(inputs, text)
     if isinstance(inputs, Iterable):
-        return (_as_item(item, text) for item in inputs)
+        return (as_item(item, text) for item in inputs)
     raise ValueError(
         "`inputs` must be an image (path, URL, base64, PIL, array, tensor), a dictionary with `image` and `text`, or a "
         f"list, dataset or generator of those, got {type(inputs).__name__}."
     )
 
 
-def _is_item(value: Any) -> bool:
+def is_item(value: Any) -> bool:
+    """Whether this is one input, and not a collection of them."""
     return isinstance(value, str | bytes | os.PathLike | dict | Image.Image | np.ndarray | torch.Tensor)
 
 
-def _as_item(value: Any, text: Any) -> dict[str, Any]:
+def as_item(value: Any, text: Any) -> dict[str, Any]:
+    """One input as a dictionary with `image` and `text`."""
     if not isinstance(value, dict):
         return {"image": value, "text": text}
     if text is None:
@@ -370,4 +375,4 @@ def _check_item(item: dict[str, Any]) -> None:
             )
 
 
-__all__ = ["ReferringSegmentationPipeline"]
+__all__ = ["OUTPUT_FORMATS", "ReferringSegmentationPipeline", "as_item", "is_item"]

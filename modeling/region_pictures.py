@@ -2,6 +2,8 @@
 Pictures of regions, as an image-text model or a captioner sees them (TAS, section 3.2), and where regions lie.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .masks import mask_to_box
@@ -24,6 +26,11 @@ def cut_out(image: np.ndarray, mask: np.ndarray, as_published: bool = False) -> 
         `np.ndarray` of shape `(side, side, 3)`.
     """
     return _square(_crop(np.where(mask[..., None], image, 0).astype(image.dtype), mask, as_published), as_published)
+
+
+def crop_filled(image: np.ndarray, mask: np.ndarray, colour: Sequence[int]) -> np.ndarray:
+    """A region's box with a colour around the region, as large as it is."""
+    return _crop(np.where(mask[..., None], image, np.asarray(colour, image.dtype)), mask, as_published=False)
 
 
 def blur_around(image: np.ndarray, blurred: np.ndarray, mask: np.ndarray, as_published: bool = False) -> np.ndarray:
@@ -95,4 +102,4 @@ def _square(picture: np.ndarray, as_published: bool) -> np.ndarray:
     return np.pad(picture, padding)
 
 
-__all__ = ["blur", "blur_around", "centre_of", "cut_out"]
+__all__ = ["blur", "blur_around", "centre_of", "crop_filled", "cut_out"]

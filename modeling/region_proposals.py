@@ -1,8 +1,218 @@
 """Which regions of a picture an expression may refer to: where they come from, and which of them are kept."""
 
 import math
+from abc import abstractmethod
+from typing import Any
 
 import numpy as np
+import torch
+from transformers import AutoModelForUniversalSegmentation, PreTrainedConfig, SamModel
+
+from .zero_shot_parts import Part
+
+
+try:
+    from scipy import ndimage
+except ImportError:  # it comes with the extra `zero-shot`
+    ndimage = None
+try:
+    from skimage.segmentation import felzenszwalb
+except ImportError:
+    felzenszwalb = None
+
+
+class Proposer(Part):
+    """Base of the parts."""
+
+    @abstractmethod
+    def propose(self, image: np.ndarray) -> np.ndarray:
+        """
+        Args:
+            image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
+
+        Returns:
+            `np.ndarray` of shape `(r, height, width)`: Boolean, none of them empty; there may be none.
+        """
+
+
+class SamProposer(Proposer):
+    """
+    Segment Anything, asked at the points of a grid (Kirillov et al., ICCV 2023, section 4, "everything"). The defaults are TAS's
+    (section 4.1).
+
+    Args:
+        config (`SamConfig`): The network's.
+        points_per_side (`int`, *optional*, defaults to 8): Of the grid.
+        min_iou (`float`, *optional*, defaults to 0.7): What the network must believe of a mask.
+        min_stability (`float`, *optional*, defaults to 0.7): IoU of the masks at a higher and a lower threshold.
+        max_box_iou (`float`, *optional*, defaults to 0.7): Of two masks whose boxes overlap more, the better one stays.
+        min_region_area (`int`, *optional*, defaults to 800): Holes and islands of fewer pixels go; this needs SciPy.
+    """
+
+    network_class = SamModel
+    stability_offset = 1.0
+    points_at_once = 16
+
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        points_per_side: int = 8,
+        min_iou: float = 0.7,
+        min_stability: float = 0.7,
+        max_box_iou: float = 0.7,
+        min_region_area: int = 800,
+    ) -> None:
+        super().__init__(config)
+        self.points_per_side = points_per_side
+        self.min_iou = min_iou
+        self.min_stability = min_stability
+        self.max_box_iou = max_box_iou
+        self.min_region_area = min_region_area
+
+    def propose(self, image: np.ndarray) -> np.ndarray:
+        inputs = self.processor.image_processor(image, return_tensors="pt", input_data_format="channels_last")
+        embeddings = self.network.get_image_embeddings(inputs["pixel_values"].to(self.device, self.network.dtype))
+        sizes = [inputs[name].tolist() for name in ("original_sizes", "reshaped_input_sizes")]
+        found = [self._ask(embeddings, points, sizes) for points in self._grid(sizes[1][0]).split(self.points_at_once)]
+        masks, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
+        kept = suppress_boxes(boxes_of(masks), scores, self.max_box_iou)
+        regions, scores = masks[kept].cpu().numpy(), scores[kept]
+        if ndimage is not None and self.min_region_area and len(regions):
+            cleaned = np.stack([remove_small_parts(region, self.min_region_area) for region in regions])
+            # What was mended comes after what was not, and the boxes have changed.
+            changed = torch.from_numpy((cleaned != regions).any(axis=(1, 2)))
+            boxes = boxes_of(torch.from_numpy(cleaned))
+            regions = cleaned[suppress_boxes(boxes, 1.0 - changed.float(), self.max_box_iou).numpy()]
+        return regions[regions.any(axis=(1, 2))]
+
+    def _grid(self, size: tuple[int, int]) -> torch.Tensor:
+        """(points, 1, 2) places (x, y) in the network's input, of whose sides the picture fills `size`."""
+        steps = (torch.arange(self.points_per_side) + 0.5) / self.points_per_side
+        rows, columns = torch.meshgrid(steps * size[0], steps * size[1], indexing="ij")
+        return torch.stack([columns, rows], dim=-1).view(-1, 1, 2)
+
+    def _ask(self, embeddings: torch.Tensor, points: torch.Tensor, sizes: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Masks (n, height, width) and scores (n,) that are good enough; each point gives three."""
+        outputs = self.network(
+            image_embeddings=embeddings, input_points=points[None].to(self.device, self.network.dtype)
+        )
+        scores = outputs.iou_scores.float().flatten()
+        confident = scores > self.min_iou
+        small = outputs.pred_masks.float().flatten(1, 2)[:, confident, None]
+        logits = self.processor.image_processor.post_process_masks(small, *sizes, binarize=False)[0][:, 0]
+        high, low = ((logits > offset).sum((1, 2)) for offset in (self.stability_offset, -self.stability_offset))
+        stable = (high / low.clamp(min=1) >= self.min_stability) & (logits > 0).any(2).any(1)
+        return logits[stable] > 0, scores[confident][stable]
+
+
+class InstanceSegmentationProposer(Proposer):
+    """
+    A network that was trained to find objects, such as Mask2Former.
+
+    Args:
+        config (`PreTrainedConfig`): The network's.
+        min_score (`float`, *optional*, defaults to 0.3): What it must believe of an object.
+    """
+
+    network_class = AutoModelForUniversalSegmentation
+
+    def __init__(self, config: PreTrainedConfig, min_score: float = 0.3) -> None:
+        super().__init__(config)
+        self.min_score = min_score
+
+    def propose(self, image: np.ndarray) -> np.ndarray:
+        inputs = self.processor(image, return_tensors="pt", input_data_format="channels_last")
+        outputs = self.network(pixel_values=inputs["pixel_values"].to(self.device, self.network.dtype))
+        result = self.processor.post_process_instance_segmentation(
+            outputs, threshold=self.min_score, target_sizes=[image.shape[:2]], return_binary_maps=True
+        )[0]["segmentation"]
+        masks = np.zeros((0, *image.shape[:2]), bool)
+        if isinstance(result, torch.Tensor) and result.ndim == 3:  # where nothing is found, it is a map of one number
+            masks = result.cpu().numpy() > 0
+        return masks[masks.any(axis=(1, 2))]
+
+
+class FelzenszwalbProposer(Proposer):
+    """
+    Regions of like colour ("Efficient Graph-Based Image Segmentation", Felzenszwalb and Huttenlocher, IJCV 2004), by scikit-image:
+    no network, so that something always runs.
+    """
+
+    network_class = None
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def propose(self, image: np.ndarray) -> np.ndarray:
+        if felzenszwalb is None:
+            raise ImportError("a proposer without weights needs scikit-image: pip install 'hf_ris[zero-shot]'")
+        config = self.config
+        least = max(1, round(config.min_share * image.shape[0] * image.shape[1]))
+        regions: list[np.ndarray] = []
+        for scale in config.scales:
+            labels = felzenszwalb(image, scale=scale, sigma=config.sigma, min_size=least)
+            for label in range(labels.max() + 1):
+                region = labels == label
+                if not any(_iou(region, other) > config.max_overlap for other in regions):
+                    regions.append(region)
+        return np.stack(regions)
+
+
+def _iou(one: np.ndarray, other: np.ndarray) -> float:
+    return (one & other).sum() / (one | other).sum()
+
+
+def boxes_of(masks: torch.Tensor) -> torch.Tensor:
+    """(n, height, width) masks, none empty -> (n, 4): first column, first row, last column, last row."""
+    boxes = []
+    for axis in (1, 2):
+        filled = masks.any(axis)
+        last = filled.shape[1] - 1
+        boxes.append((filled.int().argmax(1), last - filled.flip(1).int().argmax(1)))
+    (left, right), (top, bottom) = boxes
+    return torch.stack([left, top, right, bottom], dim=1)
+
+
+def suppress_boxes(boxes: torch.Tensor, scores: torch.Tensor, max_iou: float) -> torch.Tensor:
+    """
+    Non-maximum suppression: goes through the boxes from the best on, and leaves out what overlaps one that is kept.
+
+    Args:
+        boxes (`torch.Tensor` of shape `(n, 4)`): Left, top, right, bottom.
+        scores (`torch.Tensor` of shape `(n,)`): Of equal ones, the first is the better.
+        max_iou (`float`): Boxes may overlap this much.
+
+    Returns:
+        `torch.LongTensor`: Positions of those that are kept, the best first.
+    """
+    corners = boxes.double()
+    order = scores.argsort(descending=True, stable=True)
+    areas = (corners[:, 2:] - corners[:, :2]).prod(1)
+    kept = []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(best)
+        near = torch.maximum(corners[best, :2], corners[order, :2])
+        far = torch.minimum(corners[best, 2:], corners[order, 2:])
+        shared = (far - near).clamp(min=0).prod(1)
+        # Multiplied out: boxes of one row or column have no area.
+        order = order[shared <= max_iou * (areas[best] + areas[order] - shared)]
+    return torch.stack(kept) if kept else torch.empty(0, dtype=torch.long, device=boxes.device)
+
+
+def remove_small_parts(mask: np.ndarray, min_area: int) -> np.ndarray:
+    """A mask without holes and islands of fewer than `min_area` pixels; of islands alone, the largest stays."""
+    for fill in (True, False):
+        parts, number = ndimage.label(mask != fill, structure=np.ones((3, 3)))
+        if number == 0:
+            continue
+        areas = np.bincount(parts.ravel(), minlength=number + 1)[1:]
+        small = areas < min_area
+        if not fill and small.all():
+            small[areas.argmax()] = False
+        mask = np.where(np.isin(parts, 1 + np.flatnonzero(small)), fill, mask)
+    return mask
 
 
 def filter_regions(masks: np.ndarray, min_area: int = 2000, max_overlap: float = 0.4) -> np.ndarray:
@@ -31,4 +241,20 @@ def filter_regions(masks: np.ndarray, min_area: int = 2000, max_overlap: float =
     return kept[~(overlaps & is_smaller).any(axis=1)]
 
 
-__all__ = ["filter_regions"]
+PROPOSERS: dict[str, type[Proposer]] = {
+    "sam": SamProposer,
+    "mask2former": InstanceSegmentationProposer,
+    "maskformer": InstanceSegmentationProposer,
+    "felzenszwalb": FelzenszwalbProposer,
+}
+
+
+__all__ = [
+    "PROPOSERS",
+    "FelzenszwalbProposer",
+    "InstanceSegmentationProposer",
+    "Proposer",
+    "SamProposer",
+    "filter_regions",
+    "suppress_boxes",
+]

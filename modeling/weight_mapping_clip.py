@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from transformers import CLIPConfig
 
-from .clip_resnet import CLIPResNetConfig
+from .configuration_clip_resnet import CLIPResNetConfig
 
 
 BLOCK = {

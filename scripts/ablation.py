@@ -99,7 +99,7 @@ def main() -> None:
 
     RECIPES["looks"] = replace(BUNDLED, stages=(LOOKS,), config={})
     looks = arguments.output / "looks"
-    if not (looks / "config.json").exists():
+    if not (looks / "model.safetensors").exists():
         train("looks", looks, resume=any(looks.glob("stage-1/checkpoint-*")))
     runs = [(variant, seed) for seed in range(arguments.seeds) for variant in CONTRIBUTIONS]
     runs += [(variant, 0) for variant in REMEDIES]

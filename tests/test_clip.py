@@ -7,8 +7,9 @@ from torch import nn
 from transformers import CLIPModel
 
 from hf_ris.modeling.clip_resnet import CLIPResNetModel
-from hf_ris.modeling.image_text import build_image_text
+from hf_ris.modeling.image_text import IMAGE_TEXT
 from hf_ris.modeling.weight_mapping_clip import convert_clip_state_dict, read_clip_config
+from hf_ris.modeling.zero_shot_parts import build_part
 
 
 STATE = read_tensors("global_local", "state.safetensors")
@@ -37,7 +38,7 @@ def assert_close(found: torch.Tensor, recorded: torch.Tensor) -> None:
 def system(request):
     prefix = request.param
     model = read(prefix)
-    part = build_image_text(model.config)
+    part = build_part("image_text", IMAGE_TEXT, model.config)
     part.network = model
     return prefix, part
 

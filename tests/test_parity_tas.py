@@ -4,16 +4,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from golden_states import GOLDEN, read_json
 from safetensors.numpy import load_file
 
+from hf_ris.modeling.configuration_tas import TASConfig
 from hf_ris.modeling.expression_parsing import Chunk, Parse, Word, find_target, target_phrase
+from hf_ris.modeling.modeling_tas import TASForReferringSegmentation
+from hf_ris.modeling.modeling_zero_shot import unit
+from hf_ris.modeling.negative_phrases import negative_phrases, negatives_as_published
+from hf_ris.modeling.noun_chunks import parse_by_rules
 from hf_ris.modeling.published_rectifier import Mention, read_mention, rectify_as_published, widen_chunks
 from hf_ris.modeling.region_pictures import blur, blur_around, centre_of, cut_out
 from hf_ris.modeling.region_proposals import filter_regions
 
 
 EXPRESSIONS = read_json("tas", "spatial.json")
+TINY_CLIP = {
+    "model_type": "clip",
+    "text_config": {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8},
+    "vision_config": {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8},
+}
 PICTURES = load_file(GOLDEN / "tas" / "pictures.safetensors")
 
 
@@ -110,3 +121,52 @@ def test_cut_outs_hold_the_whole_region_and_are_square():
     picture = cut_out(image, mask)
     assert picture.shape == (12, 12, 3)
     assert (picture == 200).all(axis=2).sum() == mask.sum()
+
+
+@pytest.mark.parametrize("record", read_json("tas", "fusion.json"), ids=lambda record: record["key"])
+def test_scores_are_fused_as_published(record):
+    tensors = {
+        name.removeprefix(f"{record['key']}."): torch.from_numpy(tensor)
+        for name, tensor in load_file(GOLDEN / "tas" / "fusion.safetensors").items()
+        if name.startswith(f"{record['key']}.")
+    }
+    model = TASForReferringSegmentation(TASConfig(mode="paper", image_text_config=TINY_CLIP))
+    with torch.no_grad():
+        model.image_text.network.logit_scale.fill_(np.log(100.0))
+        crops, told, expression, negatives = (
+            unit(tensors[name].view(-1, tensors[name].shape[-1]))
+            for name in ("image_features", "text_captions", "text_expression", "text_negatives")
+        )
+        terms = {
+            "V": model._compare(expression, crops)[0],
+            "P": model._compare(expression, told)[0],
+            "N": model._compare(negatives, crops).mean(dim=0),
+        }
+    for name, values in terms.items():
+        assert (values - tensors[name][:, 0]).abs().max() <= 1e-4
+    shares = model.share_out(**terms)
+    assert torch.allclose(shares, tensors["similarity"][:, 0], atol=1e-6, equal_nan=True)
+    assert int(shares.argmax()) == record["index"]
+
+
+@pytest.mark.parametrize("caption", read_json("tas", "phrases.json")["captions"], ids=lambda each: each["caption"])
+def test_negative_phrases_are_the_originals(caption):
+    parse = recorded_parse({"text": caption["caption"], **caption})
+    cases = [case for case in read_json("tas", "phrases.json")["cases"] if case["caption"] == caption["caption"]]
+    assert cases
+    for case in cases:
+        nouns = {phrase: own for phrase, own, *_ in case["rows"]}
+        nouns[case["local_sent"]] = case["rows"][0][2] if case["rows"] else []
+        pairs = {own[0]: number for _, own, _, _, number, _ in case["rows"] if own}
+        found = negatives_as_published(parse, case["local_sent"], nouns.__getitem__, lambda one, _: pairs[one])  # noqa: B023
+        assert found == case["negatives"]
+
+
+def test_a_target_is_not_its_own_negative():
+    caption = parse_by_rules("a zebra and two giraffes on top of a hill near a fence")
+    assert negative_phrases(caption, parse_by_rules("the zebra")) == [
+        "a photo of two giraffes",
+        "a photo of a hill",
+        "a photo of a fence",
+    ]
+    assert "a photo of two giraffes" not in negative_phrases(caption, parse_by_rules("left giraffe"))

@@ -28,26 +28,46 @@ if TYPE_CHECKING:
     from . import modeling as modeling
     from . import training as training
     from .auto import AutoModelForReferringSegmentation as AutoModelForReferringSegmentation
+    from .composition import zero_shot as zero_shot
+    from .modeling.configuration_global_local import GlobalLocalConfig as GlobalLocalConfig
     from .modeling.configuration_magnet import MagNetConfig as MagNetConfig
+    from .modeling.configuration_tas import TASConfig as TASConfig
     from .modeling.image_processing_magnet import MagNetImageProcessor as MagNetImageProcessor
+    from .modeling.modeling_global_local import (
+        GlobalLocalForReferringSegmentation as GlobalLocalForReferringSegmentation,
+    )
     from .modeling.modeling_magnet import MagNetForReferringSegmentation as MagNetForReferringSegmentation
     from .modeling.modeling_outputs import ReferringSegmentationOutput as ReferringSegmentationOutput
+    from .modeling.modeling_outputs import ZeroShotSegmentationOutput as ZeroShotSegmentationOutput
+    from .modeling.modeling_tas import TASForReferringSegmentation as TASForReferringSegmentation
     from .modeling.pipeline_referring_segmentation import (
         ReferringSegmentationPipeline as ReferringSegmentationPipeline,
     )
+    from .modeling.pipeline_zero_shot_referring_segmentation import (
+        ZeroShotReferringSegmentationPipeline as ZeroShotReferringSegmentationPipeline,
+    )
     from .modeling.processing_magnet import MagNetProcessor as MagNetProcessor
+    from .modeling.processing_zero_shot import ZeroShotSegmentationProcessor as ZeroShotSegmentationProcessor
     from .visualization import draw_overlay as draw_overlay
 
 # Where each public name lives.
 _EXPORTS = {
     "AutoModelForReferringSegmentation": "auto",
+    "GlobalLocalConfig": "modeling.configuration_global_local",
+    "GlobalLocalForReferringSegmentation": "modeling.modeling_global_local",
     "MagNetConfig": "modeling.configuration_magnet",
     "MagNetForReferringSegmentation": "modeling.modeling_magnet",
     "MagNetImageProcessor": "modeling.image_processing_magnet",
     "MagNetProcessor": "modeling.processing_magnet",
     "ReferringSegmentationOutput": "modeling.modeling_outputs",
     "ReferringSegmentationPipeline": "modeling.pipeline_referring_segmentation",
+    "TASConfig": "modeling.configuration_tas",
+    "TASForReferringSegmentation": "modeling.modeling_tas",
+    "ZeroShotReferringSegmentationPipeline": "modeling.pipeline_zero_shot_referring_segmentation",
+    "ZeroShotSegmentationOutput": "modeling.modeling_outputs",
+    "ZeroShotSegmentationProcessor": "modeling.processing_zero_shot",
     "draw_overlay": "visualization",
+    "zero_shot": "composition",
 }
 
 # Not in `__all__`: a star import should not load what training needs.

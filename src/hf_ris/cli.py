@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .registration import BUNDLED_CHECKPOINT, TASK
+from .registration import BUNDLED_CHECKPOINT, TASK, ZERO_SHOT_TASK
 
 
 app = typer.Typer(
@@ -90,6 +90,10 @@ def segment(
     mask_dir: Annotated[
         Path | None, typer.Option(help="Write each mask as a PNG (0 and 255) into this folder.")
     ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="Of a zero-shot model: write a picture of its regions and of how it chose among them."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, masks as COCO run-length code.")] = False,
     threshold: Threshold = None,
     no_target_threshold: NoTargetThreshold = None,
@@ -103,7 +107,7 @@ def segment(
     options = {name: value for name, value in thresholds.items() if value is not None}
     with _friendly_errors():
         if os.path.isdir(image):  # unlike `Path.is_dir`, this takes any text
-            if expressions or mask_dir or as_json:
+            if expressions or mask_dir or as_json or explain:
                 raise ValueError(f"{image!r} is a folder: it takes --expressions and --output, and no EXPRESSION")
             if expressions_file is None or output is None:
                 raise ValueError(f"{image!r} is a folder: --expressions FILE and --output FOLDER are needed")
@@ -111,7 +115,7 @@ def segment(
         else:
             if expressions_file is not None:
                 raise ValueError(f"--expressions goes with a folder of images, and {image!r} is none")
-            _segment_image(image, expressions or [], output, mask_dir, as_json, model, device, options)
+            _segment_image(image, expressions or [], output, mask_dir, explain, as_json, model, device, options)
 
 
 def _segment_image(
@@ -119,10 +123,11 @@ def _segment_image(
     expressions: list[str],
     output: Path | None,
     mask_dir: Path | None,
+    explain: Path | None,
     as_json: bool,
     model: str | None,
     device: str | None,
-    options: dict[str, float],
+    options: dict[str, Any],
 ) -> None:
     # What can be wrong is looked at before anything slow begins.
     from .modeling.text_inputs import check_expressions
@@ -133,8 +138,14 @@ def _segment_image(
 
     if output is not None:
         _check_writable(output)
+    if explain is not None:
+        _check_writable(explain)
     picture = load_image(image)
-    ris = _load_pipeline(model, device)
+    ris = _load_pipeline(model, device, ZERO_SHOT_TASK if explain else TASK)
+    if explain is not None:
+        if not hasattr(ris.model, "named_parts"):
+            raise ValueError(f"--explain needs a zero-shot model, and {model or 'the bundled one'} was trained")
+        options = {**options, "explain": True}
 
     start = time.perf_counter()
     results = ris(picture, text=expressions, output_format="array", **options)
@@ -146,6 +157,12 @@ def _segment_image(
         output.parent.mkdir(parents=True, exist_ok=True)
         draw_overlay(picture, results).save(output)
         _note(f"wrote {output}")
+    if explain is not None:
+        from .visualization import draw_explanation
+
+        explain.parent.mkdir(parents=True, exist_ok=True)
+        draw_explanation(picture, results).save(explain)
+        _note(f"wrote {explain}")
     if mask_dir is not None:
         _write_masks(mask_dir, results)
     typer.echo(_to_json(results) if as_json else _to_table(results))
@@ -454,7 +471,7 @@ def _check_writable(output: Path) -> None:
         ) from error
 
 
-def _load_pipeline(model: str | None, device: str | None, **options: Any) -> Any:
+def _load_pipeline(model: str | None, device: str | None, task: str = TASK, **options: Any) -> Any:
     import torch
     from transformers import pipeline
     from transformers.utils import logging
@@ -475,7 +492,7 @@ def _load_pipeline(model: str | None, device: str | None, **options: Any) -> Any
     source = (
         str(BUNDLED_CHECKPOINT) if model is None else str(Path(model).expanduser() if model.startswith("~") else model)
     )
-    ris = pipeline(TASK, model=source, device=device, **options)
+    ris = pipeline(task, model=source, device=device, **options)
     if device is not None:  # under `torchrun`, transformers leaves the model where it is
         ris.model.to(device)
         ris.device = ris.model.device
@@ -497,7 +514,10 @@ def _write_masks(folder: Path, results: list[dict[str, Any]]) -> None:
 def _to_json(results: list[dict[str, Any]]) -> str:
     from .modeling.masks import mask_to_rle
 
-    lines = [json.dumps({**result, "mask": mask_to_rle(result["mask"])}, ensure_ascii=False) for result in results]
+    lines = []
+    for result in results:
+        shown = {name: value for name, value in result.items() if name != "explanation"}
+        lines.append(json.dumps({**shown, "mask": mask_to_rle(result["mask"])}, ensure_ascii=False))
     return "[\n  " + ",\n  ".join(lines) + "\n]"
 
 

@@ -14,6 +14,7 @@ import wrapt
 
 
 TASK = "referring-segmentation"
+ZERO_SHOT_TASK = "zero-shot-referring-segmentation"
 BUNDLED_CHECKPOINT = Path(__file__).parent / "checkpoints" / "magnet-tiny-refshapes"
 BUNDLED_CHECKPOINT_NOTICE = (
     "This is the small checkpoint that comes with hf_ris: it was trained on drawn shapes and does not understand photos. "
@@ -26,15 +27,23 @@ class System(NamedTuple):
 
     model_type: str
     prefix: str
+    is_zero_shot: bool = False
 
     def module(self, kind: str) -> str:
-        return f"hf_ris.modeling.{kind}_{self.model_type}"
+        # The zero-shot systems share a processor, and each of their parts has an image processor of its own.
+        suffix = "zero_shot" if self.is_zero_shot and kind == "processing" else self.model_type
+        return f"hf_ris.modeling.{kind}_{suffix}"
 
     def load(self, kind: str, name: str) -> Any:
-        return getattr(importlib.import_module(self.module(kind)), f"{self.prefix}{name}")
+        prefix = "ZeroShotSegmentation" if self.is_zero_shot and kind == "processing" else self.prefix
+        return getattr(importlib.import_module(self.module(kind)), f"{prefix}{name}")
 
 
-SYSTEMS = (System("magnet", "MagNet"),)
+SYSTEMS = (
+    System("magnet", "MagNet"),
+    System("global_local", "GlobalLocal", is_zero_shot=True),
+    System("tas", "TAS", is_zero_shot=True),
+)
 
 
 def register() -> None:
@@ -42,13 +51,15 @@ def register() -> None:
     auto = "transformers.models.auto"
     for system in SYSTEMS:
         _when_imported(f"{auto}.configuration_auto", system.module("configuration"), partial(_register_config, system))
-        _when_imported(
-            f"{auto}.image_processing_auto",
-            system.module("image_processing"),
-            partial(_register_image_processor, system),
-        )
+        if not system.is_zero_shot:
+            _when_imported(
+                f"{auto}.image_processing_auto",
+                system.module("image_processing"),
+                partial(_register_image_processor, system),
+            )
         _when_imported(f"{auto}.processing_auto", system.module("processing"), partial(_register_processor, system))
-    _when_imported("transformers.pipelines", "hf_ris.modeling.pipeline_referring_segmentation", _register_task)
+    for name in _TASKS:
+        _when_imported("transformers.pipelines", f"hf_ris.modeling.{name}", partial(_register_task, name))
 
 
 def _when_imported(registry: str, ours: str, action: Callable[[], None]) -> None:
@@ -96,21 +107,37 @@ def _register_processor(system: System) -> None:
     AutoProcessor.register(config, system.load("processing", "Processor"), exist_ok=True)
 
 
-def _register_task() -> None:
+def _register_task(module: str) -> None:
     from transformers.pipelines import PIPELINE_REGISTRY
 
     from .auto import AutoModelForReferringSegmentation
-    from .modeling.pipeline_referring_segmentation import ReferringSegmentationPipeline
 
-    if TASK in PIPELINE_REGISTRY.supported_tasks:
+    name, class_name, default = _TASKS[module]
+    if name in PIPELINE_REGISTRY.supported_tasks:
         return
+    pipeline_class = getattr(importlib.import_module(f"hf_ris.modeling.{module}"), class_name)
     PIPELINE_REGISTRY.register_pipeline(
-        TASK,
-        pipeline_class=ReferringSegmentationPipeline,
+        name,
+        pipeline_class=pipeline_class,
         pt_model=AutoModelForReferringSegmentation,
-        default={"model": (str(BUNDLED_CHECKPOINT), "main")},
+        default=default,
         type="multimodal",
     )
     # With this attribute a saved pipeline would call itself remote code, and loading it would demand to be trusted.
-    del ReferringSegmentationPipeline._registered_impl
-    ReferringSegmentationPipeline.model_notices[str(BUNDLED_CHECKPOINT)] = BUNDLED_CHECKPOINT_NOTICE
+    del pipeline_class._registered_impl
+    pipeline_class.model_notices[str(BUNDLED_CHECKPOINT)] = BUNDLED_CHECKPOINT_NOTICE
+
+
+# Each task, its class and what is loaded where no model is named, by the class's module.
+_TASKS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
+    "pipeline_referring_segmentation": (
+        TASK,
+        "ReferringSegmentationPipeline",
+        {"model": (str(BUNDLED_CHECKPOINT), "main")},
+    ),
+    "pipeline_zero_shot_referring_segmentation": (
+        ZERO_SHOT_TASK,
+        "ZeroShotReferringSegmentationPipeline",
+        None,
+    ),
+}

@@ -86,6 +86,36 @@ def draw_comparison(image: Any, text: str, score: float, predicted: np.ndarray, 
     )
 
 
+def draw_explanation(image: Any, results: Sequence[dict[str, Any]], most: int = 6) -> Image.Image:
+    """
+    Draw the regions that a zero-shot model chose from, and for each expression what the best of them scored.
+
+    Args:
+        image (an image): What was given to the pipeline.
+        results (`list[dict]`): What it returned for it with `explain=True`.
+        most (`int`, *optional*, defaults to 6): Regions that are listed for an expression.
+
+    Returns:
+        `PIL.Image.Image`: The picture with numbered regions, and a table for each expression below.
+    """
+    picture = load_image(image)
+    size = _display_size(picture.size)
+    canvas = picture.resize(size, Image.Resampling.LANCZOS)
+    regions = [_smooth_resize(_read_mask(mask, picture.size), size) for mask in results[0]["explanation"]["regions"]]
+    unit = max(size) / 640
+    for mask, colour in zip(regions, _colours(len(regions)), strict=True):
+        for line, radius in (((20, 20, 20), 3), (colour, 2)):
+            canvas.paste(line, mask=_ring(mask, round(radius * unit)))
+    font = ImageFont.load_default(round(15 * unit))
+    draw = ImageDraw.Draw(canvas)
+    for number, (mask, colour) in enumerate(zip(regions, _colours(len(regions)), strict=True)):
+        draw.text(
+            _inner_point(mask), str(number), colour, font, "mm", stroke_width=round(3 * unit), stroke_fill="black"
+        )
+    tables = [_explanation_table(result, max(size[0], SHORTEST_LEGEND), most) for result in results]
+    return reduce(_stack, tables, canvas)
+
+
 def draw_sheet(pictures: Sequence[Image.Image], columns: int, width: int = 480) -> Image.Image:
     """Pictures side by side in rows, each `width` pixels wide; a row is as high as its highest."""
     scaled = [
@@ -188,6 +218,59 @@ def _wrap(text: str, font: Any, room: int) -> list[str]:
                 lines.append("")
             lines[-1] += character
     return lines
+
+
+def _inner_point(mask: Image.Image) -> tuple[int, int]:
+    """A place inside of a mask, far from its edge: where the last of it goes when it shrinks."""
+    small = mask.resize((max(1, mask.width // 8), max(1, mask.height // 8)))
+    inside = np.asarray(small) > 127
+    if not inside.any():
+        return tuple(side // 2 for side in mask.size)  # type: ignore[return-value]
+    left = inside
+    while left.any():
+        inside = left
+        padded = np.pad(left, 1)
+        left = left & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    row, column = np.argwhere(inside)[0]
+    return int((column + 0.5) * mask.width / small.width), int((row + 0.5) * mask.height / small.height)
+
+
+def _explanation_table(result: dict[str, Any], width: int, most: int) -> Image.Image:
+    """An expression, what was read in it, and a line for each of the best regions."""
+    told = result["explanation"]
+    font = ImageFont.load_default(max(14, width // 46))
+    line = round(font.getbbox("Ag")[3] * 1.35)
+    margin = line // 2
+    lines = [(text, (20, 20, 20)) for text in _wrap(result["label"], font, width - 2 * margin)]
+    notes = [f"noun phrase: {told['phrase']}"] if told.get("phrase") else []
+    for name in ("directions", "negatives"):
+        if told.get(name):
+            notes.append(f"{name}: {'; '.join(told[name])}")
+    lines += [(text, (90, 90, 90)) for note in notes for text in _wrap(note, font, width - 2 * margin)]
+    columns = ["region", "share", *told["terms"]]
+    best = np.argsort(-np.array(told["shares"]))[:most].tolist()
+    rows = [[str(number), f"{told['shares'][number]:.0%}"] for number in best]
+    for row, number in zip(rows, best, strict=True):
+        row += [f"{values[number]:.1f}" for values in told["terms"].values()]
+    captions = told.get("captions")
+    strip = Image.new("RGB", (width, 2 * margin + line * (len(lines) + 1 + len(rows))), "white")
+    draw = ImageDraw.Draw(strip)
+    top = margin
+    for text, colour in lines:
+        draw.text((margin, top), text, colour, font)
+        top += line
+    step = min(6 * line, (width - 2 * margin) // (len(columns) + (2 if captions else 0)))
+    for number, row in zip([None, *best], [columns, *rows], strict=True):
+        if number is not None and number == told["pick"]:
+            draw.rectangle((margin // 2, top, width - margin // 2, top + line), fill=(255, 243, 200))
+        for place, text in enumerate(row):
+            draw.text((margin + place * step, top), text, (20, 20, 20), font)
+        if captions and number is not None:
+            room = width - 2 * margin - len(columns) * step
+            caption = _wrap(captions[number], font, room)[0]
+            draw.text((margin + len(columns) * step, top), caption, (90, 90, 90), font)
+        top += line
+    return strip
 
 
 def _stack(picture: Image.Image, legend: Image.Image) -> Image.Image:

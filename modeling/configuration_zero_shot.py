@@ -1,0 +1,104 @@
+"""What the configurations of the zero-shot systems share."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_clip_resnet import CLIPResNetConfig
+from .configuration_referring_segmentation import ReferringSegmentationConfig, custom_pipeline
+
+
+TASK = "zero-shot-referring-segmentation"
+MODES = ("default", "paper")
+
+
+@strict
+class FelzenszwalbConfig(PreTrainedConfig):
+    """
+    Of regions that need no weights.
+
+    Args:
+        scales (`Sequence[float]`, *optional*, defaults to `(100, 300, 1000)`): A larger one gives larger regions; those of all are
+            taken.
+        sigma (`float`, *optional*, defaults to 0.8): Of the Gaussian that the picture is smoothed with, in pixels.
+        min_share (`float`, *optional*, defaults to 0.002): Of the picture, that a region must fill.
+        max_overlap (`float`, *optional*, defaults to 0.9): IoU above which two regions are one.
+    """
+
+    model_type = "felzenszwalb"
+
+    scales: tuple[float | int, ...] | list[float | int] = (100, 300, 1000)
+    sigma: float | int = 0.8
+    min_share: float | int = 0.002
+    max_overlap: float | int = 0.9
+
+
+OWN_CONFIGS = {config.model_type: config for config in (CLIPResNetConfig, FelzenszwalbConfig)}
+
+
+@strict
+class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
+    """
+    Base of the configurations.
+
+    Args:
+        image_text_config (`dict` or `PreTrainedConfig`, *optional*, defaults to CLIP's):
+            The network that compares pictures with texts; its `model_type` is "clip", "clip_resnet" or "siglip".
+        proposer_config (`dict` or `PreTrainedConfig`, *optional*):
+            What finds regions; its `model_type` is "sam", "mask2former", "maskformer" or "felzenszwalb". Without it, regions must come
+            with each picture.
+        proposer_options (`dict`, *optional*):
+            Further arguments of the proposer's class, such as `points_per_side`.
+        mode (`str`, *optional*, defaults to `"default"`):
+            `"paper"` for what the authors' code does, to the number; `"default"` mends its defects.
+        parser (`str`, *optional*, defaults to `"auto"`):
+            What reads expressions: `"rules"`, a model of spaCy, or `"auto"` for the best that is installed.
+        max_size (`int`, *optional*, defaults to 1024):
+            Longest side of a picture in pixels; larger ones are reduced.
+        cache_size (`int`, *optional*, defaults to 8):
+            Pictures whose regions and features are kept for further expressions.
+        batch_size (`int`, *optional*, defaults to 16):
+            Regions that go through a network at once.
+        parts (`dict`, *optional*):
+            Where each part came from and under which licence: `{"image_text": {"source": …, "license": …}, …}`.
+    """
+
+    _pipelines = {
+        **ReferringSegmentationConfig._pipelines,
+        TASK: custom_pipeline("pipeline_zero_shot_referring_segmentation.ZeroShotReferringSegmentationPipeline"),
+    }
+    # For transformers' own use: the parts' configurations may be of any type.
+    sub_configs_defaults = {
+        "image_text_config": SubConfigSpec(AutoConfig, model_type="clip"),
+        "proposer_config": SubConfigSpec(AutoConfig, model_type="sam", optional=True),
+    }
+
+    image_text_config: dict[str, Any] | PreTrainedConfig | None = None
+    proposer_config: dict[str, Any] | PreTrainedConfig | None = None
+    proposer_options: dict[str, Any] | None = None
+    mode: str = "default"
+    parser: str = "auto"
+    max_size: int = 1024
+    cache_size: int = 8
+    batch_size: int = 16
+    parts: dict[str, Any] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for name in self.sub_configs_defaults:
+            config = getattr(self, name)
+            if isinstance(config, dict) and config.get("model_type") in OWN_CONFIGS:
+                setattr(self, name, OWN_CONFIGS[config["model_type"]](**config))
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        super().validate_architecture()
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be one of {list(MODES)}, got {self.mode!r}")
+        for name, least in (("max_size", 32), ("cache_size", 0), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+__all__ = ["OWN_CONFIGS", "FelzenszwalbConfig", "ZeroShotSegmentationConfig"]

@@ -1,0 +1,186 @@
+"""
+TAS ("Text Augmented Spatial-aware Zero-shot Referring Image Segmentation", Suo et al., EMNLP Findings 2023).
+
+A region's score is how well its crop fits the expression (V), plus how well its caption does (P), minus how well it fits the other
+things in the picture (N); what the expression says of places then has a part in the choice.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .captioners import CAPTIONERS
+from .configuration_tas import TASConfig
+from .expression_parsing import Parse, find_target, target_phrase
+from .modeling_zero_shot import Answer, Seen, ZeroShotPreTrainedModel, unit
+from .negative_phrases import count_near_pairs, negative_phrases, negatives_as_published, nouns_by_parse
+from .published_rectifier import rectify_as_published
+from .region_pictures import blur, blur_around, centre_of, cut_out
+from .region_proposals import filter_regions
+from .spatial_rectifier import Layout, rectify
+
+
+NO_NOUNS = frozenset(
+    [
+        "one",
+        "thing",
+        "object",
+        "item",
+        "left",
+        "right",
+        "top",
+        "bottom",
+        "middle",
+        "center",
+        "centre",
+        "front",
+        "back",
+        "side",
+        "corner",
+        "leftmost",
+        "rightmost",
+        "upper",
+        "lower",
+        "it",
+        "that",
+        "this",
+        "far",
+        "first",
+        "second",
+        "third",
+        "last",
+    ]
+)
+
+
+class TASForReferringSegmentation(ZeroShotPreTrainedModel):
+    """
+    TAS with the parts that its configuration names.
+
+    Args:
+        config ([`TASConfig`]): Of parts and weights.
+    """
+
+    config_class = TASConfig
+    part_classes = {**ZeroShotPreTrainedModel.part_classes, "captioner": CAPTIONERS}
+
+    def _keep_regions(self, regions: np.ndarray) -> np.ndarray:
+        """Section 4.1: no small ones, and of two that overlap the larger; in the default mode at least the largest."""
+        area = self.config.min_region_area
+        pixels = area if area >= 1 else area * regions.shape[1] * regions.shape[2]
+        kept = regions[filter_regions(regions, pixels, self.config.max_region_overlap)]
+        if not len(kept) and len(regions) and self.config.mode != "paper":
+            return regions[[regions.sum(axis=(1, 2)).argmax()]]
+        return kept
+
+    def _answer_all(self, seen: Seen, expressions: Sequence[str]) -> list[Answer]:
+        expressions = [expression.lower() for expression in expressions]
+        parses = [self._parse(expression) for expression in expressions]
+        phrases = [target_phrase(parse) for parse in parses]
+        crops = seen.fact("crops", lambda: self.encode_crops(seen))
+        texts = unit(self._encode_texts(expressions))
+        visual = self._compare(texts, crops)
+        captions = seen.fact("captions", lambda: self._caption_regions(seen)) if self._uses("caption") else None
+        told = None
+        if captions is not None:
+            told = self._compare(texts, seen.fact("told", lambda: unit(self._encode_texts(captions))))
+        sentence = seen.fact("sentence", lambda: self._caption_picture(seen)) if self._uses("negative") else None
+
+        answers = []
+        for number, (parse, phrase) in enumerate(zip(parses, phrases, strict=True)):
+            negatives = [] if sentence is None else self.find_negatives(sentence, phrase)
+            terms = {"V": visual[number], "P": torch.zeros_like(visual[number]), "N": torch.zeros_like(visual[number])}
+            if told is not None:
+                terms["P"] = told[number]
+            if negatives:
+                terms["N"] = self._compare(unit(self._encode_texts(negatives)), crops).mean(dim=0)
+            shares = self.share_out(**terms)
+            explanation: dict[str, Any] = {"phrase": phrase, "captions": captions, "negatives": negatives}
+            pick = int(shares.argmax())
+            if self.config.spatial_rectifier:
+                pick, places = self._rectify(seen, parse, phrase, shares, crops)
+                explanation |= places
+            answers.append(Answer(pick, shares, terms, explanation))
+        return answers
+
+    def share_out(self, V: torch.Tensor, P: torch.Tensor, N: torch.Tensor) -> torch.Tensor:  # noqa: N803 - as in the paper
+        """
+        Section 3.3: `V + alpha P - lambda N`, from 0 for the worst region to 1 for the best, then softmax.
+
+        Args:
+            V, P, N (`torch.Tensor` of shape `(r,)`): Scaled similarities.
+
+        Returns:
+            `torch.Tensor` of shape `(r,)`: Sums to 1.
+        """
+        scores = V + self.config.caption_weight * P - self.config.negative_weight * N
+        extent = scores.max() - scores.min()
+        if extent > 0 or self.config.mode == "paper":  # a single region is not a number there
+            return ((scores - scores.min()) / extent).softmax(dim=0)
+        return torch.full_like(scores, 1 / len(scores))
+
+    def find_negatives(self, sentence: Parse, phrase: str) -> list[str]:
+        """What is in the picture and not meant: phrases of its caption."""
+        if self.config.mode == "paper":
+            return negatives_as_published(sentence, phrase, nouns_by_parse(self._parse), count_near_pairs)
+        return negative_phrases(sentence, self._parse(phrase))
+
+    def encode_crops(self, seen: Seen) -> torch.Tensor:
+        """Features of length 1 of regions on black, (r, d)."""
+        is_published = self.config.mode == "paper"
+        pictures = [cut_out(seen.image, region, is_published) for region in seen.regions]
+        return unit(self._encode_pictures(self.image_text.prepare(pictures)))
+
+    def _uses(self, term: str) -> bool:
+        return self.captioner is not None and getattr(self.config, f"{term}_weight") > 0
+
+    def _caption_regions(self, seen: Seen) -> list[str]:
+        blurred = blur(seen.image)
+        is_published = self.config.mode == "paper"
+        return self.captioner.caption(
+            [blur_around(seen.image, blurred, region, is_published) for region in seen.regions]
+        )
+
+    def _caption_picture(self, seen: Seen) -> Parse:
+        return self._parse(self.captioner.caption([seen.image])[0])
+
+    def _compare(self, texts: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """(k, d) and (r, d), of length 1 -> (k, r), scaled."""
+        return self.image_text.scale.float() * texts @ others.T
+
+    def _rectify(
+        self, seen: Seen, parse: Parse, phrase: str, shares: torch.Tensor, crops: torch.Tensor
+    ) -> tuple[int, dict[str, Any]]:
+        """The chosen region, and how it was chosen."""
+        weights = shares.cpu().numpy()
+        if self.config.mode == "paper":
+            if np.isnan(weights).any():
+                return 0, {}
+            centres = [[int(place) for place in centre_of(region)] for region in seen.regions]
+            return rectify_as_published(parse, phrase, centres, weights), {}
+
+        def score_phrase(text: str) -> np.ndarray:
+            return _fits(self._compare(unit(self._encode_texts([text])), crops)[0].cpu().numpy())
+
+        layout = seen.fact("layout", lambda: Layout.of(seen.regions))
+        # The shares are softmaxes of what lies between 0 and 1: their logarithms are that again.
+        rectified = rectify(parse.source, layout, _fits(np.log(weights)), score_phrase, names_target(parse))
+        directions = [f"{each.kind}: {each.words}" for each in rectified.directions]
+        return rectified.pick, {"directions": directions, "candidates": list(rectified.candidates)}
+
+
+def _fits(scores: np.ndarray) -> np.ndarray:
+    """From 0 for the worst to 1 for the best; ones where all are equal."""
+    extent = scores.max() - scores.min()
+    return (scores - scores.min()) / extent if extent > 0 else np.ones(len(scores))
+
+
+def names_target(parse: Parse) -> bool:
+    """Whether an expression says what its target is, and not only where ("the left one")."""
+    chunk = find_target(parse)
+    return chunk is not None and parse.words[chunk.root].text not in NO_NOUNS
+
+
+__all__ = ["TASForReferringSegmentation", "names_target"]

@@ -1,0 +1,303 @@
+"""
+What the zero-shot systems share: they find regions in a picture, score them for each expression, and answer with the best.
+
+What does not depend on an expression is computed once for a picture and kept for further calls.
+"""
+
+import os
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from .configuration_zero_shot import ZeroShotSegmentationConfig
+from .expression_parsing import Parse
+from .image_inputs import check_regions
+from .image_text import IMAGE_TEXT
+from .modeling_outputs import ZeroShotSegmentationOutput
+from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel
+from .parsers import load_parser
+from .processing_zero_shot import ZeroShotSegmentationProcessor
+from .region_proposals import PROPOSERS
+from .zero_shot_parts import Part, build_part, in_batches
+
+
+if TYPE_CHECKING:
+    # So that a saved model brings along the code of this pipeline, too.
+    from .pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline  # noqa: F401
+
+LOGIT = 10.0  # inside of the chosen region
+
+
+@dataclass
+class Seen:
+    """
+    What is known of a picture, whatever is asked for.
+
+    Attributes:
+        image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
+        regions (`np.ndarray` of shape `(r, height, width)`): Boolean.
+        facts (`dict[str, Any]`): What a system computes of them, by name.
+    """
+
+    image: np.ndarray
+    regions: np.ndarray
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def fact(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives, computed when it is first asked for."""
+        if name not in self.facts:
+            self.facts[name] = compute()
+        return self.facts[name]
+
+
+@dataclass
+class Answer:
+    """
+    What was chosen for an expression.
+
+    Attributes:
+        pick (`int` or `None`): Number of the region.
+        shares (`torch.Tensor` of shape `(r,)`): Sums to 1.
+        terms (`dict[str, torch.Tensor]`): What the shares were made of, (r,) each.
+        explanation (`dict[str, Any]`): What was read in the expression and seen in the regions.
+    """
+
+    pick: int | None
+    shares: torch.Tensor
+    terms: dict[str, torch.Tensor]
+    explanation: dict[str, Any]
+
+
+class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
+    """
+    Base of the models.
+
+    Args:
+        config ([`ZeroShotSegmentationConfig`]): Of the system.
+    """
+
+    config_class = ZeroShotSegmentationConfig
+    main_input_name = "images"
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    part_classes: ClassVar[dict[str, Mapping[str, type[Part]]]] = {"image_text": IMAGE_TEXT, "proposer": PROPOSERS}
+
+    def __init__(self, config: ZeroShotSegmentationConfig) -> None:
+        super().__init__(config)
+        for name, classes in self.part_classes.items():
+            part_config = getattr(config, f"{name}_config")
+            options = (config.proposer_options or {}) if name == "proposer" else {}
+            part = build_part(name, classes, part_config, **options) if part_config is not None else None
+            setattr(self, name, part)
+        self._seen: OrderedDict[bytes, Seen] = OrderedDict()
+        self.post_init()
+
+    @torch.no_grad()
+    def forward(
+        self,
+        images: Sequence[np.ndarray],
+        text: Sequence[str],
+        region_masks: Sequence[np.ndarray | None] | None = None,
+        labels: torch.Tensor | None = None,
+        explain: bool = False,
+    ) -> ZeroShotSegmentationOutput:
+        """
+        Args:
+            images (`Sequence[np.ndarray]`):
+                B pictures, RGB, bytes, (height, width, 3) each; sizes may differ.
+            text (`Sequence[str]`):
+                N = B * k expressions, the k of the first picture first.
+            region_masks (`Sequence[np.ndarray]`, *optional*):
+                Of each picture its regions, (r, height, width), boolean, none of them empty; where it is `None`, they are looked for.
+            labels (`torch.Tensor`, *optional*):
+                Must be left out: these models do not train.
+            explain (`bool`, *optional*, defaults to `False`):
+                Whether to return `explanations`.
+
+        Raises:
+            ValueError: If `labels` are given, numbers or sizes do not match, or regions are needed and nothing finds them.
+        """
+        if labels is not None:
+            raise ValueError(f"`labels` must be left out: {type(self).__name__} is zero-shot and does not train.")
+        if not len(images) or len(text) % len(images):
+            raise ValueError(
+                f"`text` holds {len(text)} expressions for {len(images)} images; every image needs the same number."
+            )
+        if region_masks is not None and len(region_masks) != len(images):
+            raise ValueError(
+                f"`region_masks` holds regions of {len(region_masks)} images, and there are {len(images)}."
+            )
+        each = len(text) // len(images)
+        answers: list[Answer] = []
+        regions: list[np.ndarray] = []
+        for number, image in enumerate(images):
+            given = None if region_masks is None else region_masks[number]
+            seen = self._look(image, given, f"region_masks[{number}]")
+            answers += self._answer(seen, text[number * each : (number + 1) * each])
+            regions += [seen.regions]
+        return self._pack(answers, regions, each, explain)
+
+    @abstractmethod
+    def _answer_all(self, seen: Seen, expressions: Sequence[str]) -> list[Answer]:
+        """Of a picture with at least one region."""
+
+    def _keep_regions(self, regions: np.ndarray) -> np.ndarray:
+        """Those of the proposer's that count."""
+        return regions
+
+    def _answer(self, seen: Seen, expressions: Sequence[str]) -> list[Answer]:
+        if not len(seen.regions):
+            nothing = torch.zeros(0, device=self.device)
+            return [Answer(None, nothing, {}, {"phrase": None}) for _ in expressions]
+        asked = list(dict.fromkeys(expressions))  # each once: batches are filled up with repetitions
+        answers = dict(zip(asked, self._answer_all(seen, asked), strict=True))
+        return [answers[expression] for expression in expressions]
+
+    def _look(self, image: np.ndarray, given: np.ndarray | None, name: str) -> Seen:
+        """What is known of a picture, from the last pictures if it was among them."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"`images` must be (height, width, 3) bytes, got {image.shape} of {image.dtype}.")
+        if given is not None:
+            check_regions(given, image.shape[:2], name)
+        key = self._key(image, given)
+        seen = self._seen.pop(key, None)
+        if seen is None:
+            seen = Seen(image, self._find_regions(image) if given is None else given.astype(bool))
+        self._seen[key] = seen
+        while len(self._seen) > self.config.cache_size:
+            self._seen.popitem(last=False)
+        return seen
+
+    def _find_regions(self, image: np.ndarray) -> np.ndarray:
+        if self.proposer is None:
+            raise ValueError(
+                "`region_masks` are missing: this model has no proposer. Give regions with each image, or compose the model with "
+                'one, such as hf_ris.zero_shot(..., proposer="felzenszwalb").'
+            )
+        return self._keep_regions(self.proposer.propose(image))
+
+    def _key(self, image: np.ndarray, given: np.ndarray | None) -> bytes:
+        """Of what an answer depends on besides the expression: contents, weights and settings."""
+        digest = blake2b(digest_size=16)
+        for array in (image, given):
+            if array is not None:
+                digest.update(repr((array.shape, array.dtype.str)).encode())
+                digest.update(np.ascontiguousarray(array))
+        weights = [
+            (weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in self.parameters()
+        ]
+        settings = {name: value for name, value in vars(self.config).items() if not name.endswith("_config")}
+        digest.update(repr((weights, self.dtype, settings)).encode())
+        return digest.digest()
+
+    def _pack(
+        self, answers: list[Answer], regions: list[np.ndarray], each: int, explain: bool
+    ) -> ZeroShotSegmentationOutput:
+        height, width = (max(masks.shape[axis] for masks in regions) for axis in (1, 2))
+        logits = torch.full((len(answers), height, width), -LOGIT)
+        for number, answer in enumerate(answers):
+            masks = regions[number // each]
+            if answer.pick is not None:
+                inside = torch.from_numpy(masks[answer.pick])
+                logits[number, : masks.shape[1], : masks.shape[2]][inside] = LOGIT
+        return ZeroShotSegmentationOutput(
+            logits=logits.to(self.device),
+            region_masks=tuple(torch.from_numpy(masks) for masks in regions),
+            region_scores=tuple(answer.shares for answer in answers),
+            picks=tuple(answer.pick for answer in answers),
+            terms=tuple(answer.terms for answer in answers),
+            explanations=tuple(answer.explanation for answer in answers) if explain else None,
+        )
+
+    # What systems ask of the parts.
+
+    def _parse(self, text: str) -> Parse:
+        return load_parser(self.config.parser)(text)
+
+    def _encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """(n, d), in float32, not normalised."""
+        unique = list(dict.fromkeys(texts))
+        found = torch.cat(
+            [
+                self.image_text.encode_texts(self.image_text.tokenize(batch)).float()
+                for batch in in_batches(unique, self.config.batch_size)
+            ]
+        )
+        return found[[unique.index(text) for text in texts]]
+
+    def _encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(n, 3, H, W) -> (n, d), in float32, not normalised."""
+        batches = pixel_values.split(self.config.batch_size)
+        return torch.cat([self.image_text.encode_pictures(batch).float() for batch in batches])
+
+    # How a system is composed, saved and loaded: the parts' processors lie in folders of their names.
+
+    def named_parts(self) -> Iterator[tuple[str, Part]]:
+        """The parts that there are, by name."""
+        for name in self.part_classes:
+            part = getattr(self, name)
+            if part is not None:
+                yield name, part
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As the base class; each part's processor goes into a folder of its name, and a card names parts and licences."""
+        is_pushed = kwargs.pop("push_to_hub", False)
+        if is_pushed:
+            raise ValueError("`push_to_hub` must be left out of `save_pretrained`: call `model.push_to_hub(repo_id)`.")
+        super().save_pretrained(save_directory, *args, **kwargs)
+        ZeroShotSegmentationProcessor(max_size=self.config.max_size).save_pretrained(save_directory)
+        for name, part in self.named_parts():
+            part.save_files(os.path.join(save_directory, name))
+        card = os.path.join(save_directory, "README.md")
+        if not os.path.exists(card):
+            with open(card, "w", encoding="utf-8") as file:
+                file.write(render_card(type(self).__name__, self.config))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As the base class; loads the parts' processors, too."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        hub_options = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+        options = {name: kwargs[name] for name in hub_options if name in kwargs}
+        if pretrained_model_name_or_path is not None:
+            for name, part in model.named_parts():
+                part.load_files(str(pretrained_model_name_or_path), subfolder=name, **options)
+        return loaded
+
+
+def unit(features: torch.Tensor) -> torch.Tensor:
+    """(n, d), each of length 1."""
+    return nn.functional.normalize(features, dim=-1)
+
+
+def render_card(name: str, config: PreTrainedConfig) -> str:
+    """The card of a composed model: what it is composed of, and each part's licence."""
+    parts = config.parts or {}
+    licences = sorted({part["license"] for part in parts.values() if part.get("license")})
+    sources = sorted({part["source"] for part in parts.values() if part.get("is_on_hub")})
+    lines = ["---", "library_name: hf_ris", "pipeline_tag: image-segmentation"]
+    lines += ["tags:", "- referring-image-segmentation", "- zero-shot"]
+    lines += [f"license: {licences[0]}"] if len(licences) == 1 else ["license: other"]
+    lines += ["base_model:", *(f"- {source}" for source in sources)] if sources else []
+    lines += ["---", "", f"# {name}", "", "Zero-shot referring image segmentation, composed of", ""]
+    lines += ["| part | source | licence |", "|---|---|---|"]
+    lines += [
+        f"| {kind} | {part['source']} | {part.get('license') or 'not stated: ask its authors'} |"
+        for kind, part in parts.items()
+    ]
+    lines += ["", "Whoever uses it is bound by the licences of all parts.", ""]
+    lines += ["```python", "import hf_ris", "from transformers import pipeline", ""]
+    lines += ['ris = pipeline("referring-segmentation", model="this-folder-or-id")', "```", ""]
+    return "\n".join(lines)
+
+
+__all__ = ["Answer", "Seen", "ZeroShotPreTrainedModel", "render_card", "unit"]

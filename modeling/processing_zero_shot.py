@@ -1,0 +1,162 @@
+"""The zero-shot systems' processor: it hands pictures, expressions and regions on, since each part of a model prepares its own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from transformers.image_processing_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+
+from .image_inputs import check_regions, load_image
+from .text_inputs import check_expressions
+
+
+class ZeroShotSegmentationProcessor(ProcessorMixin):
+    """
+    Reads pictures, reduces large ones, and checks what comes with them.
+
+    Args:
+        max_size (`int`, *optional*, defaults to 1024): Longest side of a picture in pixels.
+    """
+
+    _auto_class = "AutoProcessor"
+
+    def __init__(self, max_size: int = 1024, **kwargs: Any) -> None:
+        if max_size < 32:
+            raise ValueError(f"`max_size` must be at least 32, got {max_size}.")
+        self.max_size = max_size
+        super().__init__(**kwargs)
+
+    def __call__(
+        self,
+        images: Any,
+        text: str | list[str],
+        region_masks: Any = None,
+        segmentation_maps: Any = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """
+        Args:
+            images (an image or a list of images):
+                B images.
+            text (`str` or `list[str]`):
+                N = B * k expressions, the k of the first image first.
+            region_masks (an array or a list of arrays, *optional*):
+                Of each image its regions: (r, height, width), or a list of masks; `None` where they are to be looked for.
+            segmentation_maps (*optional*):
+                Must be left out: these models do not train.
+            return_tensors (`str`, *optional*):
+                Of no effect: a batch's pictures differ in size.
+
+        Returns:
+            [`BatchFeature`]: `images` (B arrays of bytes), `text` (N) and, where they were given, `region_masks`.
+
+        Raises:
+            ValueError: If an image, an expression or a region is unfit, or their numbers do not match.
+        """
+        if segmentation_maps is not None:
+            raise ValueError("`segmentation_maps` must be left out: zero-shot models do not train.")
+        given = list(images) if isinstance(images, list | tuple) else [images]
+        pictures = [load_image(image, argument="images") for image in given]
+        expressions = check_expressions(text)
+        if not pictures or len(expressions) % len(pictures):
+            raise ValueError(
+                f"`text` holds {len(expressions)} expressions for {len(pictures)} images; every image needs the same number, "
+                "the expressions of the first image first."
+            )
+        data: dict[str, Any] = {"images": [self._reduce(picture) for picture in pictures], "text": expressions}
+        if region_masks is not None:
+            of_images = region_masks if isinstance(images, list | tuple) else [region_masks]
+            if len(of_images) != len(pictures):
+                raise ValueError(
+                    f"`region_masks` holds regions of {len(of_images)} images, and there are {len(pictures)}."
+                )
+            data["region_masks"] = [
+                None if masks is None else self._fit_regions(masks, picture, f"region_masks[{number}]")
+                for number, (masks, picture) in enumerate(zip(of_images, pictures, strict=True))
+            ]
+        return BatchFeature(data)
+
+    @torch.no_grad()
+    def post_process_referring_segmentation(
+        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float = 0.5
+    ) -> list[dict[str, Any]]:
+        """
+        The chosen regions, each at the size of its image.
+
+        Args:
+            outputs ([`ZeroShotSegmentationOutput`]):
+                The model's.
+            target_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape (N, 2)):
+                (height, width) in pixels for each expression.
+            threshold (`float`, *optional*, defaults to 0.5):
+                Of no effect but at 0 and 1: a pixel is in a region or not.
+
+        Returns:
+            `list[dict]`: For each expression `mask` (boolean `torch.Tensor` of shape (height, width)) and `score` (`float`: the
+            region's share; 0.0 where no region was found).
+
+        Raises:
+            ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.
+        """
+        logits = outputs.logits
+        sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else target_sizes
+        if len(sizes) != len(logits):
+            raise ValueError(
+                f"`target_sizes` holds {len(sizes)} sizes for {len(logits)} expressions; one each is needed."
+            )
+        if not 0.0 <= threshold <= 1.0:
+            raise ValueError(f"`threshold` must be a probability between 0 and 1, got {threshold}.")
+        each = len(logits) // len(outputs.region_masks)
+        results = []
+        for number, (height, width) in enumerate(sizes):
+            inner = outputs.region_masks[number // each].shape[1:]
+            mask = logits[number, : inner[0], : inner[1]].sigmoid() > threshold
+            pick = outputs.picks[number]
+            score = 0.0 if pick is None else float(outputs.region_scores[number][pick])
+            results.append({"mask": resize_mask(mask, (int(height), int(width))), "score": score})
+        return results
+
+    def _reduce(self, picture: Image.Image) -> np.ndarray:
+        size = self._size(picture)
+        return np.asarray(picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC))
+
+    def _size(self, picture: Image.Image) -> tuple[int, int]:
+        scale = min(1.0, self.max_size / max(picture.size))
+        return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+
+    def _fit_regions(self, masks: Any, picture: Image.Image, name: str) -> np.ndarray:
+        """Regions of a picture at its reduced size."""
+        if isinstance(masks, torch.Tensor):
+            masks = masks.cpu().numpy()
+        regions = (
+            np.stack([np.asarray(mask) for mask in masks]) if isinstance(masks, list | tuple) and masks else masks
+        )
+        if isinstance(regions, list | tuple):
+            regions = np.zeros((0, picture.height, picture.width), bool)
+        check_regions(regions, (picture.height, picture.width), name)
+        width, height = self._size(picture)
+        return resize_mask(torch.from_numpy(regions != 0), (height, width)).numpy()
+
+
+def resize_mask(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """
+    Masks (..., h, w) at another size: half of a pixel must be filled. What is too thin for that stays where it touches a pixel.
+    """
+    if tuple(masks.shape[-2:]) == size:
+        return masks
+    flat = masks.reshape(-1, 1, *masks.shape[-2:]).float()
+    larger = size[0] >= flat.shape[2] and size[1] >= flat.shape[3]
+    if larger:
+        found = nn.functional.interpolate(flat, size, mode="bilinear")[:, 0] > 0.5
+    else:
+        shares = nn.functional.adaptive_avg_pool2d(flat, size)[:, 0]
+        found = shares >= 0.5
+        found = torch.where(found.flatten(1).any(1)[:, None, None], found, shares > 0)
+    return found.view(*masks.shape[:-2], *size)
+
+
+__all__ = ["ZeroShotSegmentationProcessor", "resize_mask"]

@@ -1,0 +1,99 @@
+"""
+What the zero-shot systems are composed of: networks that others trained, each with the processor it was trained with, so that
+whoever composes them need not know their sizes, colours or vocabularies.
+
+There are three kinds: `image_text`, `region_proposals` and `captioners`. To add a network, write a class like those there.
+"""
+
+import os
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import AutoProcessor, GenerationConfig, PreTrainedConfig
+
+
+class Part(nn.Module, ABC):
+    """
+    A network and its processor.
+
+    Args:
+        config (`PreTrainedConfig`): The network's.
+    """
+
+    network_class: ClassVar[Any]  # a model's class, an Auto class, or `None` where nothing was trained
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.processor: Any = None
+        if self.network_class is not None:
+            make = getattr(self.network_class, "from_config", None) or self.network_class
+            self.network = make(config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    @property
+    def all_tied_weights_keys(self) -> dict[str, str]:
+        """Weights that are one, as transformers asks a model's children for them."""
+        keys = self.network.all_tied_weights_keys if self.network_class is not None else {}
+        return {f"network.{name}": f"network.{other}" for name, other in keys.items()}
+
+    def save_files(self, folder: str | os.PathLike) -> None:
+        """Saves what is no weight: the processor, and how a network generates text."""
+        if self.processor is not None:
+            self.processor.save_pretrained(folder)
+        if self.network_class is not None and self.network.can_generate():
+            self.network.generation_config.save_pretrained(folder)
+
+    def load_files(self, source: str, subfolder: str = "", **options: Any) -> None:
+        """
+        Loads what [`save_files`] saved.
+
+        Args:
+            source (`str`): Folder or Hub id.
+            subfolder (`str`, *optional*, defaults to `""`): Of it.
+            options: Of `from_pretrained`, such as `revision`.
+        """
+        if self.network_class is None:
+            return
+        self.processor = AutoProcessor.from_pretrained(source, subfolder=subfolder, **options)
+        if self.network.can_generate():
+            try:
+                loaded = GenerationConfig.from_pretrained(source, subfolder=subfolder, **options)
+            except OSError:  # the configuration says it all
+                return
+            self.network.generation_config = loaded
+
+
+def build_part(name: str, classes: Mapping[str, type[Any]], config: PreTrainedConfig, **options: Any) -> Any:
+    """
+    The part for a network's configuration.
+
+    Args:
+        name (`str`): What to call it in an error message.
+        classes (`Mapping[str, type[Part]]`): By `model_type`.
+        config (`PreTrainedConfig`): The network's.
+        options: Further arguments of the class.
+
+    Raises:
+        ValueError: If there is no class for it, or it has no such option.
+    """
+    if config.model_type not in classes:
+        raise ValueError(f"{name} is a {config.model_type!r}; allowed are {', '.join(classes)}")
+    try:
+        return classes[config.model_type](config, **options)
+    except TypeError as error:
+        raise ValueError(f"{name} of type {config.model_type!r} does not take {options}: {error}") from error
+
+
+def in_batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """`items`, at most `size` at a time."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+__all__ = ["Part", "build_part", "in_batches"]

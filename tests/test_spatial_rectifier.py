@@ -1,0 +1,112 @@
+"""What an expression says of places leads to the right region; what only looks like it leads nowhere."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hf_ris.modeling.directions import read_directions
+from hf_ris.modeling.modeling_tas import names_target
+from hf_ris.modeling.noun_chunks import parse_by_rules
+from hf_ris.modeling.spatial_rectifier import Layout, find_candidates, rectify
+
+
+CASES = json.loads((Path(__file__).parent / "spatial_cases.json").read_text(encoding="utf-8"))
+
+
+def draw(scene: dict) -> tuple[list[str], Layout]:
+    """The labels of a scene's objects, and where they lie; every tenth pixel is enough."""
+    width, height = scene["size"]
+    masks = np.zeros((len(scene["objects"]), height // 10, width // 10), bool)
+    for mask, (_, *box) in zip(masks, scene["objects"], strict=True):
+        left, top, right, bottom = (round(edge / 10) for edge in box)
+        mask[top:bottom, left:right] = True
+    return [label for label, *_ in scene["objects"]], Layout.of(masks)
+
+
+@pytest.mark.parametrize("case", CASES["cases"], ids=lambda case: f"{case[0]}: {case[2]}")
+def test_places_lead_to_the_right_region(case):
+    name, target, expression, answer = case[:4]
+    labels, layout = draw(CASES["scenes"][name])
+    own = iter(CASES["scenes"][name]["fits"].get(target, [1.0]))
+    fits = np.array([next(own) if label == target else 0.1 for label in labels])
+
+    def score_phrase(phrase: str) -> np.ndarray:
+        return np.array([1.0 if label in phrase else 0.1 for label in labels])
+
+    found = rectify(expression, layout, fits, score_phrase, names_target(parse_by_rules(expression.lower())))
+    assert found.pick == answer, (found.directions, found.totals)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "bright umbrella",
+        "the laptop",
+        "roast beef",
+        "upright piano",
+        "woman in a white top",
+        "man raising his right hand",
+        "dog looking left",
+        "the man with his left arm up",
+        "guy facing right",
+        "the only slice left",
+        "slices left over",
+        "the backpack",
+        "man with his back to us",
+        "the back of the chair",
+        "little girl",
+        "big brother",
+        "girl in a tank top",
+        "the man holding a large umbrella",
+        "woman walking to the left",
+        "top hat",
+        "the top of the tree",
+    ],
+)
+def test_words_that_are_no_places_say_nothing(expression):
+    assert read_directions(expression) == ()
+
+
+@pytest.mark.parametrize(
+    ("expression", "kinds"),
+    [
+        ("second from left", ["ordinal"]),
+        ("top left donut", ["side", "side"]),
+        ("the man left of the tree", ["relation"]),
+        ("left of the picture", ["side"]),
+        ("dog next to the man on the left", ["relation"]),
+        ("dog next to the man, left", ["relation", "side"]),
+        ("biggest one in the middle", ["size", "middle"]),
+        ("left man in the back", ["side", "side"]),
+    ],
+)
+def test_what_is_said_is_read_once(expression, kinds):
+    assert [direction.kind for direction in read_directions(expression)] == kinds
+
+
+def test_relations_need_something_that_finds_what_they_are_to():
+    _, layout = draw(CASES["scenes"]["desk"])
+    fits = np.array([0.9, 1.0, 0.1, 0.1, 0.1])
+    assert rectify("mug left of the laptop", layout, fits).pick == 1
+
+
+def test_candidates_are_things_once_and_no_background():
+    masks = np.zeros((4, 20, 20), bool)
+    masks[0] = True  # all of the picture
+    masks[1, 2:8, 2:8] = True
+    masks[2, 3:7, 3:7] = True  # a part of it
+    masks[3, 12:18, 12:18] = True
+    layout = Layout.of(masks)
+    assert find_candidates(layout, np.array([1.0, 0.9, 0.8, 0.7]), least=2).tolist() == [1, 3]
+    assert find_candidates(layout, np.array([1.0, 0.4, 0.3, 0.2]), least=1).tolist() == [1]
+
+
+def test_a_layout_is_in_shares_of_the_picture():
+    masks = np.zeros((1, 10, 20), bool)
+    masks[0, 2:6, 5:15] = True
+    layout = Layout.of(masks)
+    assert layout.centres.tolist() == [[0.5, 0.4]]
+    assert layout.boxes.tolist() == [[0.25, 0.2, 0.75, 0.6]]
+    assert layout.areas.tolist() == [0.2]

@@ -1,0 +1,286 @@
+"""The zero-shot systems as a user meets them: composed of parts, asked about pictures and regions, saved and loaded as one."""
+
+import numpy as np
+import pytest
+import tiny_parts
+import torch
+from PIL import Image
+from transformers import pipeline
+
+import hf_ris
+from hf_ris.modeling.modeling_zero_shot import LOGIT
+
+
+SAM_OPTIONS = {"points_per_side": 2, "min_iou": -99.0, "min_stability": 0.0, "max_box_iou": 1.0, "min_region_area": 0}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("parts")
+    tiny_parts.save_clip(folder / "clip")
+    tiny_parts.save_clip_resnet(folder / "clip-resnet")
+    tiny_parts.save_siglip(folder / "siglip")
+    tiny_parts.save_sam(folder / "sam")
+    tiny_parts.save_mask2former(folder / "mask2former")
+    tiny_parts.save_blip(folder / "blip", tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    generator = np.random.default_rng(0)
+    return Image.fromarray(generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((96, 72))
+
+
+@pytest.fixture(scope="module")
+def regions() -> np.ndarray:
+    return tiny_parts.boxes((72, 96), (0, 0, 30, 30), (40, 10, 80, 60), (10, 40, 40, 70))
+
+
+def compose(parts, system: str, **options):
+    options = {"image_text": parts / "clip", "proposer": "none", **options}
+    if system == "tas":
+        options = {"captioner": parts / "blip", **options}
+    return hf_ris.zero_shot(system, device="cpu", **options)
+
+
+@pytest.fixture(scope="module", params=["global-local", "tas"])
+def ris(request, parts):
+    return compose(parts, request.param)
+
+
+@pytest.fixture(scope="module")
+def tas(parts):
+    return compose(parts, "tas")
+
+
+def test_the_answer_is_one_of_the_regions(ris, picture, regions):
+    answers = ris(
+        picture, text=["the red dog", "a house", "left"], regions=regions, output_format="array", explain=True
+    )
+    for answer in answers:
+        pick = answer["explanation"]["pick"]
+        assert np.array_equal(answer["mask"], regions[pick])
+        assert answer["score"] == pytest.approx(answer["explanation"]["shares"][pick])
+        assert sum(answer["explanation"]["shares"]) == pytest.approx(1)
+        assert np.array_equal(np.stack(answer["explanation"]["regions"]), regions)
+
+
+def test_outputs_keep_the_contract(tas, picture, regions):
+    images = [np.asarray(picture), np.asarray(picture.resize((60, 80)))]
+    other = tiny_parts.boxes((80, 60), (0, 0, 20, 20))
+    outputs = tas.model(images, ["a dog", "a cat", "a dog", "a cat"], [regions, other])
+    assert outputs.logits.shape == (4, 80, 96)
+    assert set(outputs.logits.unique().tolist()) == {-LOGIT, LOGIT}
+    assert [len(masks) for masks in outputs.region_masks] == [3, 1]
+    assert [len(shares) for shares in outputs.region_scores] == [3, 3, 1, 1]
+    assert all(set(terms) == {"V", "P", "N"} for terms in outputs.terms)
+    assert outputs.loss is None
+    assert outputs.explanations is None
+    sizes = [(72, 96)] * 2 + [(80, 60)] * 2
+    results = tas.processor.post_process_referring_segmentation(outputs, sizes)
+    assert np.array_equal(results[3]["mask"].numpy(), other[0])
+
+
+def test_labels_are_refused(ris, picture, regions):
+    with pytest.raises(ValueError, match=r"labels.*does not train"):
+        ris.model([np.asarray(picture)], ["a dog"], [regions], labels=torch.zeros(1, 72, 96))
+    with pytest.raises(ValueError, match="segmentation_maps"):
+        ris.processor(picture, "a dog", segmentation_maps=regions[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.ones((2, 10, 10), bool), "10 pixels wide and 10 high, but the image is 96 wide and 72 high"),
+        (np.zeros((1, 72, 96), bool), "no empty mask; number 0 is"),
+        (np.ones((72, 96), bool), r"\(regions, height, width\), got \(72, 96\)"),
+        ("mask.png", "got str"),
+    ],
+    ids=["size", "empty", "one mask", "path"],
+)
+def test_unfit_regions_are_named(ris, picture, given, message):
+    with pytest.raises(ValueError, match=message):
+        ris(picture, text="a dog", regions=given)
+
+
+def test_without_a_proposer_regions_are_needed(ris, picture):
+    with pytest.raises(ValueError, match=r"region_masks.*no proposer"):
+        ris(picture, text="a dog")
+
+
+def test_no_region_is_an_empty_mask(ris, picture):
+    answer = ris(picture, text=["a dog", "a cat"], regions=np.zeros((0, 72, 96), bool), explain=True)[1]
+    assert answer["box"] is None
+    assert answer["score"] == 0.0
+    assert answer["explanation"]["regions"] == []
+
+
+@pytest.mark.parametrize("mode", ["default", "paper"])
+def test_any_regions_have_an_answer(parts, picture, mode):
+    ris = compose(parts, "tas", mode=mode, negative_weight=0.0)
+    everything = np.ones((1, 72, 96), bool)
+    twice = np.concatenate([everything, everything])
+    for regions in (everything, twice):
+        answer = ris(picture, text="the left dog", regions=regions)
+        assert answer["box"] == {"xmin": 0, "ymin": 0, "xmax": 96, "ymax": 72}
+
+
+@pytest.mark.parametrize("text", ["left", "?!", "el perro rojo", "红色的狗", "the", "a" * 500])
+def test_any_expression_has_an_answer(ris, picture, regions, text):
+    answer = ris(picture, text=text, regions=regions)
+    assert answer["box"] is not None
+    assert 0 < answer["score"] <= 1
+
+
+def test_empty_captions_do_no_harm(parts, picture, regions, monkeypatch):
+    ris = compose(parts, "tas")
+    monkeypatch.setattr(ris.model.captioner, "_caption", lambda pictures: [" "] * len(pictures))
+    answer = ris(picture, text="a dog", regions=regions, explain=True)
+    assert answer["explanation"]["captions"] == ["", "", ""]
+    assert answer["explanation"]["negatives"] == []
+    assert answer["explanation"]["terms"]["N"] == [0.0, 0.0, 0.0]
+    assert np.isfinite(answer["score"])
+
+
+def test_regions_come_in_every_shape(ris, picture, regions):
+    expected = ris(picture, text="a dog", regions=regions)["box"]
+    assert ris(picture, text="a dog", regions=list(regions))["box"] == expected
+    assert ris(picture, text="a dog", regions=torch.from_numpy(regions))["box"] == expected
+    assert ris({"image": picture, "text": "a dog", "regions": regions})["box"] == expected
+    assert ris([picture, picture], text="a dog", regions=[regions, regions[:1]])[0]["box"] == expected
+    with pytest.raises(ValueError, match="regions"):
+        ris([picture, picture], text="a dog", regions=regions)
+
+
+def test_large_pictures_are_reduced_and_masks_are_not(parts, picture, regions):
+    ris = compose(parts, "tas", max_size=48)
+    outputs = ris.model(**ris.processor(picture, "a dog", regions))
+    assert outputs.logits.shape == (1, 36, 48)
+    answer = ris(picture, text="a dog", regions=regions, output_format="array")
+    assert answer["mask"].shape == (72, 96)
+    assert any(np.mean(answer["mask"] != region) < 0.01 for region in regions)
+
+
+def test_a_picture_is_looked_at_once(parts, picture, regions, monkeypatch):
+    ris = compose(parts, "tas", proposer=parts / "sam", proposer_options=SAM_OPTIONS, cache_size=2)
+    calls = {"propose": 0, "encode": 0, "caption": 0}
+
+    def count(owner, method, name):
+        original = getattr(owner, method)
+
+        def counted(*arguments, **options):
+            calls[name] += 1
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, method, counted)
+
+    count(ris.model.proposer, "propose", "propose")
+    count(ris.model.image_text, "encode_pictures", "encode")
+    count(ris.model.captioner, "caption", "caption")
+    ris(picture, text=["a dog", "a cat"])
+    ris(picture.copy(), text="the house")
+    assert calls == {"propose": 1, "encode": 1, "caption": 2}  # the picture's own caption is one of them
+    ris(picture.resize((64, 64)), text="a dog")
+    ris(picture.resize((50, 50)), text="a dog")
+    ris(picture, text="a dog")  # the two after it have taken its place
+    assert calls["propose"] == 4
+    with torch.no_grad():
+        next(ris.model.image_text.parameters()).add_(1.0)
+    ris(picture, text="a dog")
+    assert calls["propose"] == 5, "what other weights saw is no longer true"
+
+
+def test_expressions_asked_together_or_alone_have_one_answer(ris, picture, regions):
+    texts = ["a dog", "the man on the left", "a cat"]
+    together = ris(picture, text=texts, regions=regions)
+    for text, answer in zip(texts, together, strict=True):
+        alone = ris(picture, text=text, regions=regions)
+        assert alone["box"] == answer["box"]
+        assert alone["score"] == pytest.approx(answer["score"], abs=1e-5)
+
+
+def test_batches_of_one_region_change_nothing(parts, picture, regions):
+    answers = [
+        compose(parts, "global-local", batch_size=size)(picture, text="a dog", regions=regions, explain=True)
+        for size in (1, 16)
+    ]
+    assert answers[0]["explanation"]["terms"]["score"] == pytest.approx(answers[1]["explanation"]["terms"]["score"])
+
+
+COMPOSITIONS = {
+    "global-local, CLIP ViT": ("global-local", {"proposer": "felzenszwalb"}),
+    "global-local, CLIP ResNet": ("global-local", {"image_text": "clip-resnet", "proposer": "felzenszwalb"}),
+    "global-local, as published": ("global-local", {"proposer": "felzenszwalb", "mode": "paper"}),
+    "global-local, SigLIP": ("global-local", {"image_text": "siglip", "proposer": "felzenszwalb"}),
+    "tas, SAM": ("tas", {"proposer": "sam", "proposer_options": SAM_OPTIONS}),
+    "tas, Mask2Former": ("tas", {"proposer": "mask2former", "proposer_options": {"min_score": 0.0}}),
+    "tas, no captioner": ("tas", {"proposer": "felzenszwalb", "captioner": "none"}),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_saved_as_one_and_loaded_by_either_task(parts, picture, tmp_path, name):
+    system, options = COMPOSITIONS[name]
+    folders = {
+        key: parts / value for key, value in options.items() if isinstance(value, str) and (parts / value).is_dir()
+    }
+    ris = compose(parts, system, **{**options, **folders})
+    expected = ris(picture, text="the red dog", output_format="array")
+    ris.model.save_pretrained(tmp_path)
+    for task in ("referring-segmentation", "zero-shot-referring-segmentation"):
+        again = pipeline(task, model=str(tmp_path), device="cpu")
+        answer = again(picture, text="the red dog", output_format="array")
+        assert np.array_equal(answer["mask"], expected["mask"])
+        assert answer["score"] == pytest.approx(expected["score"], abs=1e-6)
+        assert again.model.config.mode == ris.model.config.mode
+
+
+def test_the_card_names_parts_and_licences(parts, tmp_path):
+    (parts / "clip" / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+    ris = compose(parts, "tas")
+    (parts / "clip" / "README.md").unlink()
+    ris.model.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| image_text | clip | mit |" in card
+    assert "| captioner | blip | not stated: ask its authors |" in card
+    (tmp_path / "README.md").write_text("my own", encoding="utf-8")
+    ris.model.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "my own"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"system": "lavt"}, "system must be one of"),
+        ({"system": "global-local", "captioner": "blip"}, "captioner must be left out"),
+        ({"system": "tas", "image_text": "none"}, "image_text must be a folder"),
+        ({"system": "tas", "proposer": "clip"}, "proposer=.* is a 'clip'; allowed are sam"),
+        ({"system": "tas", "alpha": 0.2}, "alpha is no option of TASConfig"),
+        ({"system": "tas", "mode": "papers"}, "mode must be one of"),
+        ({"system": "tas", "proposer_options": {"points": 3}, "proposer": "sam"}, "does not take .*points"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, str) else None,
+)
+def test_unfit_compositions_are_named(parts, arguments, message):
+    arguments = {name: parts / value if (parts / str(value)).is_dir() else value for name, value in arguments.items()}
+    options = {"image_text": parts / "clip", "proposer": "none", **arguments}
+    if arguments["system"] == "tas":
+        options.setdefault("captioner", "none")
+    with pytest.raises(Exception, match=message):
+        hf_ris.zero_shot(**options, device="cpu")
+
+
+def test_the_zero_shot_task_explains_only_when_asked(tas, picture, regions):
+    assert "explanation" not in tas(picture, text="a dog", regions=regions)
+    with pytest.raises(ValueError, match="explain"):
+        tas(picture, text="a dog", regions=regions, explain="yes")
+
+
+def test_what_is_said_of_places_decides(parts, picture, regions):
+    ris = compose(parts, "tas", captioner="none")
+    left = ris(picture, text="the thing on the far left", regions=regions, explain=True)
+    right = ris(picture, text="the thing on the far right", regions=regions, explain=True)
+    assert left["explanation"]["pick"] == 0
+    assert right["explanation"]["pick"] == 1
+    assert right["explanation"]["directions"] == ["side: right"]

@@ -1,0 +1,183 @@
+"""Tiny random parts of the zero-shot systems, saved in folders as the Hub has them."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import (
+    BertTokenizer,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipImageProcessor,
+    BlipProcessor,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTokenizer,
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    Mask2FormerImageProcessor,
+    SamConfig,
+    SamImageProcessor,
+    SamModel,
+    SamProcessor,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
+    SiglipProcessor,
+)
+
+from hf_ris.modeling.clip_resnet import CLIPResNetModel
+from hf_ris.modeling.configuration_clip_resnet import CLIPResNetConfig
+
+
+TEXT = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "projection_dim": 8,
+    "max_position_embeddings": 77,
+}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 4,
+    "image_size": 32,
+    "patch_size": 8,
+    "projection_dim": 8,
+}
+
+
+def letters() -> CLIPTokenizer:
+    """A CLIP tokenizer whose words are letters."""
+    signs = [chr(code) for code in range(33, 127)]
+    tokens = [*signs, *(f"{sign}</w>" for sign in signs), "<|startoftext|>", "<|endoftext|>"]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77)
+
+
+def loud(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Weights that make outputs differ, where initial ones hardly do."""
+    torch.manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    return model.eval()
+
+
+def save_clip(folder: Path) -> Path:
+    tokenizer = letters()
+    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    text = {**TEXT, "vocab_size": len(tokenizer), **{f"{name}_token_id": number for name, number in ids.items()}}
+    loud(CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=8))).save_pretrained(folder)
+    CLIPProcessor(_clip_images(32), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_clip_resnet(folder: Path) -> Path:
+    tokenizer = letters()
+    text = {**TEXT, "vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    config = CLIPResNetConfig(text_config=text, layers=(1, 1, 1, 1), width=8, image_size=64)
+    loud(CLIPResNetModel(config)).save_pretrained(folder)
+    CLIPProcessor(_clip_images(64), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_siglip(folder: Path) -> Path:
+    tokenizer = letters()
+    text = {**TEXT, "vocab_size": len(tokenizer), "max_position_embeddings": 24, "projection_size": 16}
+    loud(SiglipModel(SiglipConfig(text_config=text, vision_config=VISION))).save_pretrained(folder)
+    size = {"height": 32, "width": 32}
+    SiglipProcessor(SiglipImageProcessor(size=size), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_sam(folder: Path) -> Path:
+    vision = {
+        "hidden_size": 16,
+        "output_channels": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 64,
+        "patch_size": 8,
+        "window_size": 4,
+        "global_attn_indexes": [1],
+        "num_pos_feats": 8,
+        "mlp_dim": 32,
+    }
+    prompt = {"hidden_size": 16, "image_size": 64, "patch_size": 8, "mask_input_channels": 4}
+    decoder = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "mlp_dim": 32,
+        "iou_head_hidden_dim": 16,
+    }
+    config = SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    loud(SamModel(config)).save_pretrained(folder)
+    images = SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
+    SamProcessor(images).save_pretrained(folder)
+    return folder
+
+
+def save_mask2former(folder: Path) -> Path:
+    config = Mask2FormerConfig(
+        backbone_config={
+            "model_type": "swin",
+            "embed_dim": 8,
+            "depths": [1, 1, 1, 1],
+            "num_heads": [1, 1, 1, 1],
+            "window_size": 2,
+            "image_size": 64,
+            "out_features": ["stage1", "stage2", "stage3", "stage4"],
+        },
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=16,
+        dim_feedforward=16,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_attention_heads=2,
+        num_queries=6,
+        num_labels=3,
+    )
+    loud(Mask2FormerForUniversalSegmentation(config)).save_pretrained(folder)
+    Mask2FormerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return folder
+
+
+def save_blip(folder: Path, tokenizer: BertTokenizer) -> Path:
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "encoder_hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = BlipConfig(text_config=text, vision_config=VISION)
+    loud(BlipForConditionalGeneration(config)).save_pretrained(folder)
+    images = BlipImageProcessor(size={"height": 32, "width": 32})
+    BlipProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def _clip_images(side: int) -> CLIPImageProcessor:
+    return CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+
+
+def boxes(shape: tuple[int, int], *edges: tuple[int, int, int, int]) -> np.ndarray:
+    """Masks of boxes: left, top, right, bottom."""
+    masks = np.zeros((len(edges), *shape), bool)
+    for mask, (left, top, right, bottom) in zip(masks, edges, strict=True):
+        mask[top:bottom, left:right] = True
+    return masks
