@@ -145,6 +145,10 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             regions += [seen.regions]
         return self._pack(answers, regions, each, explain)
 
+    def forget(self) -> None:
+        """Drops what is kept of pictures."""
+        self._seen.clear()
+
     @abstractmethod
     def _answer_all(self, seen: Seen, expressions: Sequence[str]) -> list[Answer]:
         """Of a picture with at least one region."""

@@ -1,0 +1,282 @@
+"""Trains the smallest CLIP and BLIP that see something in RefShapes, and composes TAS of them.
+
+python scripts/train_zero_shot_parts.py runs/parts                       # goes on where it was stopped
+python scripts/train_zero_shot_parts.py runs/parts --output tas-tiny-refshapes
+
+As CLIP and BLIP learn from pictures and their captions, these learn from windows of drawn scenes, near and far, and from single
+things on plain ground, each with a caption such as "a red striped mug and a green tree". Neither sees a mask, or an expression that
+refers to one thing among others: what TAS makes of them is zero-shot.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import IterableDataset
+from transformers import (
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipImageProcessor,
+    BlipProcessor,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    Trainer,
+    TrainingArguments,
+)
+
+from hf_ris.composition import zero_shot
+from hf_ris.data.refshapes import SPLITS, Scene, draw_scene, sample_scene, vocabulary
+from hf_ris.data.refshapes.phrasing import noun_phrase
+from hf_ris.data.refshapes.predicates import Description
+from hf_ris.data.refshapes.scene import generator
+from hf_ris.training.tokenizer import build_tokenizer
+
+
+SIDE, PATCH = 96, 12
+WIDTH = 128
+POOL, WINDOWS = 48, 24  # scenes to cut windows from, and how many are cut before another takes its place
+MOST_THINGS = 3  # that a caption speaks of
+PLAIN_GROUND = 0.3  # share of pictures with a single thing
+LETTERS = 24  # tokens of a caption at most
+
+
+class CaptionedWindows(IterableDataset):
+    """
+    Endless pictures, (SIDE, SIDE, 3) bytes, and their captions.
+
+    Args:
+        split (`str`): Of RefShapes.
+        seed (`int`, *optional*, defaults to 0): Of what is cut out and said.
+        start (`int`, *optional*, defaults to 0): The first scene.
+    """
+
+    def __init__(self, split: str, seed: int = 0, start: int = 0) -> None:
+        self.split, self.seed, self.start = split, seed, start
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        rng = generator(7, SPLITS.index(self.split), self.seed, self.start)
+        pool: list[tuple[Scene, np.ndarray, np.ndarray]] = []
+        used: list[int] = []
+        index = self.start
+        while True:
+            place = int(rng.integers(POOL))
+            if place >= len(pool) or used[place] == WINDOWS:
+                scene = sample_scene(self.split, index)
+                picture, masks = draw_scene(scene)
+                index += 1
+                if place >= len(pool):
+                    place = len(pool)
+                    pool.append((scene, np.asarray(picture), masks))
+                    used.append(0)
+                else:
+                    pool[place], used[place] = (scene, np.asarray(picture), masks), 0
+            used[place] += 1
+            cut = cut_single if rng.random() < PLAIN_GROUND else cut_window
+            found = cut(rng, *pool[place])
+            if found is not None:
+                yield {"picture": found[0], "caption": found[1]}
+
+
+def cut_window(
+    rng: np.random.Generator, scene: Scene, picture: np.ndarray, masks: np.ndarray
+) -> tuple[np.ndarray, str] | None:
+    """A square around one of the things, and what can be seen in it; `None` where that is nothing."""
+    areas = masks.sum(axis=(1, 2))
+    thing = int(rng.integers(len(scene.objects)))
+    if areas[thing] == 0:
+        return None
+    rows, columns = np.nonzero(masks[thing])
+    extent = max(np.ptp(rows), np.ptp(columns)) + 1
+    side = int(min(scene.width, max(28, extent * np.exp(rng.uniform(0.0, 1.9)))))
+    slack = max(1, side - extent)
+    left = int(np.clip(columns.min() - rng.uniform(0, slack), 0, scene.width - side))
+    top = int(np.clip(rows.min() - rng.uniform(0, slack), 0, scene.height - side))
+    seen = masks[:, top : top + side, left : left + side].sum(axis=(1, 2))
+    told = [
+        number for number in np.argsort(-seen) if seen[number] > 0.6 * areas[number] and seen[number] > 0.02 * side**2
+    ][:MOST_THINGS]
+    if not told:
+        return None
+    return shrink(picture[top : top + side, left : left + side]), describe(rng, scene, told)
+
+
+def cut_single(
+    rng: np.random.Generator, scene: Scene, picture: np.ndarray, masks: np.ndarray
+) -> tuple[np.ndarray, str] | None:
+    """One thing on plain ground: black, white or any colour."""
+    thing = int(rng.integers(len(scene.objects)))
+    rows, columns = np.nonzero(masks[thing])
+    if not len(rows):
+        return None
+    box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    mask, inner = masks[thing][box], picture[box]
+    draw = rng.random()
+    ground = [0] * 3 if draw < 0.5 else [255] * 3 if draw < 0.65 else rng.integers(0, 256, 3).tolist()
+    side = round(max(mask.shape) * rng.uniform(1.0, 1.4))
+    canvas = np.empty((side, side, 3), np.uint8)
+    canvas[:] = ground
+    top, left = ((side - length) // 2 for length in mask.shape)
+    canvas[top : top + mask.shape[0], left : left + mask.shape[1]][mask] = inner[mask]
+    return shrink(canvas), describe(rng, scene, [thing])
+
+
+def shrink(picture: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def describe(rng: np.random.Generator, scene: Scene, things: list[int]) -> str:
+    """A caption: each thing with its article, joined by "and"."""
+    phrases = []
+    for number in things:
+        fact = scene.objects[number]
+        is_patterned = fact.pattern != "plain" and rng.random() < 0.5
+        plan = Description(
+            noun=fact.category,
+            colour=fact.colour if rng.random() < 0.85 else "",
+            pattern=fact.pattern if is_patterned else "",
+            accent=fact.accent if is_patterned and rng.random() < 0.3 else "",
+        )
+        phrase = noun_phrase(rng, plan)
+        phrases.append(f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}")
+    return " and ".join(phrases)
+
+
+def build_clip() -> tuple[Any, Any]:
+    tokenizer = build_tokenizer(vocabulary())
+    tokenizer.model_max_length = 48
+    shared = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4, "projection_dim": WIDTH}
+    text = {
+        **shared,
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": 3,
+        "max_position_embeddings": 48,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {**shared, "num_hidden_layers": 6, "image_size": SIDE, "patch_size": PATCH}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH))
+    images = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    return model, CLIPProcessor(images, tokenizer)
+
+
+def build_blip() -> tuple[Any, Any]:
+    tokenizer = build_tokenizer(vocabulary())
+    shared = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4}
+    text = {
+        **shared,
+        "encoder_hidden_size": WIDTH,
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": 2,
+        "max_position_embeddings": 48,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {**shared, "num_hidden_layers": 4, "image_size": SIDE, "patch_size": PATCH}
+    model = BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision))
+    return model, BlipProcessor(BlipImageProcessor(size={"height": SIDE, "width": SIDE}), tokenizer)
+
+
+def collate(processor: Any, is_captioner: bool, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    pixels = processor.image_processor(
+        [row["picture"] for row in rows], return_tensors="pt", input_data_format="channels_last"
+    )["pixel_values"]
+    texts = processor.tokenizer(
+        [row["caption"] for row in rows], padding=True, truncation=True, max_length=LETTERS, return_tensors="pt"
+    )
+    batch = {"pixel_values": pixels, "input_ids": texts["input_ids"], "attention_mask": texts["attention_mask"]}
+    if is_captioner:
+        batch["labels"] = texts["input_ids"].masked_fill(texts["attention_mask"] == 0, -100)
+    else:
+        batch["return_loss"] = True
+    return batch
+
+
+def fit(name: str, folder: Path, steps: int, batch_size: int, learning_rate: float) -> Path:
+    """Trains one of the parts, or goes on with it; returns the folder that it is saved in."""
+    done = folder / name
+    if (done / "model.safetensors").exists():
+        return done
+    is_captioner = name == "blip"
+    torch.manual_seed(0)
+    model, processor = build_blip() if is_captioner else build_clip()
+    checkpoints = sorted((folder / f"{name}-run").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    first = int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0
+    # What a stopped run has seen is not seen again.
+    rows = CaptionedWindows("train", seed=int(is_captioner), start=first * batch_size // WINDOWS)
+    trainer = Trainer(
+        model,
+        TrainingArguments(
+            str(folder / f"{name}-run"),
+            max_steps=steps,
+            per_device_train_batch_size=batch_size,
+            learning_rate=learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=steps // 20,
+            weight_decay=0.05,
+            logging_steps=50,
+            save_steps=200,
+            save_total_limit=1,
+            dataloader_num_workers=1,
+            ignore_data_skip=True,
+            remove_unused_columns=False,
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        data_collator=lambda batch: collate(processor, is_captioner, batch),
+        train_dataset=rows,
+    )
+    trainer.train(resume_from_checkpoint=bool(checkpoints) or None)
+    model.eval().half().save_pretrained(done)  # half the bytes; the configuration says that they are read in full
+    model.config.dtype = torch.float32
+    model.config.save_pretrained(done)
+    processor.save_pretrained(done)
+    return done
+
+
+@torch.no_grad()
+def check(clip: Path, blip: Path) -> str:
+    """How often a picture of another split finds its caption among 50, and a caption names all that its picture shows."""
+    rows = [row for row, _ in zip(CaptionedWindows("val"), range(300), strict=False)]
+    model, processor = CLIPModel.from_pretrained(clip).eval(), CLIPProcessor.from_pretrained(clip)
+    batch = collate(processor, False, rows)
+    batch.pop("return_loss")
+    logits = model(**batch).logits_per_image.view(6, 50, 6, 50)
+    found = np.mean(
+        [float((logits[group, :, group].argmax(1) == torch.arange(50)).float().mean()) for group in range(6)]
+    )
+    model, processor = BlipForConditionalGeneration.from_pretrained(blip).eval(), BlipProcessor.from_pretrained(blip)
+    pixels = collate(processor, True, rows)["pixel_values"]
+    captions = processor.batch_decode(model.generate(pixel_values=pixels, max_new_tokens=30), skip_special_tokens=True)
+    for row, caption in list(zip(rows, captions, strict=True))[:12]:
+        print(f"  {row['caption']!r}  ->  {caption!r}")
+    words = [set(row["caption"].split()) - {"a", "an", "and", "with"} for row in rows]
+    told = np.mean([len(own & set(caption.split())) / len(own) for own, caption in zip(words, captions, strict=True)])
+    return f"CLIP finds a caption among 50: {found:.1%}; BLIP says {told:.1%} of a caption's words"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of runs and parts")
+    parser.add_argument("--output", type=Path, help="folder for TAS, composed of both and regions of like colour")
+    parser.add_argument("--clip-steps", type=int, default=2000)
+    parser.add_argument("--blip-steps", type=int, default=3000)
+    arguments = parser.parse_args()
+    clip = fit("clip", arguments.folder, arguments.clip_steps, batch_size=256, learning_rate=1e-3)
+    blip = fit("blip", arguments.folder, arguments.blip_steps, batch_size=64, learning_rate=1e-3)
+    print(check(clip, blip))
+    if arguments.output:
+        ris = zero_shot("tas", image_text=clip, proposer="felzenszwalb", captioner=blip, device="cpu", parser="rules")
+        ris.save_pretrained(arguments.output)
+
+
+if __name__ == "__main__":
+    main()
