@@ -22,16 +22,16 @@ class FelzenszwalbConfig(PreTrainedConfig):
     Args:
         scales (`Sequence[float]`, *optional*, defaults to `(100, 300, 1000)`): A larger one gives larger regions; those of all are
             taken.
-        sigma (`float`, *optional*, defaults to 0.8): Of the Gaussian that the picture is smoothed with, in pixels.
-        min_share (`float`, *optional*, defaults to 0.002): Of the picture, that a region must fill.
+        sigma (`float`, *optional*, defaults to 0.5): Of the Gaussian that the picture is smoothed with, in pixels.
+        min_share (`float`, *optional*, defaults to 0.001): Of the picture, that a region must fill.
         max_overlap (`float`, *optional*, defaults to 0.9): IoU above which two regions are one.
     """
 
     model_type = "felzenszwalb"
 
     scales: tuple[float | int, ...] | list[float | int] = (100, 300, 1000)
-    sigma: float | int = 0.8
-    min_share: float | int = 0.002
+    sigma: float | int = 0.5
+    min_share: float | int = 0.001
     max_overlap: float | int = 0.9
 
 

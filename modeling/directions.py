@@ -113,9 +113,7 @@ GAZES = _words(
 )
 ADVERB_FOLLOWERS = _words("next behind under above below there beside by at near in below outside inside before after")
 PLACE_LEADS = _words("the on to at far bottom top upper lower your my from middle very extreme front back")
-PEOPLE = _words(
-    "boy girl kid child baby brother sister guy man woman lady dude person"
-)  # "little girl" is no size
+PEOPLE = _words("boy girl kid child baby brother sister guy man woman lady dude person")  # "little girl" is no size
 ENDS = _words("with wearing in holding who that which at on from and is are has having carrying whose") | {
     ",",
     ".",

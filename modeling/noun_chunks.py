@@ -17,7 +17,7 @@ def _words(text: str) -> frozenset[str]:
 PREPOSITIONS = _words(
     "in on at of with from to by near behind beside besides above below under underneath beneath over next between against along "
     "around across inside outside into onto off up down toward towards for without about through like as per beyond within out away "
-    "infront inbetween ontop thru"
+    "infront inbetween ontop thru except iwth eith wih wth"
 )
 # Pronouns, auxiliary verbs, conjunctions and adverbs.
 LINKS = _words(
@@ -26,7 +26,7 @@ LINKS = _words(
     "barely after facing"
 )
 VERBS = _words(
-    "cut took wear wears hold holds sit sits stand stands look looks eats says ridden go bent laying lying hidden shown seen made"
+    "flipped crossed marked surround had cut took wear wears hold holds sit sits stand stands look looks eats says ridden go bent laying lying hidden shown seen made"
 )
 NOUNS_IN_ING = _words(
     "building painting railing awning ceiling clothing string thing ring king wing morning evening something anything everything "
@@ -41,7 +41,13 @@ TRAILING = _words("left right back far upper lower leftmost rightmost")  # of a 
 ORDINALS = _words("second third fourth fifth first 2nd 3rd 4th")
 DETERMINERS = _words("the a an this that my your his her one two")
 STATES = _words("empty full tall only visible stacked")
-AFTERTHOUGHTS = _words("close together tiny upside")
+AFTERTHOUGHTS = _words(
+    "close together tiny upside one yet creepily anywhere thanks high highest very smack either okay last pic partially curly gloves "
+    "sunglasses slanted"
+)
+MISSPELT = _words(
+    "frt frm let thrid direcly closes cloestest onright farleft picleft whands wfolded shes"
+)  # of such words
 COLOURS = _words(
     "red green blue yellow orange purple pink brown black white gray grey tan gold silver beige maroon teal dark light striped plaid"
 )
@@ -98,7 +104,7 @@ def _ends(words: list[str], start: int, place: int) -> bool:
     is_last = not following or following in PREPOSITIONS
     modifies = previous in DETERMINERS | ORDINALS | PLACES  # "the standing man", but "the man standing"
     return (
-        word in AFTERTHOUGHTS
+        word in AFTERTHOUGHTS | MISSPELT
         or (word in DISTANCES and previous not in DETERMINERS)
         or (is_verb and (not modifies or is_last or following in PLACES | DETERMINERS))
         or (word in SIDES and not modifies and previous not in DISTANCES | {"very", "most", "extreme"})

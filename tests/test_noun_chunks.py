@@ -1,9 +1,11 @@
 """Without a parser, rules find what an expression is about, and what a caption speaks of."""
 
+import json
+
 import pytest
 from golden_states import read_json
 
-from hf_ris.modeling.expression_parsing import target_phrase
+from hf_ris.modeling.expression_parsing import find_target, target_phrase
 from hf_ris.modeling.noun_chunks import parse_by_rules
 
 
@@ -39,3 +41,16 @@ def test_captions_have_the_chunks_that_a_parser_finds():
         parse = parse_by_rules(record["caption"])
         found = [parse.text(chunk.start, chunk.end) for chunk in parse.chunks]
         assert found == [text for text, *_ in record["parse"]["chunks"]], record["caption"]
+
+
+def test_real_expressions_have_a_parsers_phrases(real_data):
+    path = real_data / "expressions" / "refcoco_val_noun_phrases.jsonl"
+    rows = [row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()) if row["found"]]
+    phrases = heads = 0
+    for row in rows:
+        parse = parse_by_rules(row["text"].lower())
+        chunk = find_target(parse)
+        phrases += target_phrase(parse) == row["noun_phrase"]
+        heads += chunk is not None and parse.words[chunk.root].text == row["head"]
+    assert phrases / len(rows) >= 0.85
+    assert heads / len(rows) >= 0.92

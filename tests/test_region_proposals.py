@@ -19,7 +19,7 @@ from hf_ris.modeling.region_proposals import (
 
 def test_of_boxes_that_overlap_the_better_stays():
     boxes = torch.tensor([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30], [0, 0, 10, 9]])
-    assert suppress_boxes(boxes, torch.tensor([0.8, 0.9, 0.5, 0.9]), 0.7).tolist() == [1, 3, 2]
+    assert suppress_boxes(boxes, torch.tensor([0.8, 0.9, 0.5, 0.9]), 0.75).tolist() == [1, 3, 2]
     assert suppress_boxes(boxes, torch.tensor([0.8, 0.9, 0.5, 0.9]), 0.5).tolist() == [1, 2]
     assert suppress_boxes(boxes[:0], torch.zeros(0), 0.5).tolist() == []
 

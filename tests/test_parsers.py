@@ -1,0 +1,120 @@
+"""What reads expressions: spaCy where it is installed with a model, rules where it is not; what means the same."""
+
+from types import SimpleNamespace
+
+import pytest
+from golden_states import read_json
+
+from hf_ris.modeling import negative_phrases, parsers
+from hf_ris.modeling.expression_parsing import find_target, read_doc, target_phrase
+
+
+def test_without_a_model_rules_read(monkeypatch):
+    monkeypatch.setattr(parsers, "spacy", None)
+    parsers.load_parser.cache_clear()
+    assert target_phrase(parsers.load_parser("auto")("The Man on the left")) == "the man"
+    with pytest.raises(ValueError, match="needs spaCy"):
+        parsers.load_parser("en_core_web_sm")
+    parsers.load_parser.cache_clear()
+
+
+def test_the_best_installed_model_is_taken(monkeypatch):
+    loaded = []
+    spacy = SimpleNamespace(
+        util=SimpleNamespace(is_package=lambda name: name in ("en_core_web_md", "en_core_web_sm")),
+        load=lambda name: loaded.append(name) or SimpleNamespace(),
+    )
+    monkeypatch.setattr(parsers, "spacy", spacy)
+    parsers.load_parser.cache_clear()
+    parsers.load_parser()
+    parsers.load_parser()
+    assert loaded == ["en_core_web_md"]
+    parsers.load_parser.cache_clear()
+
+
+def test_docs_of_spacy_are_read_as_published():
+    """The published rule on spaCy's own objects: parses are recorded, words and dependencies are put into a `Doc`."""
+    spacy = pytest.importorskip("spacy")
+    vocab = spacy.blank("en").vocab
+    for record in read_json("tas", "spatial.json"):
+        tokens = record["parse"]["tokens"]
+        doc = spacy.tokens.Doc(
+            vocab,
+            words=[token[0] for token in tokens],
+            pos=[token[2] for token in tokens],
+            deps=[token[4] for token in tokens],
+            heads=[token[5] for token in tokens],
+        )
+        parse = read_doc(doc)
+        assert [(word.text, word.dependency, word.head) for word in parse.words] == [
+            (token[0], token[4], token[5]) for token in tokens
+        ]
+        recorded = [tuple(chunk) for _, *chunk in record["parse"]["chunks"]]
+        found = [(chunk.start, chunk.end, chunk.root) for chunk in parse.chunks]
+        # The chunks are spaCy's rule on the parse, which has changed a little between its versions.
+        if found == recorded and find_target(parse) is not None:
+            assert target_phrase(parse) == record["local_sent"].replace(";", " ;").replace(".", " .")
+
+
+def test_words_are_split_before_they_are_parsed():
+    spacy = pytest.importorskip("spacy")
+    nlp = spacy.blank("en")
+    seen = []
+
+    class Reader:
+        make_doc = staticmethod(nlp.make_doc)
+
+        def __call__(self, text):
+            seen.append(text)
+            doc = nlp.make_doc(text)
+            return spacy.tokens.Doc(
+                nlp.vocab, words=[t.text for t in doc], deps=["ROOT"] * len(doc), heads=list(range(len(doc)))
+            )
+
+    parsers.parse_with_spacy(Reader(), "Woman's  Shirt on right")
+    assert seen == ["woman 's shirt on right"]
+
+
+@pytest.mark.parametrize(
+    ("noun", "lemma"),
+    [
+        ("dogs", "dog"),
+        ("men", "man"),
+        ("buses", "bus"),
+        ("bus", "bus"),
+        ("glasses", "glass"),
+        ("puppies", "puppy"),
+        ("boxes", "box"),
+        ("benches", "bench"),
+        ("grass", "grass"),
+        ("us", "us"),
+    ],
+)
+def test_lemmas(noun, lemma):
+    assert negative_phrases.singular(noun) == lemma
+
+
+def test_without_wordnet_the_papers_mode_says_so(monkeypatch):
+    monkeypatch.setattr(negative_phrases, "wordnet", None)
+    negative_phrases._wordnet.cache_clear()
+    with pytest.raises(ValueError, match="WordNet"):
+        negative_phrases.count_near_pairs("dog", "puppy")
+    assert not negative_phrases.are_near("dog", "puppy")
+    assert negative_phrases.are_near("dog", "dog")
+    negative_phrases._wordnet.cache_clear()
+
+
+def test_wordnets_meanings_are_compared(monkeypatch):
+    """A WordNet of two words: "couch" and "sofa" share their first meaning, and have two more each."""
+    meanings = {"couch": [1, 2, 3], "sofa": [1, 4, 5]}
+    stub = SimpleNamespace(
+        ensure_loaded=lambda: None,
+        synsets=lambda noun, pos=None: meanings.get(noun, []),
+        path_similarity=lambda one, other: 1.0 if one == other else None,
+    )
+    monkeypatch.setattr(negative_phrases, "wordnet", stub)
+    negative_phrases._wordnet.cache_clear()
+    assert negative_phrases.count_near_pairs("couch", "sofa") == 1
+    assert negative_phrases.are_near("couch", "sofa")
+    assert not negative_phrases.are_near("couch", "dog")
+    negative_phrases._wordnet.cache_clear()
