@@ -1,10 +1,9 @@
 """Configuration of CLIP with a ResNet for images, which transformers lacks."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+from transformers import PreTrainedConfig
 
 
 @strict
@@ -19,13 +18,21 @@ class CLIPResNetConfig(PreTrainedConfig):
     """
 
     model_type = "clip_resnet"
-    sub_configs_defaults = {"text_config": SubConfigSpec(AutoConfig, model_type="clip_text_model")}
+    sub_configs: ClassVar[dict[str, Any]] = {"text_config": PreTrainedConfig}
 
     text_config: dict[str, Any] | PreTrainedConfig | None = None
     layers: tuple[int, ...] | list[int] = (3, 4, 6, 3)
     width: int = 64
     image_size: int = 224
     logit_scale_init_value: float | int = 2.6592
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if not isinstance(self.text_config, PreTrainedConfig):
+            # Not above: whoever registers configurations with transformers' Auto classes imports this module meanwhile.
+            from transformers import CLIPTextConfig
+
+            self.text_config = CLIPTextConfig(**(self.text_config or {}))
+        super().__post_init__(**kwargs)
 
     @property
     def embed_dim(self) -> int:

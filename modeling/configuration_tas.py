@@ -1,10 +1,9 @@
 """Configuration of TAS."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+from transformers import PreTrainedConfig
 
 from .configuration_zero_shot import ZeroShotSegmentationConfig
 
@@ -44,9 +43,9 @@ class TASConfig(ZeroShotSegmentationConfig):
     """
 
     model_type = "tas"
-    sub_configs_defaults = {
-        **ZeroShotSegmentationConfig.sub_configs_defaults,
-        "captioner_config": SubConfigSpec(AutoConfig, model_type="blip", optional=True),
+    sub_configs: ClassVar[dict[str, Any]] = {
+        **ZeroShotSegmentationConfig.sub_configs,
+        "captioner_config": PreTrainedConfig,
     }
 
     captioner_config: dict[str, Any] | PreTrainedConfig | None = None

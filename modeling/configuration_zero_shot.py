@@ -1,10 +1,9 @@
 """What the configurations of the zero-shot systems share."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+from transformers import PreTrainedConfig
 
 from .configuration_clip_resnet import CLIPResNetConfig
 from .configuration_referring_segmentation import ReferringSegmentationConfig, custom_pipeline
@@ -38,6 +37,15 @@ class FelzenszwalbConfig(PreTrainedConfig):
 OWN_CONFIGS = {config.model_type: config for config in (CLIPResNetConfig, FelzenszwalbConfig)}
 
 
+def make_config(values: dict[str, Any]) -> PreTrainedConfig:
+    """The configuration of the class that its `model_type` names, transformers' or one of our own."""
+    # Not above: whoever registers configurations with transformers' Auto classes imports this module meanwhile.
+    from transformers import AutoConfig
+
+    name = values.get("model_type", "")
+    return OWN_CONFIGS[name](**values) if name in OWN_CONFIGS else AutoConfig.for_model(**values)
+
+
 @strict
 class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
     """
@@ -69,10 +77,9 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
         **ReferringSegmentationConfig._pipelines,
         TASK: custom_pipeline("pipeline_zero_shot_referring_segmentation.ZeroShotReferringSegmentationPipeline"),
     }
-    # For transformers' own use: the parts' configurations may be of any type.
-    sub_configs_defaults = {
-        "image_text_config": SubConfigSpec(AutoConfig, model_type="clip"),
-        "proposer_config": SubConfigSpec(AutoConfig, model_type="sam", optional=True),
+    sub_configs: ClassVar[dict[str, Any]] = {
+        "image_text_config": PreTrainedConfig,
+        "proposer_config": PreTrainedConfig,
     }
 
     image_text_config: dict[str, Any] | PreTrainedConfig | None = None
@@ -86,10 +93,12 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
     parts: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        for name in self.sub_configs_defaults:
-            config = getattr(self, name)
-            if isinstance(config, dict) and config.get("model_type") in OWN_CONFIGS:
-                setattr(self, name, OWN_CONFIGS[config["model_type"]](**config))
+        if self.image_text_config is None:
+            self.image_text_config = {"model_type": "clip"}
+        for name in self.sub_configs:
+            values = getattr(self, name)
+            if isinstance(values, dict):
+                setattr(self, name, make_config(values))
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):

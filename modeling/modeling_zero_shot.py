@@ -174,13 +174,26 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         key = self._key(image, given)
         seen = self._seen.pop(key, None)
         if seen is None:
-            seen = Seen(image, self._find_regions(image) if given is None else given.astype(bool))
+            seen = Seen(image, self.find_regions(image) if given is None else given.astype(bool))
         self._seen[key] = seen
         while len(self._seen) > self.config.cache_size:
             self._seen.popitem(last=False)
         return seen
 
-    def _find_regions(self, image: np.ndarray) -> np.ndarray:
+    @torch.no_grad()
+    def find_regions(self, image: np.ndarray) -> np.ndarray:
+        """
+        Regions of a picture, those that count.
+
+        Args:
+            image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
+
+        Returns:
+            `np.ndarray` of shape `(r, height, width)`: Boolean; there may be none.
+
+        Raises:
+            ValueError: If the model has no proposer.
+        """
         if self.proposer is None:
             raise ValueError(
                 "`region_masks` are missing: this model has no proposer. Give regions with each image, or compose the model with "

@@ -38,6 +38,20 @@ print(type(pipeline("referring-segmentation", model=sys.argv[1], device="cpu").m
 
 
 @pytest.mark.parametrize(
+    "module",
+    ["configuration_zero_shot", "configuration_global_local", "configuration_clip_resnet", "region_proposals", "auto"],
+)
+def test_any_module_may_be_imported_first(module):
+    package = "hf_ris" if module == "auto" else "hf_ris.modeling"
+    code = f"""
+import {package}.{module}
+from transformers import AutoConfig
+print(AutoConfig.for_model("tas").model_type)
+"""
+    assert run_python(code).split() == ["tas"]
+
+
+@pytest.mark.parametrize(
     "action",
     [
         "import hf_ris",

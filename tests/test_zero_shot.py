@@ -6,8 +6,12 @@ import tiny_parts
 import torch
 from PIL import Image
 from transformers import pipeline
+from typer.testing import CliRunner
 
 import hf_ris
+from hf_ris.cli import app
+from hf_ris.data import load_refshapes
+from hf_ris.evaluation import evaluate
 from hf_ris.modeling.modeling_zero_shot import LOGIT
 
 
@@ -284,3 +288,34 @@ def test_what_is_said_of_places_decides(parts, picture, regions):
     assert left["explanation"]["pick"] == 0
     assert right["explanation"]["pick"] == 1
     assert right["explanation"]["directions"] == ["side: right"]
+
+
+def test_evaluated_like_any_model(parts, tmp_path):
+    ris = compose(parts, "global-local", proposer="felzenszwalb")
+    rows = load_refshapes("refshapes", "val", num_rows=3, cache_dir=tmp_path / "cache")
+    figures = evaluate(ris, rows, output=tmp_path / "results")
+    assert 0 <= figures["mIoU"] <= 1
+    assert figures["expressions"] == sum(len(row["expressions"]) for row in rows)
+
+
+def test_a_picture_without_regions_counts_as_missed(parts, tmp_path, monkeypatch):
+    ris = compose(parts, "tas", proposer="felzenszwalb", captioner="none")
+    rows = load_refshapes("refshapes", "val", num_rows=2, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(ris.model.proposer, "propose", lambda image: np.zeros((0, *image.shape[:2]), bool))
+    assert evaluate(ris, rows)["mIoU"] == 0.0
+
+
+def test_the_command_line_explains(parts, picture, tmp_path):
+    compose(parts, "tas", proposer="felzenszwalb").save_pretrained(tmp_path / "tas")
+    picture.save(tmp_path / "picture.png")
+    command = ["segment", str(tmp_path / "picture.png"), "the left dog", "a very long house " * 8]
+    done = CliRunner().invoke(
+        app, [*command, "--model", str(tmp_path / "tas"), "--explain", str(tmp_path / "why.png")]
+    )
+    assert done.exit_code == 0, done.output
+    assert "explanation" not in done.stdout
+    with Image.open(tmp_path / "why.png") as drawn:
+        assert drawn.height > drawn.width * 72 // 96, "tables stand below the picture"
+    done = CliRunner().invoke(app, [*command, "--explain", str(tmp_path / "why.png")])
+    assert done.exit_code == 2
+    assert "--explain needs a zero-shot model" in done.stderr
