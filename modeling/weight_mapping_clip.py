@@ -104,7 +104,7 @@ def read_clip_config(state: Mapping[str, torch.Tensor], heads: int | None = None
         "hidden_size": width,
         "intermediate_size": 4 * width,
         "num_hidden_layers": depth("transformer.resblocks."),
-        "num_attention_heads": heads or width // HEAD_WIDTH,
+        "num_attention_heads": heads or max(1, width // HEAD_WIDTH),
         "max_position_embeddings": len(state["positional_embedding"]),
         "projection_dim": state["text_projection"].shape[1],
         # The end token has the highest id; transformers then takes the first one of it.
@@ -126,7 +126,7 @@ def read_clip_config(state: Mapping[str, torch.Tensor], heads: int | None = None
         "hidden_size": vision_width,
         "intermediate_size": 4 * vision_width,
         "num_hidden_layers": depth("visual.transformer.resblocks."),
-        "num_attention_heads": heads or vision_width // HEAD_WIDTH,
+        "num_attention_heads": heads or max(1, vision_width // HEAD_WIDTH),
         "image_size": patch * grid,
         "patch_size": patch,
         "projection_dim": text["projection_dim"],

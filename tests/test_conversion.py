@@ -19,8 +19,9 @@ from transformers import pipeline
 from typer.testing import CliRunner
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation, conversion
+from hf_ris.checkpoint_files import Checkpoint, read_state_dict
 from hf_ris.cli import app
-from hf_ris.conversion import Checkpoint, convert
+from hf_ris.conversion import convert
 from hf_ris.modeling.weight_mapping_magnet import convert_state_dict, target_keys
 
 
@@ -211,7 +212,7 @@ def test_wrong_arguments_are_named(given, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"unfit\.json' is unfit"):
         convert("magnet", source, tmp_path / "out", config=tmp_path / "unfit.json", tokenizer=given["tokenizer"])
     torch.jit.script(torch.nn.Identity()).save(tmp_path / "program.pt")
-    with pytest.raises(ValueError, match="TorchScript archive"):
+    with pytest.raises(ValueError, match="does not fit MagNet"):
         convert("magnet", str(tmp_path / "program.pt"), tmp_path / "out", **given)
     with pytest.raises(LocalEntryNotFoundError):
         convert("magnet", "no/such::magnet.pth", tmp_path / "out", **given)
@@ -249,7 +250,7 @@ def test_the_published_size_needs_little_memory(given, tmp_path):
     assert size > 1.18e9
     assert int(done.stdout) < 1.3 * size, f"{int(done.stdout) / size:.2f} times the file"
     converted = MagNetForReferringSegmentation.from_pretrained(tmp_path / "out")
-    released = conversion.read_state_dict(Checkpoint(Path(source), source))
+    released = read_state_dict(Checkpoint(Path(source), source))
     expected = convert_state_dict(released, converted)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in converted.named_parameters())
 

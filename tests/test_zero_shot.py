@@ -1,18 +1,28 @@
 """The zero-shot systems as a user meets them: composed of parts, asked about pictures and regions, saved and loaded as one."""
 
+import pickle
+import zipfile
+
 import numpy as np
 import pytest
 import tiny_parts
 import torch
+from golden_states import read_tensors
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import pipeline
 from typer.testing import CliRunner
 
 import hf_ris
+from hf_ris import composition
+from hf_ris.checkpoint_files import Checkpoint, read_state_dict
 from hf_ris.cli import app
 from hf_ris.data import load_refshapes
 from hf_ris.evaluation import evaluate
+from hf_ris.modeling.image_text import IMAGE_TEXT
 from hf_ris.modeling.modeling_zero_shot import LOGIT
+from hf_ris.modeling.weight_mapping_clip import convert_clip_state_dict
+from hf_ris.torchscript import read_torchscript
 
 
 SAM_OPTIONS = {"points_per_side": 2, "min_iou": -99.0, "min_stability": 0.0, "max_box_iou": 1.0, "min_region_area": 0}
@@ -319,3 +329,52 @@ def test_the_command_line_explains(parts, picture, tmp_path):
     done = CliRunner().invoke(app, [*command, "--explain", str(tmp_path / "why.png")])
     assert done.exit_code == 2
     assert "--explain needs a zero-shot model" in done.stderr
+
+
+def program_of(state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """A module whose parameters have these names, however deep."""
+    root = torch.nn.Module()
+    for name, tensor in state.items():
+        *path, last = name.split(".")
+        module = root
+        for step in path:
+            if not hasattr(module, step):
+                module.add_module(step, torch.nn.Module())
+            module = getattr(module, step)
+        module.register_buffer(last, tensor)
+    return root
+
+
+@pytest.mark.parametrize("packing", ["open_clip", "TorchScript"])
+@pytest.mark.parametrize("prefix", ["vit.", "rn."])
+def test_released_clips_are_read(prefix, packing, tmp_path, picture, regions):
+    """Sixty-four channels a head, as released ones have: the golden ViT has four heads, but any will do here."""
+    state = read_tensors("global_local", "state.safetensors")
+    state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    tokenizer = tiny_parts.letters()
+    if packing == "open_clip":
+        save_file(state, tmp_path / "open_clip_model.safetensors")
+        (tmp_path / "config.json").write_text('{"architecture": "of timm"}')
+        tokenizer.save_pretrained(tmp_path)
+        found = composition.load_part("image_text", str(tmp_path), IMAGE_TEXT, torch.float32)
+    else:
+        torch.jit.script(program_of(state)).save(tmp_path / "CLIP.pt")
+        tokenizer.save_pretrained(tmp_path / "tokenizer")
+        found = composition.load_released_clip(str(tmp_path / "CLIP.pt"), torch.float32, str(tmp_path / "tokenizer"))
+    expected = convert_clip_state_dict(state)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.network.state_dict().items())
+    assert found.processor.image_processor.crop_size["height"] == (56 if prefix == "vit." else 96)
+    with pytest.raises(ValueError, match="no CLIP under OpenAI's names"):
+        save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+        composition.load_part("image_text", str(tmp_path / "other.safetensors"), IMAGE_TEXT, torch.float32)
+
+
+def test_a_program_is_never_run(tmp_path):
+    """What a TorchScript archive holds beside weights is refused, whatever it is."""
+    torch.jit.script(program_of({"a.b": torch.arange(6.0).view(2, 3).T})).save(tmp_path / "program.pt")
+    assert torch.equal(read_torchscript(tmp_path / "program.pt")["a.b"], torch.arange(6.0).view(2, 3).T)
+    with zipfile.ZipFile(tmp_path / "evil.pt", "w") as archive:
+        archive.writestr("evil/constants.pkl", pickle.dumps(()))
+        archive.writestr("evil/data.pkl", pickle.dumps(print))
+    with pytest.raises(ValueError, match=r"builtins\.print.*not run"):
+        read_state_dict(Checkpoint(tmp_path / "evil.pt", "evil.pt"))

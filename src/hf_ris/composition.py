@@ -1,24 +1,40 @@
 """Composes a zero-shot system of parts from the Hub: `hf_ris.zero_shot("tas", proposer="facebook/sam-vit-huge")`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import ModelCard
-from transformers import AutoConfig, Pipeline, PreTrainedConfig, pipeline
+from transformers import (
+    AutoProcessor,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTokenizer,
+    Pipeline,
+    PreTrainedConfig,
+    pipeline,
+)
 
+from .checkpoint_files import locate, read_state_dict
+from .modeling.clip_resnet import CLIPResNetModel
 from .modeling.configuration_global_local import GlobalLocalConfig
 from .modeling.configuration_tas import TASConfig
-from .modeling.configuration_zero_shot import OWN_CONFIGS, FelzenszwalbConfig
+from .modeling.configuration_zero_shot import FelzenszwalbConfig
 from .modeling.modeling_global_local import GlobalLocalForReferringSegmentation
 from .modeling.modeling_tas import TASForReferringSegmentation
 from .modeling.modeling_zero_shot import ZeroShotPreTrainedModel
 from .modeling.processing_zero_shot import ZeroShotSegmentationProcessor
+from .modeling.weight_mapping_clip import convert_clip_state_dict, read_clip_config
+from .modeling.zero_shot_parts import Part
 from .registration import ZERO_SHOT_TASK
 
 
 NONE = "none"
 WEIGHT_FREE = "felzenszwalb"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+CLIP_TOKENIZER = "openai/clip-vit-base-patch32"
 
 
 class Composition(NamedTuple):
@@ -64,7 +80,8 @@ def zero_shot(
         system (`str`):
             `"global-local"` or `"tas"`.
         image_text (`str` or `Path`, *optional*, defaults to `"openai/clip-vit-base-patch32"`):
-            Folder or Hub id of a CLIP or SigLIP.
+            Folder or Hub id of a CLIP or SigLIP of transformers, or of a CLIP of open_clip such as "timm/resnet50_clip.openai"; or a file
+            that OpenAI published, such as "RN50.pt".
         proposer (`str` or `Path`, *optional*, defaults to `"facebook/sam-vit-base"`):
             Folder or Hub id of a SAM or of a model for instance segmentation; `"felzenszwalb"` for regions of like colour, which need no
             weights; `"none"` where each call brings its regions.
@@ -82,7 +99,7 @@ def zero_shot(
         model, which `pipeline("referring-segmentation", model=…)` loads.
 
     Raises:
-        ValueError: If there is no such system, or a part is of no use to it.
+        ValueError: If there is no such system, or a part or an option is of no use to it.
         OSError: If a part cannot be found.
     """
     if system not in COMPOSITIONS:
@@ -124,38 +141,81 @@ def compose(
     if unknown:
         raise ValueError(f"{unknown[0]} is no option of {composition.config_class.__name__}")
     classes = composition.model_class.part_classes
-    configs = {name: _read_config(name, source) for name, source in sources.items() if source != NONE}
-    for name, config in configs.items():
-        if config.model_type not in classes[name]:
-            raise ValueError(
-                f"{name}={sources[name]!r} is a {config.model_type!r}; allowed are {', '.join(classes[name])}"
-            )
-    networks = {
-        name: classes[name][config.model_type].network_class.from_pretrained(sources[name], dtype=dtype)
-        for name, config in configs.items()
-        if classes[name][config.model_type].network_class is not None
+    loaded = {
+        name: load_part(name, source, classes[name], dtype) for name, source in sources.items() if source != NONE
     }
-    described = {name: describe_part(sources[name], has_weights=name in networks) for name in configs}
     config = composition.config_class(
-        **{f"{name}_config": config for name, config in configs.items()}, parts=described, **options
+        **{f"{name}_config": part.config for name, part in loaded.items()},
+        parts={name: describe_part(sources[name], part.network is not None) for name, part in loaded.items()},
+        **options,
     )
     with torch.device("meta"):  # all weights are the parts' own
         model = composition.model_class(config)
     for name, part in model.named_parts():
-        if name in networks:
-            part.network = networks[name]
-            part.load_files(sources[name])
+        if loaded[name].network is not None:
+            part.network, part.processor = loaded[name].network, loaded[name].processor
     model.config.dtype = dtype
     return model.eval()
 
 
-def _read_config(name: str, source: str) -> PreTrainedConfig:
+class LoadedPart(NamedTuple):
+    """A network and its processor; both are `None` where nothing was trained."""
+
+    config: PreTrainedConfig
+    network: Any = None
+    processor: Any = None
+
+
+def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: torch.dtype) -> LoadedPart:
+    """
+    Loads what a part is made of.
+
+    Args:
+        name (`str`): "image_text", "proposer" or "captioner".
+        source (`str`): Folder or Hub id of a model of transformers; of an image-text model also of open_clip, or a file of OpenAI's.
+        classes (`Mapping[str, type[Part]]`): What there is for this part, by `model_type`.
+        dtype (`torch.dtype`): Of the network.
+
+    Raises:
+        ValueError: If the model is of no use as this part.
+        OSError: If it cannot be found.
+    """
     if name == "proposer" and source == WEIGHT_FREE:
-        return FelzenszwalbConfig()
+        return LoadedPart(FelzenszwalbConfig())
+    if name == "image_text" and ("::" in source or Path(source).is_file()):
+        return load_released_clip(source, dtype)
     values, _ = PreTrainedConfig.get_config_dict(source)
-    if values.get("model_type") in OWN_CONFIGS:
-        return OWN_CONFIGS[values["model_type"]].from_pretrained(source)
-    return AutoConfig.from_pretrained(source)
+    kind = values.get("model_type")
+    if name == "image_text" and kind is None:
+        folder = Path(source)
+        file = str(folder / OPEN_CLIP_WEIGHTS) if folder.is_dir() else f"{source}::{OPEN_CLIP_WEIGHTS}"
+        return load_released_clip(file, dtype, tokenizer=source)
+    if kind not in classes:
+        raise ValueError(f"{name}={source!r} is a {kind!r}; allowed are {', '.join(classes)}")
+    network = classes[kind].network_class.from_pretrained(source, dtype=dtype)
+    return LoadedPart(network.config, network, AutoProcessor.from_pretrained(source))
+
+
+def load_released_clip(source: str, dtype: torch.dtype, tokenizer: str = CLIP_TOKENIZER) -> LoadedPart:
+    """
+    A CLIP under OpenAI's names: OpenAI's own archives (ViT-B-32.pt, RN50.pt, …) and open_clip's weights.
+
+    Args:
+        source (`str`): The file, or `hub-id::file`.
+        dtype (`torch.dtype`): Of the network.
+        tokenizer (`str`, *optional*): Folder or Hub id of its tokenizer; all of OpenAI's are one.
+    """
+    state = read_state_dict(locate(source))
+    if "token_embedding.weight" not in state:
+        raise ValueError(f"image_text={source!r} holds no CLIP under OpenAI's names")
+    config = read_clip_config(state)
+    network = (CLIPResNetModel if config.model_type == "clip_resnet" else CLIPModel)(config)
+    network.load_state_dict(convert_clip_state_dict(state))
+    side = config.image_size if config.model_type == "clip_resnet" else config.vision_config.image_size
+    images = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    return LoadedPart(
+        config, network.to(dtype).eval(), CLIPProcessor(images, CLIPTokenizer.from_pretrained(tokenizer))
+    )
 
 
 def describe_part(source: str, has_weights: bool = True) -> dict[str, Any]:

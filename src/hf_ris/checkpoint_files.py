@@ -1,0 +1,109 @@
+"""Reads checkpoint files that authors published, and nothing of what they may hold beside weights is run."""
+
+import argparse
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import hf_hub_download
+from safetensors.torch import load_file
+
+from .torchscript import is_torchscript, read_torchscript
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """
+    A published file, on disk.
+
+    Attributes:
+        path (`Path`): Where it lies.
+        origin (`str`): What the user named: a path, or `hub-id::file`.
+        revision (`str`, *optional*): The commit of the Hub repository it was taken from.
+    """
+
+    path: Path
+    origin: str
+    revision: str | None = None
+
+
+def locate(source: str, revision: str | None = None) -> Checkpoint:
+    """
+    Finds a checkpoint, fetching it from the Hub where `source` says so.
+
+    Args:
+        source (`str`): A local file, or `hub-id::file`.
+        revision (`str`, *optional*): Branch, tag or commit of the Hub repository.
+
+    Raises:
+        ValueError: If there is no such file, or a local file has no revision.
+        OSError: If it cannot be fetched.
+    """
+    repository, separator, name = source.partition("::")
+    if separator and not (repository and name):
+        raise ValueError(f"source={source!r} must be a file, or hub-id::file")
+    if separator:
+        try:
+            path = Path(hf_hub_download(repository, name, revision=revision))
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # a broken connection: which class that is depends on the Hub's HTTP library
+            raise OSError(f"source={source!r} could not be fetched: {error}") from error
+        return Checkpoint(path, source, path.parents[len(Path(name).parts) - 1].name)
+    if revision is not None:
+        raise ValueError(f"revision={revision!r} was given, but source={source!r} is a local file")
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise ValueError(f"source={source!r} is no file; for one on the Hub, write hub-id::file")
+    return Checkpoint(path, source)
+
+
+def read_state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """
+    Reads the tensors of a checkpoint without running what it may hold beside them. Their contents stay on disk until they
+    are used, where the file's format allows it.
+
+    Args:
+        checkpoint (`Checkpoint`): The file: a state dict, bare or under `"model"` or `"state_dict"`, its names with or
+            without `module.` in front.
+
+    Returns:
+        `dict[str, torch.Tensor]`: Tensors under their released names.
+
+    Raises:
+        ValueError: If the file is damaged, holds other things than tensors and plain values, or no state dict.
+    """
+    if checkpoint.path.suffix == ".safetensors":
+        try:
+            return load_file(checkpoint.path)
+        except Exception as error:
+            raise ValueError(f"source={checkpoint.origin!r} is no whole file of safetensors: {error}") from error
+    is_archive = zipfile.is_zipfile(checkpoint.path)
+    try:
+        if is_archive and is_torchscript(checkpoint.path):
+            return read_torchscript(checkpoint.path)
+        # Some authors store the training's arguments beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(checkpoint.path, map_location="cpu", weights_only=True, mmap=is_archive)
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        blocked = re.search(r"GLOBAL (\S+) (?:is no weight|was not an allowed|whose module)", str(error))
+        if blocked:
+            reason = f"holds Python code beside its weights ({blocked[1]}), which is not run"
+        else:
+            reason = "is not a whole torch checkpoint; was its download cut off?"
+        raise ValueError(f"source={checkpoint.origin!r} {reason}") from error
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in ("model", "state_dict") if key in content), content)
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"source={checkpoint.origin!r} holds no state dict, but a {type(content).__name__}")
+    for key, value in content.items():
+        if not isinstance(key, str):
+            raise ValueError(f"source={checkpoint.origin!r} has the name {key!r} among its weights, which is no text")
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"source={checkpoint.origin!r} holds a {type(value).__name__} named {key!r} among its weights"
+            )
+    return {key.removeprefix("module."): tensor for key, tensor in content.items()}
