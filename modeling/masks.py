@@ -8,6 +8,9 @@ import torch
 from torch import nn
 
 
+PIXELS_AT_ONCE = 2**18
+
+
 def enlarge_logits(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """
     Mask logits at another size: bilinear with aligned corners, as published.
@@ -64,6 +67,25 @@ def mask_to_box(mask: np.ndarray) -> dict[str, int] | None:
         "xmax": int(columns[-1]) + 1,
         "ymax": int(rows[-1]) + 1,
     }
+
+
+def shared_areas(masks: np.ndarray) -> np.ndarray:
+    """
+    How many pixels each two masks share.
+
+    Args:
+        masks (`np.ndarray`):
+            Boolean, of shape (r, H, W).
+
+    Returns:
+        `np.ndarray`: Whole numbers, of shape (r, r); the diagonal holds the masks' own areas.
+    """
+    flat = masks.reshape(len(masks), -1)
+    shared = np.zeros((len(masks), len(masks)), np.int64)
+    for start in range(0, flat.shape[1], PIXELS_AT_ONCE):
+        some = flat[:, start : start + PIXELS_AT_ONCE].astype(np.float32)  # counts this small are exact
+        shared += (some @ some.T).astype(np.int64)
+    return shared
 
 
 def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:

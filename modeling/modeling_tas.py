@@ -97,6 +97,8 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
             if negatives:
                 terms["N"] = self._compare(unit(self._encode_texts(negatives)), crops).mean(dim=0)
             shares = self.share_out(**terms)
+            if shares.isnan().any():
+                shares = torch.full_like(shares, 1 / len(shares))
             explanation: dict[str, Any] = {"phrase": phrase, "captions": captions, "negatives": negatives}
             pick = int(shares.argmax())
             if self.config.spatial_rectifier:
@@ -156,8 +158,6 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
         """The chosen region, and how it was chosen."""
         weights = shares.cpu().numpy()
         if self.config.mode == "paper":
-            if np.isnan(weights).any():
-                return 0, {}
             centres = [[int(place) for place in centre_of(region)] for region in seen.regions]
             return rectify_as_published(parse, phrase, centres, weights), {}
 

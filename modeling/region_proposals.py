@@ -1,6 +1,5 @@
 """Which regions of a picture an expression may refer to: where they come from, and which of them are kept."""
 
-import math
 from abc import abstractmethod
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForUniversalSegmentation, PreTrainedConfig, SamModel
 
+from .masks import shared_areas
 from .zero_shot_parts import Part
 
 
@@ -163,8 +163,7 @@ class FelzenszwalbProposer(Proposer):
 
 def _without_doubles(regions: np.ndarray, max_iou: float) -> np.ndarray:
     """Regions in order, without those that are nearly one before them."""
-    flat = regions.reshape(len(regions), -1).astype(np.float32)
-    shared = flat @ flat.T
+    shared = shared_areas(regions)
     areas = np.diag(shared)
     nearly = shared > max_iou * (areas[:, None] + areas - shared)
     kept: list[int] = []
@@ -239,13 +238,9 @@ def filter_regions(masks: np.ndarray, min_area: int = 2000, max_overlap: float =
         `np.ndarray`: Positions of those that stay, in order. Of two as large as each other the first stays; what is left out
         leaves others out, too.
     """
-    areas = masks.sum(axis=(1, 2))
-    kept = np.flatnonzero(areas >= min_area)
-    flat = (
-        masks[kept].reshape(len(kept), math.prod(masks.shape[1:])).astype(np.float32)
-    )  # whole numbers, exact below 2**24
-    shared = flat @ flat.T
-    areas = areas[kept]
+    kept = np.flatnonzero(masks.sum(axis=(1, 2)) >= min_area)
+    shared = shared_areas(masks[kept])
+    areas = np.diag(shared)
     overlaps = shared > max_overlap * np.minimum(areas[:, None], areas)
     order = np.arange(len(kept))
     is_smaller = (areas[:, None] < areas) | ((areas[:, None] == areas) & (order[:, None] > order))

@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from .directions import EXTREMES, Direction, read_directions
+from .masks import shared_areas
 
 
 # Against fits that lie between 0 and 1: what is said of places decides between regions that fit about as well.
@@ -50,8 +51,7 @@ class Layout:
             filled = counts > 0
             first.append(filled.argmax(axis=1) / side)
             last.append(1 - filled[:, ::-1].argmax(axis=1) / side)
-        flat = masks.reshape(len(masks), -1).astype(np.float32)
-        overlaps = (flat @ flat.T) / np.minimum(areas[:, None], areas)
+        overlaps = shared_areas(masks) / np.minimum(areas[:, None], areas)
         return cls(np.stack(centres, 1), np.stack(first + last, 1), areas / (height * width), overlaps)
 
 
