@@ -42,7 +42,7 @@ ORDINALS = _words("second third fourth fifth first 2nd 3rd 4th")
 DETERMINERS = _words("the a an this that my your his her one two")
 STATES = _words("empty full tall only visible stacked")
 AFTERTHOUGHTS = _words(
-    "close together tiny upside one yet creepily anywhere thanks high highest very smack either okay last pic partially curly gloves "
+    "close together tiny upside yet creepily anywhere thanks high highest very smack either okay last pic partially curly gloves "
     "sunglasses slanted"
 )
 MISSPELT = _words(
@@ -104,7 +104,7 @@ def _ends(words: list[str], start: int, place: int) -> bool:
     is_last = not following or following in PREPOSITIONS
     modifies = previous in DETERMINERS | ORDINALS | PLACES  # "the standing man", but "the man standing"
     return (
-        word in AFTERTHOUGHTS | MISSPELT
+        (word in AFTERTHOUGHTS | MISSPELT and previous not in DETERMINERS | PLACES | COLOURS)
         or (word in DISTANCES and previous not in DETERMINERS)
         or (is_verb and (not modifies or is_last or following in PLACES | DETERMINERS))
         or (word in SIDES and not modifies and previous not in DISTANCES | {"very", "most", "extreme"})

@@ -15,6 +15,7 @@ from .masks import shared_areas
 
 # Against fits that lie between 0 and 1: what is said of places decides between regions that fit about as well.
 WEIGHTS = {"side": 1.0, "middle": 1.0, "ordinal": 3.0, "size": 1.0, "relation": 1.5}
+FIT_WEIGHT = 2.0
 SOFT_SIZE = 0.4  # "big" need not be the biggest
 MIN_FIT = 0.5  # of a region that may be the target, where the best one's is 1
 SAME = 0.7  # share of the smaller region above which two are one thing
@@ -97,7 +98,7 @@ def rectify(
     most = max((abs(direction.rank) for direction in directions), default=0)
     members = find_candidates(layout, fits, least=max(2, most), min_fit=MIN_FIT if has_noun else 0.0)
     totals = np.full(len(fits), -np.inf)
-    totals[members] = fits[members] * (1.0 if has_noun else 0.5)
+    totals[members] = fits[members] * (FIT_WEIGHT if has_noun else 0.5)
     for direction in directions:
         totals[members] += WEIGHTS[direction.kind] * _place(direction, layout, fits, members, score_phrase)
     return Rectified(int(np.argmax(totals)), directions, tuple(members.tolist()), totals)
