@@ -55,15 +55,10 @@ class TASConfig(ZeroShotSegmentationConfig):
     min_region_area: float | int | None = None
     max_region_overlap: float | int = 0.4
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        if self.min_region_area is None:
-            self.min_region_area = 2000 if self.mode == "paper" else 0.0065
-        super().__post_init__(**kwargs)
-
     def validate_architecture(self):
         super().validate_architecture()
         for name in ("caption_weight", "negative_weight", "min_region_area", "max_region_overlap"):
-            if not 0 <= getattr(self, name) < float("inf"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or larger, got {getattr(self, name)}")
 
 

@@ -60,7 +60,7 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
         proposer_options (`dict`, *optional*):
             Further arguments of the proposer's class, such as `points_per_side`.
         mode (`str`, *optional*, defaults to `"default"`):
-            `"paper"` for what the authors' code does, to the number; `"default"` mends its defects.
+            `"paper"` for what the authors' code does; `"default"` mends its defects.
         parser (`str`, *optional*, defaults to `"auto"`):
             What reads expressions: `"rules"`, a model of spaCy, or `"auto"` for the best that is installed.
         max_size (`int`, *optional*, defaults to 1024):
@@ -68,7 +68,7 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
         cache_size (`int`, *optional*, defaults to 8):
             Pictures whose regions and features are kept for further expressions.
         batch_size (`int`, *optional*, defaults to 16):
-            Regions that go through a network at once.
+            Crops of regions that go through the image-text network at once.
         parts (`dict`, *optional*):
             Where each part came from and under which licence: `{"image_text": {"source": …, "license": …}, …}`.
     """
@@ -103,6 +103,8 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
 
     def validate_architecture(self):
         super().validate_architecture()
+        if self.proposer_options and self.proposer_config is None:
+            raise ValueError(f"proposer_options={self.proposer_options} without a proposer")
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {list(MODES)}, got {self.mode!r}")
         for name, least in (("max_size", 32), ("cache_size", 0), ("batch_size", 1)):

@@ -8,6 +8,8 @@ place is left out: "the right hand" of someone, "a white top", "the only one lef
 import re
 from dataclasses import dataclass
 
+from .expression_parsing import Parse, find_target
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -99,26 +101,46 @@ ALONE = {
     "behind": ("depth", -1),
     "furthest from": ("depth", -1),
 }
+TO_VIEWERS = {"near": ("depth", 1), "far from": ("depth", -1)}
 EXTREMES = ("nearest to", "furthest from")
 PICTURES = _words("picture image photo photograph pic frame screen shot scene view page pict")
-GROUPS = _words("group bunch row line pack herd stack pile pair two three four them all both others set couple")
+GROUPS = _words(
+    "group bunch row line pack herd stack pile pair two three four them all both other others rest set couple"
+)
+EDGES = _words("side edge corner end half part section border")  # of the picture, where nothing else is said
+REFLEXIVES = _words("himself herself itself themselves")
 VIEWERS = _words("us camera you viewer me front photographer foreground")
 DETERMINERS = _words("the a an this that my your")
+NO_NOUNS = {"one", "thing", "object", "item", "it", "this", "that", "side", "corner", "far", "nearest", "most"}
 POSSESSIVES = _words("his her their its")
 EMPHASIS = _words("far very extreme most way furthest farthest")
 PARTS = _words(  # of bodies and things: they have a left of their own
-    "hand arm leg foot eye ear wing wheel sleeve shoe knee shoulder headlight glove paw elbow thumb finger breast cheek boot sock"
+    "hand arm leg foot feet eye ear wing wheel sleeve shoe knee shoulder headlight glove paw elbow thumb finger breast cheek boot sock "
+    "tooth teeth tire tyre"
 )
-CLOTHES = _words(  # before "top", it is a garment or a part of a thing
-    "white black red blue green pink yellow purple orange gray grey brown striped tank crop halter dark light tube plaid table counter "
-    "desk bench stove hill roof tree mountain box cake carrot her his denim sleeveless"
-)
+TOPS = _words("tank crop halter tube table counter desk bench stove hill roof tree mountain")  # "tank top" is no side
+WEARING = _words("in wearing with wears")
 GAZES = _words(
     "facing looking pointing turned turning leaning heading going moving walking running faces looks points"
 )
 ADVERB_FOLLOWERS = _words("next behind under above below there beside by at near in below outside inside before after")
 PLACE_LEADS = _words("the on to at far bottom top upper lower your my from middle very extreme front back")
 PEOPLE = _words("boy girl kid child baby brother sister guy man woman lady dude person")  # "little girl" is no size
+BEFORE_SIZES = {
+    *DETERMINERS,
+    *EMPHASIS,
+    *SIDES,
+    *DEPTHS,
+    *MIDDLES,
+    *ORDINALS,
+    "one",
+    "that",
+    "which",
+    "is",
+    "on",
+    "at",
+}
+BETWEEN_GAZE_AND_SIDE = _words("the to towards toward slightly off his her")
 ENDS = _words("with wearing in holding who that which at on from and is are has having carrying whose") | {
     ",",
     ".",
@@ -166,6 +188,9 @@ def read_directions(expression: str) -> tuple[Direction, ...]:
     while place < len(words):
         if words[place] in {",", ".", ";"}:
             is_of_anchor = False
+        if words[place] == "not":  # says what is not meant, up to the next clause
+            place = next((end for end in range(place, len(words)) if words[end] in {",", ".", ";"}), len(words))
+            continue
         taken = _ordinal(words, place) or _relation(words, place) or _place_word(words, place)
         if taken is None:
             place += 1
@@ -182,7 +207,7 @@ Taken = tuple[Direction | None, int]  # what was read, if it says something, and
 
 
 def _split(expression: str) -> list[str]:
-    text = re.sub(r"['\u2019]s\b", "", expression.lower().replace("-", " "))
+    text = re.sub(r"['\u2019]s\b", "", " ".join(expression.lower().replace("-", " ").split()))
     text = re.sub(r"\b(left|right|top|bottom|upper|lower) most\b", r"\1most", text)
     text = re.sub(r"\b(left|right) hand (side|corner)\b", r"\1 \2", text)
     text = re.sub(r"\binfront\b", "in front", text)
@@ -190,17 +215,26 @@ def _split(expression: str) -> list[str]:
 
 
 def _ordinal(words: list[str], place: int) -> Taken | None:
-    """ "second man from the left", "third from right", "2nd left", "from the left the second"."""
+    """ "second man from the left", "third from right", "2nd left", "second to last", "from the left the second"."""
+    if words[place] in {"second", "2nd", "next"} and words[place + 1 : place + 3] == ["to", "last"]:
+        last = next((other for other in range(place + 3, min(place + 9, len(words))) if words[other] in SIDES), None)
+        if last is None:  # of an order that is not said
+            return None, place + 3
+        axis, sign = SIDES[words[last]]
+        return Direction("ordinal", " ".join(words[place : last + 1]), axis, sign, -2), last + 1
     if words[place] in ORDINALS:
-        for other in range(place + 1, min(place + 7, len(words))):
-            word = words[other]
-            if word in SIDES or word in ("front", "back"):
+        for other in range(place + 1, min(place + 9, len(words))):
+            word, after = words[other], words[other + 1] if other + 1 < len(words) else ""
+            if other == place + 1 and word in ROWS:  # rows are not counted
+                ends = (
+                    end for end in range(other, min(other + 4, len(words))) if words[end] in {*SIDES, "front", "back"}
+                )
+                return None, next(ends, other) + 1
+            if (word in SIDES or word in ("front", "back")) and after not in ROWS:
                 axis, sign = SIDES.get(word) or DEPTHS[word]
                 return _ordered(words, place, other, axis, sign, ORDINALS[words[place]])
             if word in {",", ".", ";"} or word in ORDINALS:
                 break
-            if word in ROWS:
-                return None, other + 1  # rows are not counted
     if words[place] == "from":
         for other in range(place + 1, min(place + 6, len(words))):
             if words[other] in ORDINALS and (side := next((w for w in words[place:other] if w in SIDES), None)):
@@ -215,32 +249,54 @@ def _ordered(words: list[str], start: int, last: int, axis: str, sign: int, rank
 
 
 def _relation(words: list[str], place: int) -> Taken | None:
+    """A relation to something, or to the picture or whoever looks at it, which is a side."""
     for pattern, name in RELATIONS:
         after = place + len(pattern)
-        if tuple(words[place:after]) != pattern:
-            continue
-        end = after
-        while end < len(words) and words[end] not in ENDS and not (end > after and _starts_relation(words, end)):
-            end += 1
-        anchors = [words[after:end]]
-        if name == "between" and end < len(words) and words[end] == "and":
-            second = end + 1
-            end = second
-            while end < len(words) and words[end] not in ENDS:
-                end += 1
-            anchors.append(words[second:end])
-        said = " ".join(words[place:end])
-        phrases = [" ".join(each) for each in anchors if not set(each) <= DETERMINERS]
-        if phrases and not any(set(each) & (PICTURES | VIEWERS) or _is_group(each) for each in anchors):
-            return Direction("relation", said, name, anchors=tuple(phrases)), end
-        if name not in ALONE or pattern == ("over",):
-            return None, end
-        axis, sign = ALONE[name]
-        # "right" and "left" have traps of their own.
-        if axis == "x" and _is_trap(words, place + pattern.index("left" if sign < 0 else "right")):
-            return None, end
-        return Direction("side", said, axis, sign, extreme=name in EXTREMES), end
+        if tuple(words[place:after]) == pattern:
+            following = words[after] if after < len(words) else ""
+            if pattern == ("nearest",) and following not in DETERMINERS:
+                continue  # "the nearest car" is near to whoever looks
+            is_adverb = pattern == ("over",) and following in ("there", "here", "by", "on", "in", "to", "")
+            if is_adverb or (pattern == ("behind",) and words[place - 1 : place] == ["from"]):  # "seen from behind"
+                return None, after
+            return _resolve_relation(words, place, pattern, name)
     return None
+
+
+def _resolve_relation(words: list[str], place: int, pattern: tuple[str, ...], name: str) -> Taken:
+    after = place + len(pattern)
+    anchors, end = _read_anchors(words, after, name)
+    said = " ".join(words[place:end])
+    bare = [set(each) - DETERMINERS for each in anchors]
+    if bare[0] and bare[0] <= EDGES | set(SIDES):
+        return None, after  # "near the top" is at the top
+    if any(each & REFLEXIVES or (each & POSSESSIVES and each & PARTS) for each in bare):
+        return None, end  # "by himself", "a bag over her shoulder"
+    is_picture = any(each & (PICTURES | VIEWERS) or (each and each <= MIDDLES) for each in bare)
+    phrases = [" ".join(each) for each, own in zip(anchors, bare, strict=True) if own]
+    if phrases and not is_picture and not _is_group(anchors[0]):
+        return Direction("relation", said, name, anchors=tuple(phrases)), end
+    axis, sign = (TO_VIEWERS | ALONE if is_picture else ALONE).get(name, ("", 0))
+    # "right" and "left" have traps of their own.
+    if not axis or (axis == "x" and _is_trap(words, place + pattern.index("left" if sign < 0 else "right"))):
+        return None, end
+    return Direction("side", said, axis, sign, extreme=name in EXTREMES), end
+
+
+def _read_anchors(words: list[str], start: int, name: str) -> tuple[list[list[str]], int]:
+    """What a relation is to, one thing or of "between" two, and where its words end."""
+    anchors: list[list[str]] = []
+    end = start
+    while True:
+        first = end
+        while end < len(words) and words[end] not in ENDS and not (end > first and _starts_relation(words, end)):
+            if end > first + 1 and words[end] in SIDES and (end + 1 == len(words) or words[end + 1] in ENDS):
+                break  # "the fence left": a place at its end is none of its own
+            end += 1
+        anchors.append(words[first:end])
+        if name != "between" or len(anchors) == 2 or end >= len(words) or words[end] != "and":
+            return anchors, end
+        end += 1
 
 
 def _starts_relation(words: list[str], place: int) -> bool:
@@ -248,7 +304,7 @@ def _starts_relation(words: list[str], place: int) -> bool:
 
 
 def _is_group(words: list[str]) -> bool:
-    return bool(words) and words[-1] in GROUPS
+    return bool(words) and (words[-1] in GROUPS or words[-2:] == ["other", "one"])
 
 
 def _place_word(words: list[str], place: int) -> Taken | None:
@@ -256,22 +312,56 @@ def _place_word(words: list[str], place: int) -> Taken | None:
     before = words[place - 1] if place else ""
     after = words[place + 1] if place + 1 < len(words) else ""
     is_extreme = word.endswith(("most", "est")) or before in EMPHASIS
+    found: Direction | None = None
     if word in SIDES and not _is_trap(words, place):
-        axis, sign = SIDES[word]
-        return Direction("side", word, axis, sign, extreme=is_extreme), place + 1
-    if word in MIDDLES and not (after in PARTS or before in POSSESSIVES):
+        found = Direction("side", word, *SIDES[word], extreme=is_extreme)
+    elif word in MIDDLES and not (_is_part(after) or before in POSSESSIVES or after in ("aged", "air", "swing")):
         axis = "y" if after in ROWS else "picture" if set(words[place + 1 : place + 4]) & PICTURES else "order"
-        return Direction("middle", word, axis), place + 1
-    if word in DEPTHS and not (before in POSSESSIVES or after in PARTS or (word == "back" and after in ("of", "to"))):
-        axis, sign = DEPTHS[word]
-        if after in SIDES and word in EMPHASIS:  # "the farthest left"
-            return None
-        return Direction("side", word, axis, sign, extreme=is_extreme), place + 1
-    if word in SIZES and _is_own(words, place):
+        found = Direction("middle", word, axis)
+    elif word in EMPHASIS and (far := _far_side(words, place)):
+        return far
+    elif word in DEPTHS and not _is_depth_trap(words, place):
+        found = Direction("side", word, *DEPTHS[word], extreme=is_extreme)
+    elif word in SIZES and _is_own(words, place):
         axis, sign, is_superlative = SIZES[word]
-        if is_superlative or not set(words[place + 1 : place + 3]) & PEOPLE:
-            return Direction("size", word, axis, sign, extreme=is_superlative), place + 1
+        is_other = after in PARTS | {"bit", "to"} or after.startswith(
+            "hair"
+        )  # "short sleeves", "a little to the left"
+        is_late = not set(words[:place]) <= BEFORE_SIZES  # "lady big hat"
+        if is_superlative or not (is_other or is_late or set(words[place + 1 : place + 3]) & PEOPLE):
+            found = Direction("size", word, axis, sign, extreme=is_superlative)
+    return None if found is None else (found, place + 1)
+
+
+def _far_side(words: list[str], place: int) -> Taken | None:
+    """ "far left", "furthest to the left", "far away"."""
+    side = next((end for end in range(place + 1, len(words)) if words[end] not in ("to", "on", "the")), len(words))
+    if side < len(words) and words[side] in SIDES and not _is_trap(words, side):
+        return Direction("side", " ".join(words[place : side + 1]), *SIDES[words[side]], extreme=True), side + 1
+    if words[place : place + 2] == ["far", "away"]:
+        return Direction("side", "far away", "depth", -1), place + 2
     return None
+
+
+def _is_part(word: str) -> bool:
+    return word in PARTS or word.removesuffix("s") in PARTS
+
+
+def _is_depth_trap(words: list[str], place: int) -> bool:
+    """Whether a word for near or far is none, or not the target's."""
+    word = words[place]
+    before = words[place - 1] if place else ""
+    after = words[place + 1] if place + 1 < len(words) else ""
+    of_body = word == "back" and (after in ("of", "to", "turned", "facing") or before in WEARING - {"in"})
+    return bool(before in POSSESSIVES or _is_part(after) or of_body or _is_gazed_at(words, place))
+
+
+def _is_gazed_at(words: list[str], place: int) -> bool:
+    """Whether a side is where someone looks or goes: "facing left", "walking to the right"."""
+    lead = place - 1
+    while lead >= 0 and words[lead] in BETWEEN_GAZE_AND_SIDE:
+        lead -= 1
+    return lead >= 0 and words[lead] in GAZES
 
 
 def _is_own(words: list[str], place: int) -> bool:
@@ -285,18 +375,30 @@ def _is_trap(words: list[str], place: int) -> bool:
     before = words[place - 1] if place else ""
     after = words[place + 1] if place + 1 < len(words) else ""
     lead, rest = set(words[:place]), set(words[place:])
-    gazes = set(words[max(0, place - 3) : place]) & GAZES and before in GAZES | {"the", "to", "towards", "toward"}
-    part = after in PARTS and not lead <= DETERMINERS | EMPHASIS | {"on", "at", "to"}
+    part = _is_part(after) and not lead <= DETERMINERS | EMPHASIS | {"on", "at", "to"}
     part_of = after == "of" and not rest & PICTURES
+    worn = (
+        set(words[max(0, place - 4) : place]) & WEARING
+        and before not in ("on", "the", "at")
+        and after not in {*SIDES, *ROWS}
+    )
     own = {
-        "left": after in ("over", "overs", "behind", "alone") or ("only" in lead and not after),
-        "right": place > 0 and before not in PLACE_LEADS and after in ADVERB_FOLLOWERS,
-        "top": before in CLOTHES or after in ("hat", "hats") or part_of,
+        "left": after in ("over", "overs", "behind", "alone", "handed") or ("only" in lead and not after),
+        "right": after == "handed" or (place > 0 and before not in PLACE_LEADS and after in ADVERB_FOLLOWERS),
+        "top": before in TOPS or after in ("hat", "hats") or part_of or (worn and before not in WEARING),
         "bottom": part_of,
         "upper": after in ("body", "lip"),
         "lower": after in ("body", "case", "lip"),
     }
-    return bool(before in POSSESSIVES or part or gazes or own.get(word, False))
+    return bool(before in POSSESSIVES or part or _is_gazed_at(words, place) or own.get(word, False))
 
 
-__all__ = ["EXTREMES", "Direction", "read_directions"]
+def names_target(parse: Parse) -> bool:
+    """Whether an expression says what its target is, and not only where ("the left one")."""
+    chunk = find_target(parse)
+    if chunk is None:
+        return False
+    return parse.words[chunk.root].text not in NO_NOUNS | MIDDLES | {*SIDES, *DEPTHS, *SIZES, *ORDINALS}
+
+
+__all__ = ["EXTREMES", "Direction", "names_target", "read_directions"]

@@ -24,9 +24,11 @@ class ImageText(Part):
     Attributes:
         mixes_raw (`bool`): Whether Global-Local's code mixes its features as they are and normalises what comes of it; otherwise it
             normalises crops and texts before, and nothing after.
+        reads_padding (`bool`): Whether texts are padded to one length, as in its training.
     """
 
     mixes_raw = True
+    reads_padding = False
 
     def prepare(self, pictures: Sequence[np.ndarray], whole: bool = False) -> torch.Tensor:
         """
@@ -48,13 +50,15 @@ class ImageText(Part):
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """Texts to the network's input; what is too long is cut, with a warning."""
-        tokenizer = self.processor.tokenizer
-        for text, ids in zip(texts, tokenizer(list(texts))["input_ids"], strict=True):
-            if len(ids) > tokenizer.model_max_length:
-                logger.warning(
-                    f"{text!r:.200} has {len(ids)} tokens; only the first {tokenizer.model_max_length} are read."
-                )
-        return dict(tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(self.device))
+        tokenizer, most = self.processor.tokenizer, self.config.text_config.max_position_embeddings
+        for text, ids in zip(texts, tokenizer(list(texts), verbose=False)["input_ids"], strict=True):
+            if len(ids) > most:
+                logger.warning(f"{text!r:.200} has {len(ids)} tokens; only the first {most} are read.")
+        # A SigLIP was trained on texts padded to one length, and reads the padding, too.
+        padding = "max_length" if self.reads_padding else True
+        inputs = tokenizer(list(texts), padding=padding, truncation=True, max_length=most, return_tensors="pt")
+        names = ("input_ids",) if self.reads_padding else ("input_ids", "attention_mask")
+        return {name: inputs[name].to(self.device) for name in names}
 
     def encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(n, 3, H, W) -> (n, d), as the network gives them, not normalised."""
@@ -141,14 +145,7 @@ class SiglipImageText(ImageText):
     """A SigLIP, or a SigLIP 2 of fixed size, whose pictures are read by a query instead of a class token."""
 
     network_class = SiglipModel
-
-    def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        # They were trained on texts padded to one length, and read the padding, too.
-        length = self.config.text_config.max_position_embeddings
-        inputs = self.processor.tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        )
-        return {"input_ids": inputs["input_ids"].to(self.device)}
+    reads_padding = True
 
     def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
         vision = self.network.vision_model

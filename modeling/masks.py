@@ -1,5 +1,6 @@
 """From logits to a binary mask, and what is read off it: its score, its box, its run-length code, and the way back."""
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -80,7 +81,7 @@ def shared_areas(masks: np.ndarray) -> np.ndarray:
     Returns:
         `np.ndarray`: Whole numbers, of shape (r, r); the diagonal holds the masks' own areas.
     """
-    flat = masks.reshape(len(masks), -1)
+    flat = masks.reshape(len(masks), math.prod(masks.shape[1:]))
     shared = np.zeros((len(masks), len(masks)), np.int64)
     for start in range(0, flat.shape[1], PIXELS_AT_ONCE):
         some = flat[:, start : start + PIXELS_AT_ONCE].astype(np.float32)  # counts this small are exact

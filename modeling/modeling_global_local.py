@@ -35,7 +35,7 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
 
     def _answer_all(self, seen: Seen, expressions: Sequence[str]) -> list[Answer]:
         phrases = [target_phrase(self._parse(expression)) for expression in expressions]
-        visual = seen.fact("visual", lambda: self.encode_regions(seen.image, seen.regions))
+        visual = seen.fact("visual", lambda: self.encode_visual(seen.image, seen.regions))
         features = self._encode_texts([*expressions, *phrases])
         scores = self.score(visual, *features.chunk(2))
         shares = scores.softmax(dim=1)
@@ -44,7 +44,7 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
             for score, share, phrase in zip(scores, shares, phrases, strict=True)
         ]
 
-    def encode_regions(self, image: np.ndarray, regions: np.ndarray) -> torch.Tensor:
+    def encode_visual(self, image: np.ndarray, regions: np.ndarray) -> torch.Tensor:
         """
         The visual features of section 3.2.
 
@@ -63,7 +63,7 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
             whole = self.image_text.prepare([image], whole=True)
             colour = [round(255 * share) for share in self.image_text.processor.image_processor.image_mean]
             crops = self.image_text.prepare([crop_filled(image, region, colour) for region in regions], whole=True)
-        return self.mix_visual(whole, crops, masks.to(self.device))
+        return self.mix_visual(whole, crops, masks)
 
     def mix_visual(self, whole: torch.Tensor, crops: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """
@@ -93,7 +93,7 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
 
     def _within(self, whole: torch.Tensor, shares: torch.Tensor, block: int) -> torch.Tensor:
         # Blocks before the masking run once for a batch of regions; of many regions, once more for each batch.
-        batches = shares.split(self.config.batch_size * 4)
+        batches = shares.to(self.device).split(self.config.batch_size * 4)
         return torch.cat([self.image_text.encode_regions(whole, batch, block).float() for batch in batches])
 
     def score(self, visual: torch.Tensor, sentences: torch.Tensor, phrases: torch.Tensor) -> torch.Tensor:

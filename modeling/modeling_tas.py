@@ -13,7 +13,8 @@ import torch
 
 from .captioners import CAPTIONERS
 from .configuration_tas import TASConfig
-from .expression_parsing import Parse, find_target, target_phrase
+from .directions import names_target
+from .expression_parsing import Parse, target_phrase
 from .modeling_zero_shot import Answer, Seen, ZeroShotPreTrainedModel, unit
 from .negative_phrases import count_near_pairs, negative_phrases, negatives_as_published, nouns_by_parse
 from .published_rectifier import rectify_as_published
@@ -22,37 +23,7 @@ from .region_proposals import filter_regions
 from .spatial_rectifier import Layout, rectify
 
 
-NO_NOUNS = frozenset(
-    [
-        "one",
-        "thing",
-        "object",
-        "item",
-        "left",
-        "right",
-        "top",
-        "bottom",
-        "middle",
-        "center",
-        "centre",
-        "front",
-        "back",
-        "side",
-        "corner",
-        "leftmost",
-        "rightmost",
-        "upper",
-        "lower",
-        "it",
-        "that",
-        "this",
-        "far",
-        "first",
-        "second",
-        "third",
-        "last",
-    ]
-)
+PUBLISHED_MIN_AREA = 2000  # pixels
 
 
 class TASForReferringSegmentation(ZeroShotPreTrainedModel):
@@ -69,6 +40,8 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
     def _keep_regions(self, regions: np.ndarray) -> np.ndarray:
         """Section 4.1: no small ones, and of two that overlap the larger; in the default mode at least the largest."""
         area = self.config.min_region_area
+        if area is None:
+            area = PUBLISHED_MIN_AREA if self.config.mode == "paper" else PUBLISHED_MIN_AREA / (640 * 480)
         pixels = area if area >= 1 else area * regions.shape[1] * regions.shape[2]
         kept = regions[filter_regions(regions, pixels, self.config.max_region_overlap)]
         if not len(kept) and len(regions) and self.config.mode != "paper":
@@ -76,11 +49,10 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
         return kept
 
     def _answer_all(self, seen: Seen, expressions: Sequence[str]) -> list[Answer]:
-        expressions = [expression.lower() for expression in expressions]
         parses = [self._parse(expression) for expression in expressions]
         phrases = [target_phrase(parse) for parse in parses]
         crops = seen.fact("crops", lambda: self.encode_crops(seen))
-        texts = unit(self._encode_texts(expressions))
+        texts = unit(self._encode_texts([expression.lower() for expression in expressions]))
         visual = self._compare(texts, crops)
         captions = seen.fact("captions", lambda: self._caption_regions(seen)) if self._uses("caption") else None
         told = None
@@ -89,7 +61,7 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
         sentence = seen.fact("sentence", lambda: self._caption_picture(seen)) if self._uses("negative") else None
 
         answers = []
-        for number, (parse, phrase) in enumerate(zip(parses, phrases, strict=True)):
+        for number, (expression, parse, phrase) in enumerate(zip(expressions, parses, phrases, strict=True)):
             negatives = [] if sentence is None else self.find_negatives(sentence, phrase)
             terms = {"V": visual[number], "P": torch.zeros_like(visual[number]), "N": torch.zeros_like(visual[number])}
             if told is not None:
@@ -99,10 +71,11 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
             shares = self.share_out(**terms)
             if shares.isnan().any():
                 shares = torch.full_like(shares, 1 / len(shares))
-            explanation: dict[str, Any] = {"phrase": phrase, "captions": captions, "negatives": negatives}
+            own = list(captions) if captions is not None else None
+            explanation: dict[str, Any] = {"phrase": phrase, "captions": own, "negatives": negatives}
             pick = int(shares.argmax())
             if self.config.spatial_rectifier:
-                pick, places = self._rectify(seen, parse, phrase, shares, crops)
+                pick, places = self._rectify(seen, expression, parse, shares, crops)
                 explanation |= places
             answers.append(Answer(pick, shares, terms, explanation))
         return answers
@@ -153,20 +126,20 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
         return self.image_text.scale.float() * texts @ others.T
 
     def _rectify(
-        self, seen: Seen, parse: Parse, phrase: str, shares: torch.Tensor, crops: torch.Tensor
+        self, seen: Seen, expression: str, parse: Parse, shares: torch.Tensor, crops: torch.Tensor
     ) -> tuple[int, dict[str, Any]]:
         """The chosen region, and how it was chosen."""
         weights = shares.cpu().numpy()
         if self.config.mode == "paper":
             centres = [[int(place) for place in centre_of(region)] for region in seen.regions]
-            return rectify_as_published(parse, phrase, centres, weights), {}
+            return rectify_as_published(parse, target_phrase(parse), centres, weights), {}
 
         def score_phrase(text: str) -> np.ndarray:
             return _fits(self._compare(unit(self._encode_texts([text])), crops)[0].cpu().numpy())
 
         layout = seen.fact("layout", lambda: Layout.of(seen.regions))
         # The shares are softmaxes of what lies between 0 and 1: their logarithms are that again.
-        rectified = rectify(parse.source, layout, _fits(np.log(weights)), score_phrase, names_target(parse))
+        rectified = rectify(expression, layout, _fits(np.log(weights)), score_phrase, names_target(parse))
         directions = [f"{each.kind}: {each.words}" for each in rectified.directions]
         return rectified.pick, {"directions": directions, "candidates": list(rectified.candidates)}
 
@@ -177,10 +150,4 @@ def _fits(scores: np.ndarray) -> np.ndarray:
     return (scores - scores.min()) / extent if extent > 0 else np.ones(len(scores))
 
 
-def names_target(parse: Parse) -> bool:
-    """Whether an expression says what its target is, and not only where ("the left one")."""
-    chunk = find_target(parse)
-    return chunk is not None and parse.words[chunk.root].text not in NO_NOUNS
-
-
-__all__ = ["TASForReferringSegmentation", "names_target"]
+__all__ = ["TASForReferringSegmentation"]

@@ -4,6 +4,7 @@ What the zero-shot systems share: they find regions in a picture, score them for
 What does not depend on an expression is computed once for a picture and kept for further calls.
 """
 
+import importlib.util
 import os
 from abc import abstractmethod
 from collections import OrderedDict
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from huggingface_hub import ModelCard, file_exists, repo_exists
 from torch import nn
 from transformers import PreTrainedConfig
+from transformers.utils import logging
 
 from .configuration_zero_shot import ZeroShotSegmentationConfig
 from .expression_parsing import Parse
@@ -23,9 +26,10 @@ from .image_inputs import check_regions
 from .image_text import IMAGE_TEXT
 from .modeling_outputs import ZeroShotSegmentationOutput
 from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel
-from .parsers import load_parser
+from .parsers import load_parser, parser_name
 from .processing_zero_shot import ZeroShotSegmentationProcessor
 from .region_proposals import PROPOSERS
+from .text_inputs import expressions_per_image
 from .zero_shot_parts import Part, build_part, in_batches
 
 
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     # So that a saved model brings along the code of this pipeline, too.
     from .pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline  # noqa: F401
 
+logger = logging.get_logger(__name__)
 LOGIT = 10.0  # inside of the chosen region
 
 
@@ -127,15 +132,11 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         """
         if labels is not None:
             raise ValueError(f"`labels` must be left out: {type(self).__name__} is zero-shot and does not train.")
-        if not len(images) or len(text) % len(images):
-            raise ValueError(
-                f"`text` holds {len(text)} expressions for {len(images)} images; every image needs the same number."
-            )
+        each = expressions_per_image(len(text), len(images))
         if region_masks is not None and len(region_masks) != len(images):
             raise ValueError(
                 f"`region_masks` holds regions of {len(region_masks)} images, and there are {len(images)}."
             )
-        each = len(text) // len(images)
         answers: list[Answer] = []
         regions: list[np.ndarray] = []
         for number, image in enumerate(images):
@@ -196,8 +197,9 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         """
         if self.proposer is None:
             raise ValueError(
-                "`region_masks` are missing: this model has no proposer. Give regions with each image, or compose the model with "
-                'one, such as hf_ris.zero_shot(..., proposer="felzenszwalb").'
+                "`region_masks` are missing: this model has no proposer. Give the pipeline of the task "
+                '"zero-shot-referring-segmentation" `regions` with each image, or compose the model with a proposer, such as '
+                'hf_ris.zero_shot(..., proposer="felzenszwalb").'
             )
         return self._keep_regions(self.proposer.propose(image))
 
@@ -227,7 +229,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
                 logits[number, : masks.shape[1], : masks.shape[2]][inside] = LOGIT
         return ZeroShotSegmentationOutput(
             logits=logits.to(self.device),
-            region_masks=tuple(torch.from_numpy(masks) for masks in regions),
+            region_masks=tuple(torch.from_numpy(masks.copy()) for masks in regions),  # these are the caller's
             region_scores=tuple(answer.shares for answer in answers),
             picks=tuple(answer.pick for answer in answers),
             terms=tuple(answer.terms for answer in answers),
@@ -237,6 +239,10 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
     # What systems ask of the parts.
 
     def _parse(self, text: str) -> Parse:
+        if self.config.mode == "paper" and parser_name(self.config.parser) == "rules":
+            logger.warning_once(
+                "mode='paper' reads expressions by rules here; the papers' code has spaCy and a model of it."
+            )
         return load_parser(self.config.parser)(text)
 
     def _encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
@@ -255,6 +261,14 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         batches = pixel_values.split(self.config.batch_size)
         return torch.cat([self.image_text.encode_pictures(batch).float() for batch in batches])
 
+    def describe_surroundings(self) -> str:
+        """What answers depend on besides weights and configuration: processors, and what is installed here."""
+        optional = [name for name in ("nltk", "scipy", "skimage") if importlib.util.find_spec(name)]
+        parser = parser_name(self.config.parser)
+        return "\n".join(
+            [parser, *optional, *(repr(part.processor) for _, part in self.named_parts() if part.network_class)]
+        )
+
     # How a system is composed, saved and loaded: the parts' processors lie in folders of their names.
 
     def named_parts(self) -> Iterator[tuple[str, Part]]:
@@ -266,8 +280,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As the base class; each part's processor goes into a folder of its name, and a card names parts and licences."""
-        is_pushed = kwargs.pop("push_to_hub", False)
-        if is_pushed:
+        if kwargs.pop("push_to_hub", False):
             raise ValueError("`push_to_hub` must be left out of `save_pretrained`: call `model.push_to_hub(repo_id)`.")
         super().save_pretrained(save_directory, *args, **kwargs)
         ZeroShotSegmentationProcessor(max_size=self.config.max_size).save_pretrained(save_directory)
@@ -286,9 +299,22 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         hub_options = ("cache_dir", "force_download", "local_files_only", "revision", "token")
         options = {name: kwargs[name] for name in hub_options if name in kwargs}
         if pretrained_model_name_or_path is not None:
+            within = kwargs.get("subfolder", "")
             for name, part in model.named_parts():
-                part.load_files(str(pretrained_model_name_or_path), subfolder=name, **options)
+                folder = f"{within}/{name}" if within else name
+                part.load_files(str(pretrained_model_name_or_path), subfolder=folder, **options)
         return loaded
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """As the base class; a repository without a card gets this model's, not an empty form."""
+        hub = {name: kwargs[name] for name in ("token", "revision") if name in kwargs}
+        has_card = file_exists(repo_id, "README.md", **hub) if repo_exists(repo_id, token=hub.get("token")) else False
+        pushed = super().push_to_hub(repo_id, **kwargs)
+        if not has_card and not kwargs.get("create_pr", False):
+            ModelCard(render_card(type(self).__name__, self.config)).push_to_hub(
+                pushed.repo_url.repo_id, token=hub.get("token")
+            )
+        return pushed
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:
@@ -299,11 +325,15 @@ def unit(features: torch.Tensor) -> torch.Tensor:
 def render_card(name: str, config: PreTrainedConfig) -> str:
     """The card of a composed model: what it is composed of, and each part's licence."""
     parts = config.parts or {}
-    licences = sorted({part["license"] for part in parts.values() if part.get("license")})
+    licences = {part["license"] for part in parts.values() if part["has_weights"]}
     sources = sorted({part["source"] for part in parts.values() if part.get("is_on_hub")})
     lines = ["---", "library_name: hf_ris", "pipeline_tag: image-segmentation"]
     lines += ["tags:", "- referring-image-segmentation", "- zero-shot"]
-    lines += [f"license: {licences[0]}"] if len(licences) == 1 else ["license: other"]
+    lines += (
+        [f"license: {licence}" for licence in licences]
+        if len(licences) == 1 and None not in licences
+        else ["license: other"]
+    )
     lines += ["base_model:", *(f"- {source}" for source in sources)] if sources else []
     lines += ["---", "", f"# {name}", "", "Zero-shot referring image segmentation, composed of", ""]
     lines += ["| part | source | licence |", "|---|---|---|"]

@@ -6,8 +6,13 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from transformers.utils import logging
+
+from .directions import DEPTHS, MIDDLES, SIDES
 from .expression_parsing import Parse
 
+
+logger = logging.get_logger(__name__)
 
 try:
     from nltk.corpus import wordnet
@@ -33,24 +38,17 @@ IRREGULAR = {
     "buses": "bus",
     "glasses": "glass",
 }
-PLACES = frozenset(
-    [
-        "left",
-        "right",
-        "top",
-        "bottom",
-        "middle",
-        "center",
-        "centre",
-        "front",
-        "back",
-        "side",
-        "corner",
-        "edge",
-        "background",
-        "foreground",
-    ]
-)
+# The longest that fits counts: "cookies" are of a cookie or a cooky.
+ENDINGS = {
+    "ies": ("y", "ie"),
+    "ches": ("ch", "che"),
+    "shes": ("sh",),
+    "sses": ("ss",),
+    "xes": ("x", "xe"),
+    "oes": ("o", "oe"),
+    "s": ("",),
+}
+PLACES = {*SIDES, *DEPTHS, *MIDDLES, "side", "corner", "edge"}
 
 
 def negatives_as_published(
@@ -94,33 +92,31 @@ def negative_phrases(caption: Parse, target: Parse) -> list[str]:
     Returns:
         `list[str]`: "a photo of …", for each.
     """
-    of_target = {singular(word.text) for word in target.words}
+    of_target = [word.text for word in target.words]
     phrases: dict[str, None] = {}
     for chunk in caption.chunks:
-        noun = singular(caption.words[chunk.root].text)
-        means_target = noun in of_target or any(are_near(noun, word) for word in of_target)
-        if noun not in PLACES and not means_target:
+        noun = caption.words[chunk.root].text
+        if noun not in PLACES and not any(are_near(noun, word) for word in of_target):
             phrases[PREFIX + caption.text(chunk.start, chunk.end)] = None
     return list(phrases)
 
 
-def singular(noun: str) -> str:
-    """A noun's lemma, by the rules of English and its commonest exceptions."""
-    if noun in IRREGULAR:
-        return IRREGULAR[noun]
-    if len(noun) <= 3 or noun.endswith(("ss", "us", "is")):
-        return noun
-    for ending, single in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss"), ("xes", "x"), ("s", "")):
-        if noun.endswith(ending):
-            return noun[: -len(ending)] + single
-    return noun
+def lemmas(noun: str) -> set[str]:
+    """What a noun may be the plural of, and itself, by the rules of English and its commonest exceptions."""
+    found = {noun, IRREGULAR.get(noun, noun)}
+    if len(noun) > 3 and not noun.endswith(("ss", "us", "is")):
+        for ending, singles in ENDINGS.items():
+            if noun.endswith(ending):
+                found |= {noun[: -len(ending)] + single for single in singles}
+                break
+    return found
 
 
 def are_near(one: str, other: str) -> bool:
     """
     Whether two nouns mean the same in their commonest sense: WordNet's, where its corpus is installed; nothing is downloaded.
     """
-    if one == other:
+    if lemmas(one) & lemmas(other):
         return True
     meanings = _wordnet()
     if meanings is None:
@@ -131,14 +127,13 @@ def are_near(one: str, other: str) -> bool:
 
 def count_near_pairs(one: str, other: str) -> int:
     """
-    How many pairs of two words' meanings have a path similarity above 0.9 in WordNet.
-
-    Raises:
-        ValueError: If WordNet is not installed.
+    How many pairs of two words' meanings have a path similarity above 0.9 in WordNet. Where its corpus is not installed, words of
+    one lemma are near, and no others.
     """
     meanings = _wordnet()
     if meanings is None:
-        raise ValueError("mode='paper' needs WordNet: pip install nltk, then python -m nltk.downloader wordnet")
+        logger.warning_once("WordNet is not installed: nouns mean the same only where they are the same.")
+        return MIN_PAIRS if lemmas(one) & lemmas(other) else 0
     return sum(
         (meanings.path_similarity(first, second) or 0.0) > MIN_SIMILARITY
         for first in meanings.synsets(one)
@@ -169,4 +164,4 @@ def _wordnet() -> Any:
     return wordnet
 
 
-__all__ = ["are_near", "count_near_pairs", "negative_phrases", "negatives_as_published", "nouns_by_parse", "singular"]
+__all__ = ["are_near", "count_near_pairs", "lemmas", "negative_phrases", "negatives_as_published", "nouns_by_parse"]

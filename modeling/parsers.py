@@ -30,9 +30,7 @@ def load_parser(name: str = "auto") -> Callable[[str], Parse]:
     Raises:
         ValueError: If spaCy or its model is not installed.
     """
-    if name == "auto":
-        installed = (model for model in SPACY_MODELS if spacy is not None and spacy.util.is_package(model))
-        name = next(installed, "rules")
+    name = parser_name(name)
     if name == "rules":
         return _parse_by_rules
     if spacy is None:
@@ -43,6 +41,13 @@ def load_parser(name: str = "auto") -> Callable[[str], Parse]:
         raise ValueError(
             f"parser must be 'auto', 'rules' or an installed model of spaCy, got {name!r}: {error}"
         ) from error
+
+
+def parser_name(name: str) -> str:
+    """Which parser this is here: for "auto", the best that is installed."""
+    if name != "auto":
+        return name
+    return next((model for model in SPACY_MODELS if spacy is not None and spacy.util.is_package(model)), "rules")
 
 
 def parse_with_spacy(nlp: Any, text: str) -> Parse:
@@ -61,4 +66,4 @@ def _parse_by_rules(text: str) -> Parse:
     return parse_by_rules(text.lower())
 
 
-__all__ = ["load_parser", "parse_with_spacy"]
+__all__ = ["load_parser", "parse_with_spacy", "parser_name"]

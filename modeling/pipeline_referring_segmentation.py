@@ -213,6 +213,7 @@ class ReferringSegmentationPipeline(Pipeline):
                 _check_item(item)
                 texts = check_expressions(item["text"])
                 image = load_image(item["image"], timeout=timeout)
+                self._check_regions(item.get("regions"), image)
             except ValueError as error:
                 if on_error == "raise":
                     raise
@@ -234,6 +235,11 @@ class ReferringSegmentationPipeline(Pipeline):
             "sizes": [(item["image"].height, item["image"].width) for item in items],
             "is_single": [item["is_single"] for item in items],
         }, errors
+
+    def _check_regions(self, regions: Any, image: Image.Image) -> None:
+        """Refuses what only the task with zero-shot in its name takes."""
+        if regions is not None:
+            raise ValueError('`regions` go with pipeline("zero-shot-referring-segmentation").')
 
     def _encode(self, items: list[dict[str, Any]], texts: list[str]) -> Any:
         """The model's tensors for inputs whose `image` is loaded; `texts` has the same number of expressions for each."""

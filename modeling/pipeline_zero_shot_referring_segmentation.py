@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from .pipeline_referring_segmentation import OUTPUT_FORMATS, ReferringSegmentationPipeline, as_item, is_item
-from .processing_zero_shot import resize_mask
+from .processing_zero_shot import read_regions, resize_mask
 
 
 class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
@@ -52,19 +53,18 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
                 "`regions` must be those of one image, or a list with the regions of each of a list of images; elsewhere yield "
                 "dictionaries with `image`, `text` and `regions`."
             )
-        texts = text if isinstance(text, list | tuple) else [text] * len(given)
-        if len(texts) != len(given):
-            raise ValueError(f"`text` holds {len(texts)} entries for {len(given)} images; give one entry for each.")
-        items = [
-            {**as_item(item, own), "regions": masks} for item, own, masks in zip(given, texts, regions, strict=True)
-        ]
-        return super().__call__(items, **kwargs)
+        items = [{**as_item(item, None), "regions": masks} for item, masks in zip(given, regions, strict=True)]
+        return super().__call__(items, text, **kwargs)
 
     def _sanitize_parameters(self, explain: bool | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
         if explain is not None and not isinstance(explain, bool):
             raise ValueError(f"`explain` must be True or False, got {explain!r}.")
         preprocess, forward, postprocess = super()._sanitize_parameters(**kwargs)
         return preprocess, forward if explain is None else {**forward, "explain": explain}, postprocess
+
+    def _check_regions(self, regions: Any, image: Image.Image) -> None:
+        if regions is not None:
+            read_regions(regions, (image.height, image.width), "regions")
 
     def _encode(self, items: list[dict[str, Any]], texts: list[str]) -> Any:
         regions = [item.get("regions") for item in items]
@@ -100,7 +100,7 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
 
 
 def _to_array(mask: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-    return resize_mask(mask, size).cpu().numpy()
+    return resize_mask(mask, size).cpu().numpy().copy()
 
 
 __all__ = ["ZeroShotReferringSegmentationPipeline"]

@@ -9,7 +9,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 
 from .masks import enlarge_logits, foreground_score
-from .text_inputs import check_expressions
+from .text_inputs import check_expressions, expressions_per_image
 
 
 logger = logging.get_logger(__name__)
@@ -175,11 +175,8 @@ class MagNetProcessor(ProcessorMixin):
 
     def _check_counts(self, data: dict[str, Any]) -> None:
         images, expressions, masks = (len(data.get(key, [])) for key in ("pixel_values", "input_ids", "labels"))
-        if images and expressions % images:
-            raise ValueError(
-                f"`text` holds {expressions} expressions for {images} images; every image needs the same number, the "
-                "expressions of the first image first."
-            )
+        if images:
+            expressions_per_image(expressions, images)
         if masks and expressions and masks != expressions:
             raise ValueError(
                 f"`segmentation_maps` holds {masks} masks for {expressions} expressions; one each is needed."

@@ -11,7 +11,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from .image_inputs import check_regions, load_image
-from .text_inputs import check_expressions
+from .text_inputs import check_expressions, expressions_per_image
 
 
 class ZeroShotSegmentationProcessor(ProcessorMixin):
@@ -62,11 +62,7 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
         given = list(images) if isinstance(images, list | tuple) else [images]
         pictures = [load_image(image, argument="images") for image in given]
         expressions = check_expressions(text)
-        if not pictures or len(expressions) % len(pictures):
-            raise ValueError(
-                f"`text` holds {len(expressions)} expressions for {len(pictures)} images; every image needs the same number, "
-                "the expressions of the first image first."
-            )
+        expressions_per_image(len(expressions), len(pictures))
         data: dict[str, Any] = {"images": [self._reduce(picture) for picture in pictures], "text": expressions}
         if region_masks is not None:
             of_images = region_masks if isinstance(images, list | tuple) else [region_masks]
@@ -75,7 +71,7 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
                     f"`region_masks` holds regions of {len(of_images)} images, and there are {len(pictures)}."
                 )
             data["region_masks"] = [
-                None if masks is None else self._fit_regions(masks, picture, f"region_masks[{number}]")
+                None if masks is None else self._reduce_regions(masks, picture, f"region_masks[{number}]")
                 for number, (masks, picture) in enumerate(zip(of_images, pictures, strict=True))
             ]
         return BatchFeature(data)
@@ -128,35 +124,52 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
         scale = min(1.0, self.max_size / max(picture.size))
         return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
 
-    def _fit_regions(self, masks: Any, picture: Image.Image, name: str) -> np.ndarray:
+    def _reduce_regions(self, masks: Any, picture: Image.Image, name: str) -> np.ndarray:
         """Regions of a picture at its reduced size."""
-        if isinstance(masks, torch.Tensor):
-            masks = masks.cpu().numpy()
-        regions = (
-            np.stack([np.asarray(mask) for mask in masks]) if isinstance(masks, list | tuple) and masks else masks
-        )
-        if isinstance(regions, list | tuple):
-            regions = np.zeros((0, picture.height, picture.width), bool)
-        check_regions(regions, (picture.height, picture.width), name)
+        regions = read_regions(masks, (picture.height, picture.width), name)
         width, height = self._size(picture)
-        return resize_mask(torch.from_numpy(regions != 0), (height, width)).numpy()
+        if regions.shape[1:] == (height, width):
+            return regions
+        # One at a time: of a large photo, all together would not fit.
+        reduced = [resize_mask(torch.from_numpy(region), (height, width)).numpy() for region in regions]
+        return np.stack(reduced) if reduced else np.zeros((0, height, width), bool)
 
 
-def resize_mask(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def read_regions(masks: Any, size: tuple[int, int], name: str) -> np.ndarray:
     """
-    Masks (..., h, w) at another size: half of a pixel must be filled. What is too thin for that stays where it touches a pixel.
+    Regions as users have them: an array or tensor (r, height, width), or a list of masks.
+
+    Args:
+        masks: What was given.
+        size (`tuple[int, int]`): (height, width) of their picture.
+        name (`str`): What to call them in an error message.
+
+    Returns:
+        `np.ndarray` of shape `(r, height, width)`: Boolean.
+
+    Raises:
+        ValueError: If they are no masks of this size, or one of them is empty.
     """
-    if tuple(masks.shape[-2:]) == size:
-        return masks
-    flat = masks.reshape(-1, 1, *masks.shape[-2:]).float()
-    larger = size[0] >= flat.shape[2] and size[1] >= flat.shape[3]
-    if larger:
-        found = nn.functional.interpolate(flat, size, mode="bilinear")[:, 0] > 0.5
-    else:
-        shares = nn.functional.adaptive_avg_pool2d(flat, size)[:, 0]
-        found = shares >= 0.5
-        found = torch.where(found.flatten(1).any(1)[:, None, None], found, shares > 0)
-    return found.view(*masks.shape[:-2], *size)
+    if isinstance(masks, list | tuple):
+        arrays = [np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask) for mask in masks]
+        if len({array.shape for array in arrays}) > 1:
+            raise ValueError(f"`{name}` holds masks of different shapes: {sorted({array.shape for array in arrays})}.")
+        masks = np.stack(arrays) if arrays else np.zeros((0, *size), bool)
+    regions = masks.cpu().numpy() if isinstance(masks, torch.Tensor) else masks
+    check_regions(regions, size, name)
+    return regions != 0
 
 
-__all__ = ["ZeroShotSegmentationProcessor", "resize_mask"]
+def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """A mask (h, w) at another size: half of a pixel must be filled. What is too thin for that stays where it touches a pixel."""
+    if tuple(mask.shape) == size:
+        return mask
+    pixels = mask[None, None].float().cpu()
+    if size[0] >= mask.shape[0] and size[1] >= mask.shape[1]:
+        return nn.functional.interpolate(pixels, size, mode="bilinear")[0, 0] > 0.5
+    shares = nn.functional.adaptive_avg_pool2d(pixels, size)[0, 0]
+    found = shares >= 0.5
+    return found if found.any() else shares > 0
+
+
+__all__ = ["ZeroShotSegmentationProcessor", "read_regions", "resize_mask"]

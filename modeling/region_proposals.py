@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoModelForUniversalSegmentation, PreTrainedConfig, SamModel
+from transformers.utils import logging
 
 from .masks import shared_areas
 from .zero_shot_parts import Part
 
+
+logger = logging.get_logger(__name__)
 
 try:
     from scipy import ndimage
@@ -74,10 +77,13 @@ class SamProposer(Proposer):
         embeddings = self.network.get_image_embeddings(inputs["pixel_values"].to(self.device, self.network.dtype))
         sizes = [inputs[name].tolist() for name in ("original_sizes", "reshaped_input_sizes")]
         found = [self._ask(embeddings, points, sizes) for points in self._grid(sizes[1][0]).split(self.points_at_once)]
-        masks, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
-        kept = suppress_boxes(boxes_of(masks), scores, self.max_box_iou)
-        regions, scores = masks[kept].cpu().numpy(), scores[kept]
-        if ndimage is not None and self.min_region_area and len(regions):
+        masks, scores = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+        regions = masks[suppress_boxes(boxes_of(masks), scores, self.max_box_iou)].numpy()
+        if ndimage is None and self.min_region_area:
+            logger.warning_once(
+                "SciPy is not installed: holes and islands of regions stay. pip install 'hf_ris[zero-shot]'"
+            )
+        elif self.min_region_area and len(regions):
             cleaned = np.stack([remove_small_parts(region, self.min_region_area) for region in regions])
             # What was mended comes after what was not, and the boxes have changed.
             changed = torch.from_numpy((cleaned != regions).any(axis=(1, 2)))
@@ -93,9 +99,7 @@ class SamProposer(Proposer):
 
     def _ask(self, embeddings: torch.Tensor, points: torch.Tensor, sizes: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Masks (n, height, width) and scores (n,) that are good enough; each point gives three."""
-        outputs = self.network(
-            image_embeddings=embeddings, input_points=points[None].to(self.device, self.network.dtype)
-        )
+        outputs = self.network(image_embeddings=embeddings, input_points=points[None].to(self.device))
         scores = outputs.iou_scores.float().flatten()
         confident = scores > self.min_iou
         small = outputs.pred_masks.float().flatten(1, 2)[:, confident, None]
@@ -123,19 +127,22 @@ class InstanceSegmentationProposer(Proposer):
     def propose(self, image: np.ndarray) -> np.ndarray:
         inputs = self.processor(image, return_tensors="pt", input_data_format="channels_last")
         outputs = self.network(pixel_values=inputs["pixel_values"].to(self.device, self.network.dtype))
+        for name in ("class_queries_logits", "masks_queries_logits"):
+            outputs[name] = outputs[name].float().cpu()  # what is made of them lies there
         result = self.processor.post_process_instance_segmentation(
             outputs, threshold=self.min_score, target_sizes=[image.shape[:2]], return_binary_maps=True
         )[0]["segmentation"]
         masks = np.zeros((0, *image.shape[:2]), bool)
         if isinstance(result, torch.Tensor) and result.ndim == 3:  # where nothing is found, it is a map of one number
-            masks = result.cpu().numpy() > 0
-        return masks[masks.any(axis=(1, 2))]
+            masks = result.numpy() > 0
+        # One mask may come back as several classes.
+        return _without_doubles(masks[masks.any(axis=(1, 2))], max_iou=0.9)
 
 
 class FelzenszwalbProposer(Proposer):
     """
     Regions of like colour ("Efficient Graph-Based Image Segmentation", Felzenszwalb and Huttenlocher, IJCV 2004), by scikit-image:
-    no network, so that something always runs. What a region encloses belongs to it, so that an outline becomes its thing.
+    no network and no weights. What a region encloses belongs to it, so that an outline becomes its thing.
     """
 
     network_class = None
@@ -196,7 +203,7 @@ def suppress_boxes(boxes: torch.Tensor, scores: torch.Tensor, max_iou: float) ->
     Returns:
         `torch.LongTensor`: Positions of those that are kept, the best first.
     """
-    corners = boxes.double()
+    corners = boxes.float()  # whole numbers; not every device knows doubles
     order = scores.argsort(descending=True, stable=True)
     areas = (corners[:, 2:] - corners[:, :2]).prod(1)
     kept = []
@@ -225,13 +232,13 @@ def remove_small_parts(mask: np.ndarray, min_area: int) -> np.ndarray:
     return mask
 
 
-def filter_regions(masks: np.ndarray, min_area: int = 2000, max_overlap: float = 0.4) -> np.ndarray:
+def filter_regions(masks: np.ndarray, min_area: float = 2000, max_overlap: float = 0.4) -> np.ndarray:
     """
     Leaves out small regions, and of two that overlap the smaller one (TAS, section 4.1, as its code does it).
 
     Args:
         masks (`np.ndarray` of shape `(r, height, width)`): Boolean.
-        min_area (`int`, *optional*, defaults to 2000): Fewer pixels are too few.
+        min_area (`float`, *optional*, defaults to 2000): Fewer pixels are too few.
         max_overlap (`float`, *optional*, defaults to 0.4): How much of the smaller one may lie in the larger.
 
     Returns:

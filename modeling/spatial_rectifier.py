@@ -14,7 +14,7 @@ from .masks import shared_areas
 
 
 # Against fits that lie between 0 and 1: what is said of places decides between regions that fit about as well.
-WEIGHTS = {"side": 1.0, "middle": 1.0, "ordinal": 3.0, "size": 1.0, "relation": 1.5}
+WEIGHTS = {"side": 1.25, "middle": 1.0, "ordinal": 3.0, "size": 1.0, "relation": 1.5}
 FIT_WEIGHT = 2.0
 SOFT_SIZE = 0.4  # "big" need not be the biggest
 MIN_FIT = 0.5  # of a region that may be the target, where the best one's is 1
@@ -161,9 +161,12 @@ def _measure(axis: str, layout: Layout) -> np.ndarray:
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
-    """From 0 for the smallest to 1 for the largest; zeros where all are equal."""
+    """From 0 for the smallest to 1 for the largest: half by order, half by distance; zeros where all are equal."""
     extent = values.max() - values.min()
-    return (values - values.min()) / extent if extent > 0 else np.zeros(len(values))
+    if extent == 0:
+        return np.zeros(len(values))
+    order = (values[:, None] > values).sum(axis=1) / (len(values) - 1)
+    return 0.5 * order + 0.5 * (values - values.min()) / extent
 
 
 def _middle(axis: str, layout: Layout, members: np.ndarray) -> np.ndarray:

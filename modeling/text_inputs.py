@@ -35,3 +35,18 @@ def check_expressions(text: Any, *, argument: str = "text") -> list[str]:
         if any("\ud800" <= character <= "\udfff" for character in expression):
             raise ValueError(f"`{name}` must be Unicode text, got half a surrogate pair in {expression!r:.80}.")
     return list(expressions)
+
+
+def expressions_per_image(expressions: int, images: int) -> int:
+    """
+    How many expressions each image has: k of N = B * k.
+
+    Raises:
+        ValueError: If they cannot be shared out evenly.
+    """
+    if not images or expressions % images:
+        raise ValueError(
+            f"`text` holds {expressions} expressions for {images} images; every image needs the same number, the expressions of "
+            "the first image first."
+        )
+    return expressions // images

@@ -43,7 +43,6 @@ VIT = {
 }
 STACKED = ("q_proj", "k_proj", "v_proj")
 TRANSPOSED = ("text_projection", "visual.proj")  # stored as what features are multiplied by
-HEAD_WIDTH = 64  # of all that were released
 
 
 def convert_clip_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -86,13 +85,22 @@ def is_clip_resnet(state: Mapping[str, torch.Tensor]) -> bool:
     return any(key.startswith("visual.attnpool.") for key in state)
 
 
-def read_clip_config(state: Mapping[str, torch.Tensor], heads: int | None = None) -> CLIPConfig | CLIPResNetConfig:
+def read_clip_config(
+    state: Mapping[str, torch.Tensor],
+    heads: int | None = None,
+    activation: str = "quick_gelu",
+    head_width: int = 64,
+    text_heads: int | None = None,
+) -> CLIPConfig | CLIPResNetConfig:
     """
-    The configuration that a released CLIP's tensors have, by their shapes.
+    The configuration that a released CLIP's tensors have: what their shapes tell, and what they do not.
 
     Args:
         state (`Mapping[str, torch.Tensor]`): Under their released names.
-        heads (`int`, *optional*): Of attention, in text and ViT; by default one for every 64 channels.
+        heads (`int`, *optional*): Of attention, in text and ViT; by default one for as many channels as `head_width` says.
+        activation (`str`, *optional*, defaults to `"quick_gelu"`): OpenAI's; most of open_clip's have `"gelu"`.
+        head_width (`int`, *optional*, defaults to 64): Channels of a head of the ViT; the largest of open_clip's have more.
+        text_heads (`int`, *optional*): Of the text encoder; by default one for every 64 channels.
     """
 
     def depth(prefix: str) -> int:
@@ -102,9 +110,10 @@ def read_clip_config(state: Mapping[str, torch.Tensor], heads: int | None = None
     text = {
         "vocab_size": vocabulary,
         "hidden_size": width,
-        "intermediate_size": 4 * width,
+        "intermediate_size": len(state["transformer.resblocks.0.mlp.c_fc.weight"]),
+        "hidden_act": activation,
         "num_hidden_layers": depth("transformer.resblocks."),
-        "num_attention_heads": heads or max(1, width // HEAD_WIDTH),
+        "num_attention_heads": heads or text_heads or max(1, width // 64),
         "max_position_embeddings": len(state["positional_embedding"]),
         "projection_dim": state["text_projection"].shape[1],
         # The end token has the highest id; transformers then takes the first one of it.
@@ -124,9 +133,10 @@ def read_clip_config(state: Mapping[str, torch.Tensor], heads: int | None = None
     grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
     vision = {
         "hidden_size": vision_width,
-        "intermediate_size": 4 * vision_width,
+        "intermediate_size": len(state["visual.transformer.resblocks.0.mlp.c_fc.weight"]),
+        "hidden_act": activation,
         "num_hidden_layers": depth("visual.transformer.resblocks."),
-        "num_attention_heads": heads or max(1, vision_width // HEAD_WIDTH),
+        "num_attention_heads": heads or max(1, vision_width // head_width),
         "image_size": patch * grid,
         "patch_size": patch,
         "projection_dim": text["projection_dim"],

@@ -5,6 +5,7 @@ whoever composes them need not know their sizes, colours or vocabularies.
 There are three kinds: `image_text`, `region_proposals` and `captioners`. To add a network, write a class like those there.
 """
 
+import inspect
 import os
 from abc import ABC
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,17 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from transformers import AutoProcessor, GenerationConfig, PreTrainedConfig
+
+
+# What transformers asks a model's children for, and a network's parent must hand on.
+COLLECTED = (
+    "_keep_in_fp32_modules",
+    "_keep_in_fp32_modules_strict",
+    "_no_split_modules",
+    "_skip_keys_device_placement",
+    "_keys_to_ignore_on_load_unexpected",
+    "_keys_to_ignore_on_load_missing",
+)
 
 
 class Part(nn.Module, ABC):
@@ -28,10 +40,30 @@ class Part(nn.Module, ABC):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         self.config = config
-        self.processor: Any = None
+        self._processor: Any = None
         if self.network_class is not None:
             make = getattr(self.network_class, "from_config", None) or self.network_class
             self.network = make(config)
+            for name in COLLECTED:
+                setattr(self, name, getattr(self.network, name, None))
+
+    @property
+    def processor(self) -> Any:
+        """
+        The network's own.
+
+        Raises:
+            ValueError: If there is none: a model that is made from a configuration has none.
+        """
+        if self._processor is None:
+            raise ValueError(
+                f"{type(self).__name__} has no processor: compose a model with `hf_ris.zero_shot`, or load a saved one."
+            )
+        return self._processor
+
+    @processor.setter
+    def processor(self, processor: Any) -> None:
+        self._processor = processor
 
     @property
     def device(self) -> torch.device:
@@ -45,9 +77,10 @@ class Part(nn.Module, ABC):
 
     def save_files(self, folder: str | os.PathLike) -> None:
         """Saves what is no weight: the processor, and how a network generates text."""
-        if self.processor is not None:
-            self.processor.save_pretrained(folder)
-        if self.network_class is not None and self.network.can_generate():
+        if self.network_class is None:
+            return
+        self.processor.save_pretrained(folder)
+        if self.network.can_generate():
             self.network.generation_config.save_pretrained(folder)
 
     def load_files(self, source: str, subfolder: str = "", **options: Any) -> None:
@@ -85,10 +118,12 @@ def build_part(name: str, classes: Mapping[str, type[Any]], config: PreTrainedCo
     """
     if config.model_type not in classes:
         raise ValueError(f"{name} is a {config.model_type!r}; allowed are {', '.join(classes)}")
+    part_class = classes[config.model_type]
     try:
-        return classes[config.model_type](config, **options)
+        inspect.signature(part_class).bind(config, **options)
     except TypeError as error:
         raise ValueError(f"{name} of type {config.model_type!r} does not take {options}: {error}") from error
+    return part_class(config, **options)
 
 
 def in_batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

@@ -79,7 +79,10 @@ def build(seed: int, config: dict[str, Any]) -> Any:
     everything, _ = build_magnet_tiny(seed, CONTRIBUTIONS[-1].config)
     model, processor = build_magnet_tiny(seed, {"alignment_module": False, **config})
     weights = everything.state_dict()
-    model.load_state_dict({name: weights[name] for name in model.state_dict()})
+    own = model.state_dict()
+    model.load_state_dict(
+        {name: weights[name] if weights[name].shape == own[name].shape else own[name] for name in own}
+    )
     return model, processor
 
 

@@ -16,10 +16,9 @@ import torch
 
 from hf_ris import GlobalLocalConfig, GlobalLocalForReferringSegmentation, TASForReferringSegmentation
 from hf_ris.data.refshapes import NAMES, describe, draw_scene, sample_scene
-from hf_ris.modeling.directions import read_directions
+from hf_ris.modeling.directions import names_target, read_directions
 from hf_ris.modeling.expression_parsing import Chunk, Parse, Word, target_phrase
 from hf_ris.modeling.masks import rle_to_mask
-from hf_ris.modeling.modeling_tas import names_target
 from hf_ris.modeling.noun_chunks import parse_by_rules
 from hf_ris.modeling.published_rectifier import rectify_as_published
 from hf_ris.modeling.region_pictures import centre_of

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_ris.modeling.directions import read_directions
-from hf_ris.modeling.modeling_tas import names_target
+from hf_ris.modeling.directions import names_target, read_directions
 from hf_ris.modeling.noun_chunks import parse_by_rules
 from hf_ris.modeling.spatial_rectifier import Layout, find_candidates, rectify
 
@@ -63,6 +62,23 @@ def test_places_lead_to_the_right_region(case):
         "woman walking to the left",
         "top hat",
         "the top of the tree",
+        "girl looking back",
+        "man facing front",
+        "man with back turned",
+        "guy seen from behind",
+        "middle-aged man",
+        "skater in mid air",
+        "guy over there",
+        "boy by himself",
+        "woman with a bag over her shoulder",
+        "second row from the front",
+        "not the left one",
+        "horse with front legs up",
+        "left-handed batter",
+        "woman in a floral top",
+        "short-sleeve shirt guy",
+        "lady big hat",
+        "second to last",
     ],
 )
 def test_words_that_are_no_places_say_nothing(expression):
@@ -80,6 +96,23 @@ def test_words_that_are_no_places_say_nothing(expression):
         ("dog next to the man, left", ["relation", "side"]),
         ("biggest one in the middle", ["size", "middle"]),
         ("left man in the back", ["side", "side"]),
+        ("the nearest car", ["side"]),
+        ("man walking on the right", ["side"]),
+        ("furthest to the left", ["side"]),
+        ("left of center", ["side"]),
+        ("near the top", ["side"]),
+        ("closest to the left edge", ["side"]),
+        ("close to the camera", ["side"]),
+        ("the house far away", ["side"]),
+        ("cake top right", ["side", "side"]),
+        ("sheep in front of the other one", ["side"]),
+        ("a little to the left of the tree", ["relation"]),
+        ("second man in the row from the left", ["ordinal"]),
+        ("second man in the back row from the left", ["ordinal"]),
+        ("the second to last cup from the right", ["ordinal"]),
+        ("man on the left-hand  side", ["side"]),
+        ("the left - most man", ["side"]),
+        ("dog behind the fence left", ["relation"]),
     ],
 )
 def test_what_is_said_is_read_once(expression, kinds):

@@ -118,6 +118,16 @@ def test_unfit_regions_are_named(ris, picture, given, message):
         ris(picture, text="a dog", regions=given)
 
 
+def test_one_unfit_set_of_regions_is_reported(ris, picture, regions):
+    inputs = [{"image": picture, "text": "a dog", "regions": masks} for masks in (regions, regions[:, :5])]
+    good, bad = ris(inputs, on_error="report")
+    assert good["box"] is not None
+    assert "5 high" in bad["error"]
+    plain = pipeline("referring-segmentation", model=ris.model, processor=ris.processor, device="cpu")
+    with pytest.raises(ValueError, match="zero-shot-referring-segmentation"):
+        plain(inputs[0])
+
+
 def test_without_a_proposer_regions_are_needed(ris, picture):
     with pytest.raises(ValueError, match=r"region_masks.*no proposer"):
         ris(picture, text="a dog")
@@ -297,7 +307,7 @@ def test_what_is_said_of_places_decides(parts, picture, regions):
     right = ris(picture, text="the thing on the far right", regions=regions, explain=True)
     assert left["explanation"]["pick"] == 0
     assert right["explanation"]["pick"] == 1
-    assert right["explanation"]["directions"] == ["side: right"]
+    assert right["explanation"]["directions"] == ["side: far right"]
 
 
 def test_evaluated_like_any_model(parts, tmp_path):

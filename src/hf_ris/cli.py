@@ -139,7 +139,7 @@ def _segment_image(
     if output is not None:
         _check_writable(output)
     if explain is not None:
-        _check_writable(explain)
+        _check_writable(explain, "--explain")
     picture = load_image(image)
     ris = _load_pipeline(model, device, ZERO_SHOT_TASK if explain else TASK)
     if explain is not None:
@@ -449,7 +449,7 @@ def _friendly_errors() -> Iterator[None]:
     """A wrong input ends with its message and exit code 2, not with a traceback."""
     try:
         yield
-    except (ValueError, OSError, MemoryError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, MemoryError, FloatingPointError) as error:
         typer.echo(f"hf-ris: {error}", err=True)
         raise typer.Exit(2) from error
 
@@ -459,7 +459,7 @@ def _note(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def _check_writable(output: Path) -> None:
+def _check_writable(output: Path, option: str = "--output") -> None:
     """Refuse an ending that PIL does not know or cannot write colours to, found out by writing a small picture."""
     from PIL import Image
 
@@ -467,7 +467,7 @@ def _check_writable(output: Path) -> None:
         Image.new("RGB", (64, 64)).save(BytesIO(), Image.registered_extensions()[output.suffix.lower()])
     except (KeyError, ValueError, OSError) as error:
         raise ValueError(
-            f"--output must end like a picture that can be written (.png, .jpg, ...), got {str(output)!r}."
+            f"{option} must end like a picture that can be written (.png, .jpg, ...), got {str(output)!r}."
         ) from error
 
 

@@ -1,11 +1,13 @@
 """Composes a zero-shot system of parts from the Hub: `hf_ris.zero_shot("tas", proposer="facebook/sam-vit-huge")`."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import EntryNotFoundError
 from transformers import (
     AutoProcessor,
     CLIPImageProcessor,
@@ -17,7 +19,7 @@ from transformers import (
     pipeline,
 )
 
-from .checkpoint_files import locate, read_state_dict
+from .checkpoint_files import Checkpoint, locate, read_state_dict
 from .modeling.clip_resnet import CLIPResNetModel
 from .modeling.configuration_global_local import GlobalLocalConfig
 from .modeling.configuration_tas import TASConfig
@@ -141,8 +143,16 @@ def compose(
     if unknown:
         raise ValueError(f"{unknown[0]} is no option of {composition.config_class.__name__}")
     classes = composition.model_class.part_classes
-    loaded = {
-        name: load_part(name, source, classes[name], dtype) for name, source in sources.items() if source != NONE
+    options = dict(options)
+    if sources["proposer"] == WEIGHT_FREE:  # its options are its configuration
+        own = options.pop("proposer_options", None) or {}
+        loaded_proposer = {"proposer": LoadedPart(FelzenszwalbConfig(**own))}
+    else:
+        loaded_proposer = {}
+    loaded = loaded_proposer | {
+        name: load_part(name, source, classes[name], dtype)
+        for name, source in sources.items()
+        if source != NONE and name not in loaded_proposer
     }
     config = composition.config_class(
         **{f"{name}_config": part.config for name, part in loaded.items()},
@@ -180,8 +190,6 @@ def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: 
         ValueError: If the model is of no use as this part.
         OSError: If it cannot be found.
     """
-    if name == "proposer" and source == WEIGHT_FREE:
-        return LoadedPart(FelzenszwalbConfig())
     if name == "image_text" and ("::" in source or Path(source).is_file()):
         return load_released_clip(source, dtype)
     values, _ = PreTrainedConfig.get_config_dict(source)
@@ -192,7 +200,9 @@ def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: 
         return load_released_clip(file, dtype, tokenizer=source)
     if kind not in classes:
         raise ValueError(f"{name}={source!r} is a {kind!r}; allowed are {', '.join(classes)}")
-    network = classes[kind].network_class.from_pretrained(source, dtype=dtype)
+    network, report = classes[kind].network_class.from_pretrained(source, dtype=dtype, output_loading_info=True)
+    if report["missing_keys"]:
+        raise ValueError(f"{name}={source!r} lacks weights, such as {sorted(report['missing_keys'])[0]}")
     return LoadedPart(network.config, network, AutoProcessor.from_pretrained(source))
 
 
@@ -205,33 +215,64 @@ def load_released_clip(source: str, dtype: torch.dtype, tokenizer: str = CLIP_TO
         dtype (`torch.dtype`): Of the network.
         tokenizer (`str`, *optional*): Folder or Hub id of its tokenizer; all of OpenAI's are one.
     """
-    state = read_state_dict(locate(source))
-    if "token_embedding.weight" not in state:
+    checkpoint = locate(source)
+    state = read_state_dict(checkpoint)
+    if not {"token_embedding.weight", "visual.conv1.weight"} <= set(state):
         raise ValueError(f"image_text={source!r} holds no CLIP under OpenAI's names")
-    config = read_clip_config(state)
+    described = _read_open_clip_config(source, checkpoint)
+    network_facts, colours = described.get("model_cfg", {}), described.get("preprocess_cfg", {})
+    config = read_clip_config(
+        state,
+        # OpenAI's own have no description, and a quick GELU.
+        activation="quick_gelu" if not described or network_facts.get("quick_gelu") else "gelu",
+        head_width=network_facts.get("vision_cfg", {}).get("head_width", 64),
+        text_heads=network_facts.get("text_cfg", {}).get("heads"),
+    )
     network = (CLIPResNetModel if config.model_type == "clip_resnet" else CLIPModel)(config)
     network.load_state_dict(convert_clip_state_dict(state))
     side = config.image_size if config.model_type == "clip_resnet" else config.vision_config.image_size
-    images = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    images = CLIPImageProcessor(
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        **{f"image_{name}": list(colours[name]) for name in ("mean", "std") if name in colours},
+    )
     return LoadedPart(
         config, network.to(dtype).eval(), CLIPProcessor(images, CLIPTokenizer.from_pretrained(tokenizer))
     )
 
 
+def _read_open_clip_config(source: str, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What open_clip says of its weights, in a file beside them; empty where there is none."""
+    repository, separator, name = source.partition("::")
+    beside = Path(name if separator else checkpoint.path.name).with_name("open_clip_config.json")
+    if not separator:
+        path = checkpoint.path.with_name(beside.name)
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return json.loads(locate(f"{repository}::{beside.as_posix()}").path.read_text(encoding="utf-8"))
+    except EntryNotFoundError:
+        return {}
+
+
 def describe_part(source: str, has_weights: bool = True) -> dict[str, Any]:
     """Where a part comes from and under which licence, as its card says; `None` where it says nothing."""
-    if not has_weights:
-        return {"source": source, "license": None, "is_on_hub": False}
-    folder = Path(source)
-    try:
-        card = ModelCard.load(folder / "README.md" if folder.is_dir() else source)
-        licence = card.data.license
-    except Exception:  # no card, or one that cannot be read: what it is under is then not known
-        licence = None
+    local = Path(source)
+    is_on_hub = has_weights and not local.exists()
+    repository = source.partition("::")[0]
+    licence = None
+    if has_weights:
+        try:
+            card = ModelCard.load(
+                repository if is_on_hub else (local if local.is_dir() else local.parent) / "README.md"
+            )
+            licence = card.data.license
+        except Exception:  # no card, or one that cannot be read: what it is under is then not known
+            licence = None
     return {
-        "source": folder.name if folder.is_dir() else source,
+        "source": repository if is_on_hub or not has_weights else local.name,  # nobody else has this folder
         "license": licence if isinstance(licence, str) else None,
-        "is_on_hub": not folder.is_dir(),
+        "is_on_hub": is_on_hub,
+        "has_weights": has_weights,
     }
 
 

@@ -125,6 +125,8 @@ def _describe(ris: Pipeline | Segmenter) -> dict[str, Any]:
     if not isinstance(ris, Pipeline):
         return {"model": getattr(ris, "__qualname__", type(ris).__qualname__)}
     configuration = [ris.model.config.to_json_string(), repr(ris.processor)]
+    if hasattr(ris.model, "describe_surroundings"):
+        configuration.append(ris.model.describe_surroundings())
     return {
         "model": ris.model.name_or_path,
         "revision": getattr(ris.model.config, "_commit_hash", None),
@@ -255,7 +257,12 @@ def shuffle_expressions(dataset: datasets.Dataset) -> datasets.Dataset:
 
 
 def _input_size(ris: Pipeline) -> tuple[int, int]:
-    size = ris.processor.image_processor.size
+    images = getattr(ris.processor, "image_processor", None)
+    if images is None:
+        raise ValueError(
+            "model_size must be given under this protocol: a zero-shot model has no input size of its own"
+        )
+    size = images.size
     return size["height"], size["width"]
 
 
