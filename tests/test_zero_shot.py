@@ -1,7 +1,9 @@
 """The zero-shot systems as a user meets them: composed of parts, asked about pictures and regions, saved and loaded as one."""
 
+import json
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +21,11 @@ from hf_ris.checkpoint_files import Checkpoint, read_state_dict
 from hf_ris.cli import app
 from hf_ris.data import load_refshapes
 from hf_ris.evaluation import evaluate
+from hf_ris.modeling.directions import read_directions
 from hf_ris.modeling.image_text import IMAGE_TEXT
+from hf_ris.modeling.masks import rle_to_mask
 from hf_ris.modeling.modeling_zero_shot import LOGIT
+from hf_ris.modeling.spatial_rectifier import Layout, rectify
 from hf_ris.modeling.weight_mapping_clip import convert_clip_state_dict
 from hf_ris.torchscript import read_torchscript
 
@@ -388,3 +393,36 @@ def test_a_program_is_never_run(tmp_path):
         archive.writestr("evil/data.pkl", pickle.dumps(print))
     with pytest.raises(ValueError, match=r"builtins\.print.*not run"):
         read_state_dict(Checkpoint(tmp_path / "evil.pt", "evil.pt"))
+
+
+def test_real_photos_with_recorded_regions(ris, real_data):
+    """The whole of it on photos; with random weights, that says nothing of how right it is."""
+    folder = real_data / "refcoco_micro"
+    expressions: dict[str, list[str]] = {}
+    for row in map(json.loads, (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()):
+        expressions.setdefault(Path(row["image"]).name, []).append(row["expression"])
+    assert len(expressions) == 12
+    for name, texts in expressions.items():
+        stored = np.load(folder / "proposals" / f"{Path(name).stem}.npz")
+        masks = np.unpackbits(stored["masks"], axis=-1)[..., : stored["shape"][-1]].astype(bool)
+        photo = next((folder / "refer").rglob(name))
+        answers = ris(str(photo), text=texts, regions=masks, output_format="array")
+        assert [answer["label"] for answer in answers] == texts
+        assert all(any(np.array_equal(answer["mask"], mask) for mask in masks) for answer in answers)
+
+
+def test_places_alone_beat_chance_on_real_photos(real_data):
+    """A detector's regions, all taken to fit as well: what an expression says of places finds more than twice as many as chance."""
+    folder = real_data / "refcoco_micro"
+    chance, found = [], []
+    for row in map(json.loads, (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()):
+        if not read_directions(row["expression"]):
+            continue
+        stored = np.load(folder / "proposals" / f"{Path(row['image']).stem}.npz")
+        masks = np.unpackbits(stored["masks"], axis=-1)[..., : stored["shape"][-1]].astype(bool)
+        true = rle_to_mask(row["rle"])
+        hits = [(mask & true).sum() / (mask | true).sum() >= 0.5 for mask in masks]
+        chance.append(np.mean(hits))
+        found.append(hits[rectify(row["expression"], Layout.of(masks), np.ones(len(masks))).pick])
+    assert len(found) >= 20
+    assert np.mean(found) > 2 * np.mean(chance)

@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from transformers import (
     BertTokenizer,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipImageProcessor,
@@ -15,6 +18,9 @@ from transformers import (
     CLIPModel,
     CLIPProcessor,
     CLIPTokenizer,
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Florence2Processor,
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
     Mask2FormerImageProcessor,
@@ -51,12 +57,12 @@ VISION = {
 }
 
 
-def letters() -> CLIPTokenizer:
-    """A CLIP tokenizer whose words are letters."""
+def letters(**special: str) -> CLIPTokenizer:
+    """A CLIP tokenizer whose words are letters, with further tokens by name."""
     signs = [chr(code) for code in range(33, 127)]
     tokens = [*signs, *(f"{sign}</w>" for sign in signs), "<|startoftext|>", "<|endoftext|>"]
     vocab = {token: number for number, token in enumerate(tokens)}
-    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77)
+    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77, extra_special_tokens=special)
 
 
 def loud(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -181,3 +187,73 @@ def boxes(shape: tuple[int, int], *edges: tuple[int, int, int, int]) -> np.ndarr
     for mask, (left, top, right, bottom) in zip(masks, edges, strict=True):
         mask[top:bottom, left:right] = True
     return masks
+
+
+def save_blip2(folder: Path) -> Path:
+    tokenizer = letters(image_token="<image>")
+    text = {
+        "model_type": "opt",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "word_embed_proj_dim": 16,
+        "ffn_dim": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 80,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    qformer = {
+        "vocab_size": 8,
+        "hidden_size": 16,
+        "encoder_hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    config = Blip2Config(
+        vision_config=VISION,
+        qformer_config=qformer,
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=tokenizer.image_token_id,
+    )
+    loud(Blip2ForConditionalGeneration(config)).save_pretrained(folder)
+    Blip2Processor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer, 4).save_pretrained(folder)
+    return folder
+
+
+def save_florence2(folder: Path) -> Path:
+    tokenizer = letters(image_token="<image>")
+    text = {
+        "model_type": "bart",
+        "vocab_size": len(tokenizer),
+        "d_model": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+        "max_position_embeddings": 80,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "decoder_start_token_id": tokenizer.eos_token_id,
+        "forced_eos_token_id": tokenizer.eos_token_id,
+    }
+    vision = {
+        "depths": [1, 1, 1, 1],
+        "embed_dim": [8, 8, 16, 16],
+        "num_heads": [1, 1, 2, 2],
+        "num_groups": [1, 1, 2, 2],
+        "window_size": 2,
+        "projection_dim": 16,
+    }
+    config = Florence2Config(text_config=text, vision_config=vision, image_token_id=tokenizer.image_token_id)
+    loud(Florence2ForConditionalGeneration(config)).save_pretrained(folder)
+    images = _clip_images(64)
+    images.image_seq_length = 5  # of 64 x 64 pixels: 2 x 2 cells, and their mean
+    Florence2Processor(images, tokenizer).save_pretrained(folder)
+    return folder

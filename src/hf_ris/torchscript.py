@@ -6,6 +6,7 @@ Such an archive is a zip file: a pickle of the modules, in which storages are na
 
 import pickle
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class _Unpickler(pickle.Unpickler):
             return _rebuild
         if module == "torch.jit._pickle":  # typed lists
             return _first
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is no weight")
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
