@@ -235,11 +235,16 @@ def fit(name: str, folder: Path, steps: int, batch_size: int, learning_rate: flo
         train_dataset=rows,
     )
     trainer.train(resume_from_checkpoint=bool(checkpoints) or None)
-    model.eval().half().save_pretrained(done)  # half the bytes; the configuration says that they are read in full
-    model.config.dtype = torch.float32
-    model.config.save_pretrained(done)
+    save_halved(model, done)
     processor.save_pretrained(done)
     return done
+
+
+def save_halved(model: Any, folder: Path) -> None:
+    """With half the bytes; the configuration says that they are read in full."""
+    model.eval().half().save_pretrained(folder)
+    model.config.dtype = torch.float32
+    model.config.save_pretrained(folder)
 
 
 @torch.no_grad()
@@ -267,15 +272,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of runs and parts")
     parser.add_argument("--output", type=Path, help="folder for TAS, composed of both and regions of like colour")
-    parser.add_argument("--clip-steps", type=int, default=2000)
-    parser.add_argument("--blip-steps", type=int, default=3000)
+    parser.add_argument("--clip-steps", type=int, default=1600)
+    parser.add_argument("--blip-steps", type=int, default=2400)
     arguments = parser.parse_args()
     clip = fit("clip", arguments.folder, arguments.clip_steps, batch_size=256, learning_rate=1e-3)
     blip = fit("blip", arguments.folder, arguments.blip_steps, batch_size=64, learning_rate=1e-3)
     print(check(clip, blip))
     if arguments.output:
         ris = zero_shot("tas", image_text=clip, proposer="felzenszwalb", captioner=blip, device="cpu", parser="rules")
-        ris.save_pretrained(arguments.output)
+        save_halved(ris.model, arguments.output)
 
 
 if __name__ == "__main__":
