@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class Florence2Captioner(Captioner):
         return self.processor.batch_decode(ids, skip_special_tokens=True)
 
 
-def _as(tensor: torch.Tensor, network: torch.nn.Module) -> torch.Tensor:
+def _as(tensor: torch.Tensor, network: Any) -> torch.Tensor:
     """On a network's device, and numbers that are no ids in its precision."""
     return tensor.to(network.device, network.dtype if tensor.is_floating_point() else None)
 

@@ -120,7 +120,8 @@ def detector_input(image: np.ndarray) -> torch.Tensor:
     scale = min(DETECTOR_SIDE / min(height, width), DETECTOR_LONGEST / max(height, width))
     size = (round(width * scale), round(height * scale))
     pixels = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR), np.float32) / 255
-    normalised = (pixels - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+    mean, deviation = (np.array(each, np.float32) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    normalised = (pixels - mean) / deviation
     return torch.from_numpy(normalised).permute(2, 0, 1)[None]
 
 

@@ -132,7 +132,7 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
         weights = shares.cpu().numpy()
         if self.config.mode == "paper":
             centres = [[int(place) for place in centre_of(region)] for region in seen.regions]
-            return rectify_as_published(parse, target_phrase(parse), centres, weights), {}
+            return rectify_as_published(parse, target_phrase(parse), centres, weights.tolist()), {}
 
         def score_phrase(text: str) -> np.ndarray:
             return _fits(self._compare(unit(self._encode_texts([text])), crops)[0].cpu().numpy())

@@ -209,7 +209,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         for array in (image, given):
             if array is not None:
                 digest.update(repr((array.shape, array.dtype.str)).encode())
-                digest.update(np.ascontiguousarray(array))
+                digest.update(np.ascontiguousarray(array).data)
         weights = [
             (weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in self.parameters()
         ]

@@ -11,7 +11,7 @@ from .noun_chunks import parse_by_rules
 try:
     import spacy
 except ImportError:
-    spacy = None
+    spacy = None  # type: ignore[assignment]
 
 
 # What the papers used, and what is smaller; nothing is downloaded.

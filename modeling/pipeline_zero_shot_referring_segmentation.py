@@ -56,10 +56,10 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
         items = [{**as_item(item, None), "regions": masks} for item, masks in zip(given, regions, strict=True)]
         return super().__call__(items, text, **kwargs)
 
-    def _sanitize_parameters(self, explain: bool | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
+    def _sanitize_parameters(self, *args: Any, explain: bool | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
         if explain is not None and not isinstance(explain, bool):
             raise ValueError(f"`explain` must be True or False, got {explain!r}.")
-        preprocess, forward, postprocess = super()._sanitize_parameters(**kwargs)
+        preprocess, forward, postprocess = super()._sanitize_parameters(*args, **kwargs)
         return preprocess, forward if explain is None else {**forward, "explain": explain}, postprocess
 
     def _check_regions(self, regions: Any, image: Image.Image) -> None:
@@ -74,19 +74,17 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
             region_masks=None if all(masks is None for masks in regions) else regions,
         )
 
-    def postprocess(self, model_outputs: dict[str, Any], output_format: str = "pil", **options: Any) -> list[Any]:
+    def postprocess(self, model_outputs: dict[str, Any], *args: Any, **options: Any) -> list[Any]:
         """As the base class; adds what the model explains."""
-        results = super().postprocess(model_outputs, output_format=output_format, **options)
+        results = super().postprocess(model_outputs, *args, **options)
         outputs = model_outputs["outputs"]
         explanations = outputs.get("explanations")
         if explanations is None:
             return results
         each = len(explanations) // len(results)
+        convert = OUTPUT_FORMATS[options.get("output_format", "pil")]
         for image, result in enumerate(results):
-            masks = [
-                OUTPUT_FORMATS[output_format](_to_array(mask, model_outputs["sizes"][image]))
-                for mask in outputs.region_masks[image]
-            ]
+            masks = [convert(_to_array(mask, model_outputs["sizes"][image])) for mask in outputs.region_masks[image]]
             for number, answer in enumerate([result] if isinstance(result, dict) else result):
                 place = image * each + number
                 answer["explanation"] = {

@@ -232,7 +232,7 @@ def evaluate(
         with state.main_process_first():
             rows = _load_rows(dataset, split, root, split_by, images, num_rows)
         thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
-        options = {name: value for name, value in thresholds.items() if value is not None}
+        options: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
         ris = _load_pipeline(None if model == "bundled" else model, device or str(state.device), **options)
         name = f"{dataset} {split}"
         results = run(ris, rows, protocol, batch_size, output, text, num_workers, name=name)
