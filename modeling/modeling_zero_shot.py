@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from huggingface_hub import ModelCard, file_exists, repo_exists
+from huggingface_hub import ModelCard, create_repo, file_exists
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.utils import logging
@@ -307,13 +307,12 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
         """As the base class; a repository without a card gets this model's, not an empty form."""
-        hub = {name: kwargs[name] for name in ("token", "revision") if name in kwargs}
-        has_card = file_exists(repo_id, "README.md", **hub) if repo_exists(repo_id, token=hub.get("token")) else False
+        token = kwargs.get("token")
+        repo_id = create_repo(repo_id, private=kwargs.get("private"), token=token, exist_ok=True).repo_id
+        has_card = file_exists(repo_id, "README.md", token=token)
         pushed = super().push_to_hub(repo_id, **kwargs)
         if not has_card and not kwargs.get("create_pr", False):
-            ModelCard(render_card(type(self).__name__, self.config)).push_to_hub(
-                pushed.repo_url.repo_id, token=hub.get("token")
-            )
+            ModelCard(render_card(type(self).__name__, self.config)).push_to_hub(repo_id, token=token)
         return pushed
 
 
