@@ -70,7 +70,7 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
         batch_size (`int`, *optional*, defaults to 16):
             Crops of regions that go through the image-text network at once.
         parts (`dict`, *optional*):
-            Where each part came from and under which licence: `{"image_text": {"source": …, "license": …}, …}`.
+            Where each part came from and under which licence: `{"image_text": {"source": …, "license": …, "is_on_hub": …, "has_weights": …}, …}`.
     """
 
     _pipelines = {

@@ -118,7 +118,10 @@ PARTS = _words(  # of bodies and things: they have a left of their own
     "hand arm leg foot feet eye ear wing wheel sleeve shoe knee shoulder headlight glove paw elbow thumb finger breast cheek boot sock "
     "tooth teeth tire tyre"
 )
-TOPS = _words("tank crop halter tube table counter desk bench stove hill roof tree mountain")  # "tank top" is no side
+TOPS = _words(  # "tank top", "white top" are no sides
+    "tank crop halter tube table counter desk bench stove hill roof tree mountain white black red blue green pink yellow purple orange "
+    "gray grey brown striped plaid floral denim sleeveless"
+)
 WEARING = _words("in wearing with wears")
 GAZES = _words(
     "facing looking pointing turned turning leaning heading going moving walking running faces looks points"
@@ -126,20 +129,15 @@ GAZES = _words(
 ADVERB_FOLLOWERS = _words("next behind under above below there beside by at near in below outside inside before after")
 PLACE_LEADS = _words("the on to at far bottom top upper lower your my from middle very extreme front back")
 PEOPLE = _words("boy girl kid child baby brother sister guy man woman lady dude person")  # "little girl" is no size
-BEFORE_SIZES = {
-    *DETERMINERS,
-    *EMPHASIS,
-    *SIDES,
-    *DEPTHS,
-    *MIDDLES,
-    *ORDINALS,
-    "one",
-    "that",
-    "which",
-    "is",
-    "on",
-    "at",
-}
+REQUESTS = _words("find show me where is point to look for select click")
+BEFORE_SIZES = (
+    DETERMINERS
+    | EMPHASIS
+    | MIDDLES
+    | TOPS
+    | REQUESTS
+    | {*SIDES, *DEPTHS, *ORDINALS, *SIZES, ",", "on", "one", "two", "three"}
+)
 BETWEEN_GAZE_AND_SIDE = _words("the to towards toward slightly off his her")
 ENDS = _words("with wearing in holding who that which at on from and is are has having carrying whose") | {
     ",",
@@ -229,8 +227,9 @@ def _ordinal(words: list[str], place: int) -> Taken | None:
                 ends = (
                     end for end in range(other, min(other + 4, len(words))) if words[end] in {*SIDES, "front", "back"}
                 )
-                return None, next(ends, other) + 1
-            if (word in SIDES or word in ("front", "back")) and after not in ROWS:
+                return None, (next(ends, other) if after == "from" else other) + 1
+            is_end = word in ("front", "back") or (word in SIDES and not _is_trap(words, other))
+            if is_end and after not in ROWS:
                 axis, sign = SIDES.get(word) or DEPTHS[word]
                 return _ordered(words, place, other, axis, sign, ORDINALS[words[place]])
             if word in {",", ".", ";"} or word in ORDINALS:
@@ -254,7 +253,8 @@ def _relation(words: list[str], place: int) -> Taken | None:
         after = place + len(pattern)
         if tuple(words[place:after]) == pattern:
             following = words[after] if after < len(words) else ""
-            if pattern == ("nearest",) and following not in DETERMINERS:
+            is_leading = not place or words[place - 1] in DETERMINERS
+            if pattern == ("nearest",) and following not in DETERMINERS and is_leading:
                 continue  # "the nearest car" is near to whoever looks
             is_adverb = pattern == ("over",) and following in ("there", "here", "by", "on", "in", "to", "")
             if is_adverb or (pattern == ("behind",) and words[place - 1 : place] == ["from"]):  # "seen from behind"
@@ -268,15 +268,20 @@ def _resolve_relation(words: list[str], place: int, pattern: tuple[str, ...], na
     anchors, end = _read_anchors(words, after, name)
     said = " ".join(words[place:end])
     bare = [set(each) - DETERMINERS for each in anchors]
-    if bare[0] and bare[0] <= EDGES | set(SIDES):
+    sides = bare[0] & set(SIDES)
+    if name in ("near", "nearest to") and bare[0] and bare[0] <= EDGES | MIDDLES | sides:
         return None, after  # "near the top" is at the top
-    if any(each & REFLEXIVES or (each & POSSESSIVES and each & PARTS) for each in bare):
+    if name in ("far from", "furthest from") and len(sides) == 1 and bare[0] <= EDGES | sides:
+        axis, sign = SIDES[sides.pop()]
+        return Direction("side", said, axis, -sign, extreme=name in EXTREMES), end
+    if any(each & REFLEXIVES or (each & POSSESSIVES and any(map(_is_part, each))) for each in bare):
         return None, end  # "by himself", "a bag over her shoulder"
-    is_picture = any(each & (PICTURES | VIEWERS) or (each and each <= MIDDLES) for each in bare)
+    is_viewer = bool(bare[0]) and bare[0] <= VIEWERS
+    is_picture = is_viewer or any(each & (PICTURES | VIEWERS) or (each and each <= MIDDLES) for each in bare)
     phrases = [" ".join(each) for each, own in zip(anchors, bare, strict=True) if own]
     if phrases and not is_picture and not _is_group(anchors[0]):
         return Direction("relation", said, name, anchors=tuple(phrases)), end
-    axis, sign = (TO_VIEWERS | ALONE if is_picture else ALONE).get(name, ("", 0))
+    axis, sign = (TO_VIEWERS | ALONE if is_viewer else ALONE).get(name, ("", 0))
     # "right" and "left" have traps of their own.
     if not axis or (axis == "x" and _is_trap(words, place + pattern.index("left" if sign < 0 else "right"))):
         return None, end
@@ -290,7 +295,12 @@ def _read_anchors(words: list[str], start: int, name: str) -> tuple[list[list[st
     while True:
         first = end
         while end < len(words) and words[end] not in ENDS and not (end > first and _starts_relation(words, end)):
-            if end > first + 1 and words[end] in SIDES and (end + 1 == len(words) or words[end + 1] in ENDS):
+            if (
+                end > first
+                and words[end] in SIDES
+                and words[end - 1] not in DETERMINERS
+                and (end + 1 == len(words) or words[end + 1] in ENDS)
+            ):
                 break  # "the fence left": a place at its end is none of its own
             end += 1
         anchors.append(words[first:end])
@@ -324,10 +334,11 @@ def _place_word(words: list[str], place: int) -> Taken | None:
         found = Direction("side", word, *DEPTHS[word], extreme=is_extreme)
     elif word in SIZES and _is_own(words, place):
         axis, sign, is_superlative = SIZES[word]
-        is_other = after in PARTS | {"bit", "to"} or after.startswith(
-            "hair"
+        is_other = (
+            _is_part(after) or after in ("bit", "to") or after.startswith("hair")
         )  # "short sleeves", "a little to the left"
-        is_late = not set(words[:place]) <= BEFORE_SIZES  # "lady big hat"
+        lead = set(words[:place])
+        is_late = not (lead <= BEFORE_SIZES or lead & {"that", "which"})  # "lady big hat"
         if is_superlative or not (is_other or is_late or set(words[place + 1 : place + 3]) & PEOPLE):
             found = Direction("size", word, axis, sign, extreme=is_superlative)
     return None if found is None else (found, place + 1)
@@ -352,8 +363,10 @@ def _is_depth_trap(words: list[str], place: int) -> bool:
     word = words[place]
     before = words[place - 1] if place else ""
     after = words[place + 1] if place + 1 < len(words) else ""
-    of_body = word == "back" and (after in ("of", "to", "turned", "facing") or before in WEARING - {"in"})
-    return bool(before in POSSESSIVES or _is_part(after) or of_body or _is_gazed_at(words, place))
+    turned = after in ("of", "to", "turned", "facing") and before not in ("in", "at")
+    of_body = word == "back" and (turned or before in WEARING - {"in"})
+    is_gaze = before not in ("in", "the", "on", "at") and _is_gazed_at(words, place)
+    return bool(before in POSSESSIVES or _is_part(after) or of_body or is_gaze)
 
 
 def _is_gazed_at(words: list[str], place: int) -> bool:
@@ -377,15 +390,13 @@ def _is_trap(words: list[str], place: int) -> bool:
     lead, rest = set(words[:place]), set(words[place:])
     part = _is_part(after) and not lead <= DETERMINERS | EMPHASIS | {"on", "at", "to"}
     part_of = after == "of" and not rest & PICTURES
-    worn = (
-        set(words[max(0, place - 4) : place]) & WEARING
-        and before not in ("on", "the", "at")
-        and after not in {*SIDES, *ROWS}
-    )
+    is_place = after in {*SIDES, *ROWS, *EDGES}
+    leads = {*SIDES, *MIDDLES, *EMPHASIS, *PLACE_LEADS, *WEARING}
+    worn = bool(set(words[max(0, place - 4) : place]) & WEARING) and before not in leads and not is_place
     own = {
         "left": after in ("over", "overs", "behind", "alone", "handed") or ("only" in lead and not after),
         "right": after == "handed" or (place > 0 and before not in PLACE_LEADS and after in ADVERB_FOLLOWERS),
-        "top": before in TOPS or after in ("hat", "hats") or part_of or (worn and before not in WEARING),
+        "top": (before in TOPS and not is_place) or after in ("hat", "hats") or part_of or worn,
         "bottom": part_of,
         "upper": after in ("body", "lip"),
         "lower": after in ("body", "case", "lip"),

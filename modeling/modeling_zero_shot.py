@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from huggingface_hub import ModelCard, create_repo, file_exists
+from huggingface_hub.errors import RevisionNotFoundError
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.utils import logging
@@ -26,6 +27,7 @@ from .image_inputs import check_regions
 from .image_text import IMAGE_TEXT
 from .modeling_outputs import ZeroShotSegmentationOutput
 from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel
+from .negative_phrases import has_wordnet
 from .parsers import load_parser, parser_name
 from .processing_zero_shot import ZeroShotSegmentationProcessor
 from .region_proposals import PROPOSERS
@@ -263,7 +265,8 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
 
     def describe_surroundings(self) -> str:
         """What answers depend on besides weights and configuration: processors, and what is installed here."""
-        optional = [name for name in ("nltk", "scipy", "skimage") if importlib.util.find_spec(name)]
+        optional = [name for name in ("scipy", "skimage") if importlib.util.find_spec(name)]
+        optional += ["wordnet"] if has_wordnet() else []
         parser = parser_name(self.config.parser)
         return "\n".join(
             [parser, *optional, *(repr(part.processor) for _, part in self.named_parts() if part.network_class)]
@@ -282,6 +285,8 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         """As the base class; each part's processor goes into a folder of its name, and a card names parts and licences."""
         if kwargs.pop("push_to_hub", False):
             raise ValueError("`push_to_hub` must be left out of `save_pretrained`: call `model.push_to_hub(repo_id)`.")
+        for _, part in self.named_parts():
+            part.check_complete()
         super().save_pretrained(save_directory, *args, **kwargs)
         ZeroShotSegmentationProcessor(max_size=self.config.max_size).save_pretrained(save_directory)
         for name, part in self.named_parts():
@@ -309,10 +314,15 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         """As the base class; a repository without a card gets this model's, not an empty form."""
         token = kwargs.get("token")
         repo_id = create_repo(repo_id, private=kwargs.get("private"), token=token, exist_ok=True).repo_id
-        has_card = file_exists(repo_id, "README.md", token=token)
+        revision = kwargs.get("revision")
+        try:
+            has_card = file_exists(repo_id, "README.md", token=token, revision=revision)
+        except RevisionNotFoundError:  # it is made with the first commit
+            has_card = False
         pushed = super().push_to_hub(repo_id, **kwargs)
         if not has_card and not kwargs.get("create_pr", False):
-            ModelCard(render_card(type(self).__name__, self.config)).push_to_hub(repo_id, token=token)
+            card = ModelCard(render_card(type(self).__name__, self.config))
+            card.push_to_hub(repo_id, token=token, revision=revision)
         return pushed
 
 
@@ -324,7 +334,7 @@ def unit(features: torch.Tensor) -> torch.Tensor:
 def render_card(name: str, config: PreTrainedConfig) -> str:
     """The card of a composed model: what it is composed of, and each part's licence."""
     parts = config.parts or {}
-    licences = {part["license"] for part in parts.values() if part["has_weights"]}
+    licences = {part.get("license") for part in parts.values() if part.get("has_weights", True)}
     sources = sorted({part["source"] for part in parts.values() if part.get("is_on_hub")})
     lines = ["---", "library_name: hf_ris", "pipeline_tag: image-segmentation"]
     lines += ["tags:", "- referring-image-segmentation", "- zero-shot"]

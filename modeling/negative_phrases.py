@@ -96,7 +96,7 @@ def negative_phrases(caption: Parse, target: Parse) -> list[str]:
     phrases: dict[str, None] = {}
     for chunk in caption.chunks:
         noun = caption.words[chunk.root].text
-        if noun not in PLACES and not any(are_near(noun, word) for word in of_target):
+        if not lemmas(noun) & PLACES and not any(are_near(noun, word) for word in of_target):
             phrases[PREFIX + caption.text(chunk.start, chunk.end)] = None
     return list(phrases)
 
@@ -152,6 +152,11 @@ def nouns_by_parse(parse: Callable[[str], Parse]) -> Callable[[str], list[str]]:
     return nouns_of
 
 
+def has_wordnet() -> bool:
+    """Whether WordNet and its corpus are installed."""
+    return _wordnet() is not None
+
+
 @cache
 def _wordnet() -> Any:
     """Its corpus, or `None` where it is not installed."""
@@ -164,4 +169,12 @@ def _wordnet() -> Any:
     return wordnet
 
 
-__all__ = ["are_near", "count_near_pairs", "lemmas", "negative_phrases", "negatives_as_published", "nouns_by_parse"]
+__all__ = [
+    "are_near",
+    "count_near_pairs",
+    "has_wordnet",
+    "lemmas",
+    "negative_phrases",
+    "negatives_as_published",
+    "nouns_by_parse",
+]

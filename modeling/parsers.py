@@ -43,6 +43,7 @@ def load_parser(name: str = "auto") -> Callable[[str], Parse]:
         ) from error
 
 
+@cache
 def parser_name(name: str) -> str:
     """Which parser this is here: for "auto", the best that is installed."""
     if name != "auto":

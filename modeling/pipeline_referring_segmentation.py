@@ -237,8 +237,8 @@ class ReferringSegmentationPipeline(Pipeline):
         }, errors
 
     def _check_regions(self, regions: Any, image: Image.Image) -> None:
-        """Refuses what only the task with zero-shot in its name takes."""
-        if regions is not None:
+        """What of an input only the task with zero-shot in its name takes: other models have no use for it."""
+        if regions is not None and hasattr(self.model, "find_regions"):
             raise ValueError('`regions` go with pipeline("zero-shot-referring-segmentation").')
 
     def _encode(self, items: list[dict[str, Any]], texts: list[str]) -> Any:

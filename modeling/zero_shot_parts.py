@@ -75,6 +75,14 @@ class Part(nn.Module, ABC):
         keys = self.network.all_tied_weights_keys if self.network_class is not None else {}
         return {f"network.{name}": f"network.{other}" for name, other in keys.items()}
 
+    def check_complete(self) -> None:
+        """
+        Raises:
+            ValueError: If there is a network and no processor.
+        """
+        if self.network_class is not None:
+            _ = self.processor
+
     def save_files(self, folder: str | os.PathLike) -> None:
         """Saves what is no weight: the processor, and how a network generates text."""
         if self.network_class is None:

@@ -4,12 +4,14 @@ python scripts/train_zero_shot_parts.py runs/parts                       # goes 
 python scripts/train_zero_shot_parts.py runs/parts --output tas-tiny-refshapes
 
 As CLIP and BLIP learn from pictures and their captions, these learn from windows of drawn scenes, near and far, and from single
-things on plain ground, each with a caption such as "a red striped mug and a green tree". Neither sees a mask, or an expression that
-refers to one thing among others: what TAS makes of them is zero-shot.
+things on plain ground (black, white or of any colour, filled or squeezed into a square), each with a caption such as "a red striped mug and
+a green tree". Neither sees an expression that refers to one thing among others, or a word for a place: those stand for an unknown word.
 """
 
 import argparse
 from collections.abc import Iterator
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from transformers import (
 )
 
 from hf_ris.composition import zero_shot
-from hf_ris.data.refshapes import SPLITS, Scene, draw_scene, sample_scene, vocabulary
+from hf_ris.data.refshapes import SPLITS, Scene, draw_scene, sample_scene
 from hf_ris.data.refshapes.phrasing import noun_phrase
 from hf_ris.data.refshapes.predicates import Description
 from hf_ris.data.refshapes.scene import generator
@@ -43,7 +45,8 @@ WIDTH = 128
 POOL, WINDOWS = 48, 24  # scenes to cut windows from, and how many are cut before another takes its place
 MOST_THINGS = 3  # that a caption speaks of
 PLAIN_GROUND = 0.3  # share of pictures with a single thing
-LETTERS = 24  # tokens of a caption at most
+LENGTH = 24  # tokens of a text at most
+UNKNOWN = 0.1  # share of captions in which a word is unknown, so that one does no harm
 
 
 class CaptionedWindows(IterableDataset):
@@ -119,9 +122,10 @@ def cut_single(
     draw = rng.random()
     ground = [0] * 3 if draw < 0.5 else [255] * 3 if draw < 0.65 else rng.integers(0, 256, 3).tolist()
     side = round(max(mask.shape) * rng.uniform(1.0, 1.4))
-    canvas = np.empty((side, side, 3), np.uint8)
+    sides = mask.shape if rng.random() < 0.3 else (side, side)  # squeezed, or filled up
+    canvas = np.empty((*sides, 3), np.uint8)
     canvas[:] = ground
-    top, left = ((side - length) // 2 for length in mask.shape)
+    top, left = ((length - own) // 2 for length, own in zip(sides, mask.shape, strict=True))
     canvas[top : top + mask.shape[0], left : left + mask.shape[1]][mask] = inner[mask]
     return shrink(canvas), describe(rng, scene, [thing])
 
@@ -144,18 +148,28 @@ def describe(rng: np.random.Generator, scene: Scene, things: list[int]) -> str:
         )
         phrase = noun_phrase(rng, plan)
         phrases.append(f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}")
-    return " and ".join(phrases)
+    words = " and ".join(phrases).split()
+    if rng.random() < UNKNOWN:
+        words.insert(int(rng.integers(len(words) + 1)), "[UNK]")
+    return " ".join(words)
+
+
+@cache
+def caption_words() -> list[str]:
+    """Words of captions; all others of RefShapes are unknown to these models."""
+    rows = islice(CaptionedWindows("train", seed=9), 20000)
+    return sorted({word for row in rows for word in row["caption"].split()} - {"[UNK]"})
 
 
 def build_clip() -> tuple[Any, Any]:
-    tokenizer = build_tokenizer(vocabulary())
-    tokenizer.model_max_length = 48
+    tokenizer = build_tokenizer(caption_words())
+    tokenizer.model_max_length = LENGTH
     shared = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4, "projection_dim": WIDTH}
     text = {
         **shared,
         "vocab_size": len(tokenizer),
         "num_hidden_layers": 3,
-        "max_position_embeddings": 48,
+        "max_position_embeddings": LENGTH,
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
         "pad_token_id": tokenizer.pad_token_id,
@@ -167,20 +181,27 @@ def build_clip() -> tuple[Any, Any]:
 
 
 def build_blip() -> tuple[Any, Any]:
-    tokenizer = build_tokenizer(vocabulary())
+    tokenizer = build_tokenizer(caption_words())
     shared = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4}
     text = {
         **shared,
         "encoder_hidden_size": WIDTH,
         "vocab_size": len(tokenizer),
         "num_hidden_layers": 2,
-        "max_position_embeddings": 48,
+        "max_position_embeddings": LENGTH,
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
         "sep_token_id": tokenizer.sep_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    vision = {**shared, "num_hidden_layers": 4, "image_size": SIDE, "patch_size": PATCH}
+    # BLIP's own default leaves a new eye at zero.
+    vision = {
+        **shared,
+        "num_hidden_layers": 4,
+        "image_size": SIDE,
+        "patch_size": PATCH,
+        "initializer_range": 0.02,
+    }
     model = BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision))
     return model, BlipProcessor(BlipImageProcessor(size={"height": SIDE, "width": SIDE}), tokenizer)
 
@@ -190,7 +211,7 @@ def collate(processor: Any, is_captioner: bool, rows: list[dict[str, Any]]) -> d
         [row["picture"] for row in rows], return_tensors="pt", input_data_format="channels_last"
     )["pixel_values"]
     texts = processor.tokenizer(
-        [row["caption"] for row in rows], padding=True, truncation=True, max_length=LETTERS, return_tensors="pt"
+        [row["caption"] for row in rows], padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"
     )
     batch = {"pixel_values": pixels, "input_ids": texts["input_ids"], "attention_mask": texts["attention_mask"]}
     if is_captioner:
@@ -203,7 +224,7 @@ def collate(processor: Any, is_captioner: bool, rows: list[dict[str, Any]]) -> d
 def fit(name: str, folder: Path, steps: int, batch_size: int, learning_rate: float) -> Path:
     """Trains one of the parts, or goes on with it; returns the folder that it is saved in."""
     done = folder / name
-    if (done / "model.safetensors").exists():
+    if done.exists():
         return done
     is_captioner = name == "blip"
     torch.manual_seed(0)
@@ -211,7 +232,9 @@ def fit(name: str, folder: Path, steps: int, batch_size: int, learning_rate: flo
     checkpoints = sorted((folder / f"{name}-run").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     first = int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0
     # What a stopped run has seen is not seen again.
-    rows = CaptionedWindows("train", seed=int(is_captioner), start=first * batch_size // WINDOWS)
+    rows = CaptionedWindows(
+        "train", seed=int(is_captioner), start=2 * first * batch_size // WINDOWS + bool(first) * POOL
+    )
     trainer = Trainer(
         model,
         TrainingArguments(
@@ -231,13 +254,14 @@ def fit(name: str, folder: Path, steps: int, batch_size: int, learning_rate: flo
             report_to="none",
             disable_tqdm=True,
         ),
-        data_collator=lambda batch: collate(processor, is_captioner, batch),
+        data_collator=partial(collate, processor, is_captioner),
         train_dataset=rows,
     )
     trainer.train(resume_from_checkpoint=bool(checkpoints) or None)
-    save_halved(model, done)
-    processor.save_pretrained(done)
-    return done
+    unfinished = folder / f"{name}-unfinished"
+    save_halved(model, unfinished)
+    processor.save_pretrained(unfinished)
+    return unfinished.rename(done)
 
 
 def save_halved(model: Any, folder: Path) -> None:

@@ -12,10 +12,12 @@ from hf_ris.modeling.expression_parsing import find_target, read_doc, target_phr
 def test_without_a_model_rules_read(monkeypatch):
     monkeypatch.setattr(parsers, "spacy", None)
     parsers.load_parser.cache_clear()
+    parsers.parser_name.cache_clear()
     assert target_phrase(parsers.load_parser("auto")("The Man on the left")) == "the man"
     with pytest.raises(ValueError, match="needs spaCy"):
         parsers.load_parser("en_core_web_sm")
     parsers.load_parser.cache_clear()
+    parsers.parser_name.cache_clear()
 
 
 def test_the_best_installed_model_is_taken(monkeypatch):
@@ -26,10 +28,12 @@ def test_the_best_installed_model_is_taken(monkeypatch):
     )
     monkeypatch.setattr(parsers, "spacy", spacy)
     parsers.load_parser.cache_clear()
+    parsers.parser_name.cache_clear()
     parsers.load_parser()
     parsers.load_parser()
     assert loaded == ["en_core_web_md"]
     parsers.load_parser.cache_clear()
+    parsers.parser_name.cache_clear()
 
 
 def test_docs_of_spacy_are_read_as_published():

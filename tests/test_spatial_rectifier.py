@@ -113,6 +113,18 @@ def test_words_that_are_no_places_say_nothing(expression):
         ("man on the left-hand  side", ["side"]),
         ("the left - most man", ["side"]),
         ("dog behind the fence left", ["relation"]),
+        ("near the middle", ["middle"]),
+        ("lamp next to the picture frame", []),
+        ("furthest from the left", ["side"]),
+        ("second row left", ["side"]),
+        ("lady black top", []),
+        ("cup in left top corner", ["side", "side"]),
+        ("find the small mug", ["size"]),
+        ("car that is small", ["size"]),
+        ("bird nearest feeder", ["relation"]),
+        ("man in back facing left", ["side"]),
+        ("dog behind fence left", ["relation"]),
+        ("first man with a bat in his right hand", []),
     ],
 )
 def test_what_is_said_is_read_once(expression, kinds):

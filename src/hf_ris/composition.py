@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from transformers import (
     AutoProcessor,
     CLIPImageProcessor,
@@ -146,6 +146,11 @@ def compose(
     options = dict(options)
     if sources["proposer"] == WEIGHT_FREE:  # its options are its configuration
         own = options.pop("proposer_options", None) or {}
+        unknown = sorted(set(own) - set(FelzenszwalbConfig.__annotations__))
+        if unknown:
+            raise ValueError(
+                f"proposer_options has {unknown[0]!r}; allowed are {', '.join(FelzenszwalbConfig.__annotations__)}"
+            )
         loaded_proposer = {"proposer": LoadedPart(FelzenszwalbConfig(**own))}
     else:
         loaded_proposer = {}
@@ -250,7 +255,7 @@ def _read_open_clip_config(source: str, checkpoint: Checkpoint) -> dict[str, Any
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     try:
         return json.loads(locate(f"{repository}::{beside.as_posix()}").path.read_text(encoding="utf-8"))
-    except EntryNotFoundError:
+    except RemoteEntryNotFoundError:  # it says that there is none; where the Hub cannot be asked, that is an error
         return {}
 
 
