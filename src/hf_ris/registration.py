@@ -62,26 +62,44 @@ def register() -> None:
         _when_imported("transformers.pipelines", f"hf_ris.modeling.{name}", partial(_register_task, name))
 
 
+# Of our own modules that registrations wait for: which they are, which are complete, and what waits until one is.
+_complete: set[str] = set()
+_waiting: dict[str, list[Callable[[], Any]]] = {}
+_tracked: list[str] = []
+
+
 def _when_imported(registry: str, ours: str, action: Callable[[], None]) -> None:
     """
     Run `action` once transformers' module `registry` is imported, importing our module for it.
 
-    Our module may be the one that causes the registry's import; then it cannot give its classes yet, and the action waits
-    until it is complete.
+    One of our modules may be what causes the registry's import; then it cannot give its classes yet, neither to the action nor to
+    other modules of ours, and both wait until it is complete.
     """
-    complete: set[str] = set()
+    done: set[str] = set()
 
     def note(name: str) -> None:
-        complete.add(name)
-        if complete == {registry, ours}:
+        done.add(name)
+        if done == {registry, ours}:
             action()
+
+    def on_ours(_: Any) -> None:
+        _complete.add(ours)
+        note(ours)
+        for import_waiting in _waiting.pop(ours, []):
+            import_waiting()
 
     def on_registry(_: Any) -> None:
         note(registry)
-        if ours not in sys.modules:
+        if ours in sys.modules:
+            return
+        halves = [name for name in _tracked if name in sys.modules and name not in _complete]
+        if halves:
+            _waiting.setdefault(halves[0], []).append(partial(importlib.import_module, ours))
+        else:
             importlib.import_module(ours)
 
-    wrapt.when_imported(ours)(lambda _: note(ours))
+    _tracked.append(ours)
+    wrapt.when_imported(ours)(on_ours)
     wrapt.when_imported(registry)(on_registry)
 
 
