@@ -1,6 +1,7 @@
 """From logits to a binary mask, and what is read off it: its score, its box, its run-length code, and the way back."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,34 @@ from torch import nn
 
 
 PIXELS_AT_ONCE = 2**18
+
+
+def read_target_sizes(
+    target_sizes: Sequence[Sequence[int]] | torch.Tensor, expressions: int, threshold: float
+) -> list[tuple[int, int]]:
+    """
+    What every processor is told about the masks it makes.
+
+    Args:
+        target_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape (N, 2)):
+            (height, width) in pixels for each expression.
+        expressions (`int`):
+            N.
+        threshold (`float`):
+            A foreground probability.
+
+    Returns:
+        `list[tuple[int, int]]`: The sizes.
+
+    Raises:
+        ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.
+    """
+    sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else target_sizes
+    if len(sizes) != expressions:
+        raise ValueError(f"`target_sizes` holds {len(sizes)} sizes for {expressions} expressions; one each is needed.")
+    if not 0.0 <= threshold <= 1.0:
+        raise ValueError(f"`threshold` must be a probability between 0 and 1, got {threshold}.")
+    return [(int(height), int(width)) for height, width in sizes]
 
 
 def enlarge_logits(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -143,9 +143,8 @@ def published_pictures(pixels: torch.Tensor, masks: torch.Tensor, side: int) -> 
 
     height, width = masks.shape[1:]
     original = squeeze(pixels, (height, width))[0]
-    around = torch.tensor(IMAGENET_MEAN)[
-        :, None, None
-    ]  # added after normalisation, where it is nearly no colour at all
+    # Put in after normalisation, where it is nearly no colour at all.
+    around = torch.tensor(IMAGENET_MEAN)[:, None, None]
     crops = []
     for mask in masks:
         left, top, right, bottom = published_box(mask)

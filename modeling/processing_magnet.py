@@ -8,7 +8,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 
-from .masks import enlarge_logits, foreground_score
+from .masks import enlarge_logits, foreground_score, read_target_sizes
 from .text_inputs import check_expressions, expressions_per_image
 
 
@@ -122,18 +122,12 @@ class MagNetProcessor(ProcessorMixin):
             ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.
         """
         logits = outputs.logits
-        sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else target_sizes
-        if len(sizes) != len(logits):
-            raise ValueError(
-                f"`target_sizes` holds {len(sizes)} sizes for {len(logits)} expressions; one each is needed."
-            )
-        if not 0.0 <= threshold <= 1.0:
-            raise ValueError(f"`threshold` must be a probability between 0 and 1, got {threshold}.")
+        sizes = read_target_sizes(target_sizes, len(logits), threshold)
 
         results = []
         for expression_logits, (height, width) in zip(logits, sizes, strict=True):
             # One at a time: a large photo must not be multiplied by the number of its expressions.
-            probabilities = enlarge_logits(expression_logits[None], (int(height), int(width)))[0].sigmoid_()
+            probabilities = enlarge_logits(expression_logits[None], (height, width))[0].sigmoid_()
             mask = probabilities > threshold
             results.append({"mask": mask, "score": foreground_score(probabilities, mask)})
         return results

@@ -11,6 +11,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from .image_inputs import check_regions, load_image
+from .masks import read_target_sizes
 from .text_inputs import check_expressions, expressions_per_image
 
 
@@ -99,13 +100,7 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
             ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.
         """
         logits = outputs.logits
-        sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else target_sizes
-        if len(sizes) != len(logits):
-            raise ValueError(
-                f"`target_sizes` holds {len(sizes)} sizes for {len(logits)} expressions; one each is needed."
-            )
-        if not 0.0 <= threshold <= 1.0:
-            raise ValueError(f"`threshold` must be a probability between 0 and 1, got {threshold}.")
+        sizes = read_target_sizes(target_sizes, len(logits), threshold)
         each = len(logits) // len(outputs.region_masks)
         results = []
         for number, (height, width) in enumerate(sizes):
@@ -113,7 +108,7 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
             mask = logits[number, : inner[0], : inner[1]].sigmoid() > threshold
             pick = outputs.picks[number]
             score = 0.0 if pick is None else float(outputs.region_scores[number][pick])
-            results.append({"mask": resize_mask(mask, (int(height), int(width))), "score": score})
+            results.append({"mask": resize_mask(mask, (height, width)), "score": score})
         return results
 
     def _reduce(self, picture: Image.Image) -> np.ndarray:

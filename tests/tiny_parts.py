@@ -65,6 +65,11 @@ def letters(**special: str) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77, extra_special_tokens=special)
 
 
+def special_ids(tokenizer: CLIPTokenizer) -> dict[str, int]:
+    """What configurations call a tokenizer's special tokens."""
+    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+
+
 def loud(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """Weights that make outputs differ, where initial ones hardly do."""
     torch.manual_seed(seed)
@@ -76,8 +81,7 @@ def loud(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 def save_clip(folder: Path) -> Path:
     tokenizer = letters()
-    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    text = {**TEXT, "vocab_size": len(tokenizer), **{f"{name}_token_id": number for name, number in ids.items()}}
+    text = {**TEXT, "vocab_size": len(tokenizer), **special_ids(tokenizer)}
     loud(CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=8))).save_pretrained(folder)
     CLIPProcessor(_clip_images(32), tokenizer).save_pretrained(folder)
     return folder
@@ -200,9 +204,7 @@ def save_blip2(folder: Path) -> Path:
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "max_position_embeddings": 80,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
+        **special_ids(tokenizer),
     }
     qformer = {
         "vocab_size": 8,
@@ -237,9 +239,7 @@ def save_florence2(folder: Path) -> Path:
         "encoder_ffn_dim": 32,
         "decoder_ffn_dim": 32,
         "max_position_embeddings": 80,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
+        **special_ids(tokenizer),
         "decoder_start_token_id": tokenizer.eos_token_id,
         "forced_eos_token_id": tokenizer.eos_token_id,
     }

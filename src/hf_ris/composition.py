@@ -143,22 +143,12 @@ def compose(
     if unknown:
         raise ValueError(f"{unknown[0]} is no option of {composition.config_class.__name__}")
     classes = composition.model_class.part_classes
-    options = dict(options)
-    if sources["proposer"] == WEIGHT_FREE:  # its options are its configuration
-        own = options.pop("proposer_options", None) or {}
-        unknown = sorted(set(own) - set(FelzenszwalbConfig.__annotations__))
-        if unknown:
-            raise ValueError(
-                f"proposer_options has {unknown[0]!r}; allowed are {', '.join(FelzenszwalbConfig.__annotations__)}"
-            )
-        loaded_proposer = {"proposer": LoadedPart(FelzenszwalbConfig(**own))}
-    else:
-        loaded_proposer = {}
-    loaded = loaded_proposer | {
-        name: load_part(name, source, classes[name], dtype)
-        for name, source in sources.items()
-        if source != NONE and name not in loaded_proposer
+    loaded = {
+        name: load_part(name, source, classes[name], dtype) for name, source in sources.items() if source != NONE
     }
+    if sources["proposer"] == WEIGHT_FREE:  # its options are its configuration
+        options = dict(options)
+        loaded["proposer"] = LoadedPart(_felzenszwalb(options.pop("proposer_options", None) or {}))
     config = composition.config_class(
         **{f"{name}_config": part.config for name, part in loaded.items()},
         parts={name: describe_part(sources[name], part.network is not None) for name, part in loaded.items()},
@@ -195,6 +185,8 @@ def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: 
         ValueError: If the model is of no use as this part.
         OSError: If it cannot be found.
     """
+    if name == "proposer" and source == WEIGHT_FREE:
+        return LoadedPart(FelzenszwalbConfig())
     if name == "image_text" and ("::" in source or Path(source).is_file()):
         return load_released_clip(source, dtype)
     values, _ = PreTrainedConfig.get_config_dict(source)
@@ -209,6 +201,15 @@ def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: 
     if report["missing_keys"]:
         raise ValueError(f"{name}={source!r} lacks weights, such as {sorted(report['missing_keys'])[0]}")
     return LoadedPart(network.config, network, AutoProcessor.from_pretrained(source))
+
+
+def _felzenszwalb(options: dict[str, Any]) -> FelzenszwalbConfig:
+    """A configuration takes any keyword; a misspelt one would say nothing."""
+    allowed = FelzenszwalbConfig.__annotations__
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        raise ValueError(f"proposer_options has {unknown[0]!r}; allowed are {', '.join(allowed)}")
+    return FelzenszwalbConfig(**options)
 
 
 def load_released_clip(source: str, dtype: torch.dtype, tokenizer: str = CLIP_TOKENIZER) -> LoadedPart:
