@@ -240,8 +240,8 @@ def _too_large(argument: str, got: str) -> ValueError:
 
 
 def _describe(value: Any) -> str:
-    """A short account of a wrong value: long strings are cut, other things named by type."""
+    """A short account of a wrong value: long strings lose their middle, since paths end in names; other things are named by type."""
     if not isinstance(value, str | os.PathLike):
         return f"{type(value).__name__}"
     text = os.fsdecode(value)
-    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+    return repr(text if len(text) <= 120 else f"{text[:58]}...{text[-58:]}")

@@ -16,6 +16,7 @@ from .configuration_global_local import GlobalLocalConfig
 from .expression_parsing import target_phrase
 from .modeling_zero_shot import Answer, Seen, ZeroShotPreTrainedModel, unit
 from .region_pictures import crop_filled
+from .zero_shot_parts import in_batches
 
 
 # What the published system's detector sees, and CLIP after it: ImageNet's colours, not CLIP's.
@@ -93,7 +94,7 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
 
     def _within(self, whole: torch.Tensor, shares: torch.Tensor, block: int) -> torch.Tensor:
         # Blocks before the masking run once for a batch of regions; of many regions, once more for each batch.
-        batches = shares.to(self.device).split(self.config.batch_size * 4)
+        batches = in_batches(shares.to(self.device), self.config.batch_size * 4)
         return torch.cat([self.image_text.encode_regions(whole, batch, block).float() for batch in batches])
 
     def score(self, visual: torch.Tensor, sentences: torch.Tensor, phrases: torch.Tensor) -> torch.Tensor:
@@ -148,9 +149,9 @@ def published_pictures(pixels: torch.Tensor, masks: torch.Tensor, side: int) -> 
     crops = []
     for mask in masks:
         left, top, right, bottom = published_box(mask)
+        inside = (..., slice(max(0, top), bottom), slice(max(0, left), right))
         beyond = (max(0, -left), max(0, right - width), max(0, -top), max(0, bottom - height))
-        filled = nn.functional.pad(torch.where(mask, original, around), beyond)
-        crop = filled[:, top + beyond[2] : bottom + beyond[2], left + beyond[0] : right + beyond[0]]
+        crop = nn.functional.pad(torch.where(mask[inside], original[inside], around), beyond)
         crops.append(squeeze(crop[None], (side, side))[0])
     return squeeze(pixels, (side, side)), torch.stack(crops)
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     # So that a saved model brings along the code of this pipeline, too.
     from .pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline  # noqa: F401
 
+HERE = "this folder or its Hub id"  # what a card calls the model until it is published
 logger = logging.get_logger(__name__)
 LOGIT = 10.0  # inside of the chosen region
 
@@ -260,7 +261,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
 
     def _encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(n, 3, H, W) -> (n, d), in float32, not normalised."""
-        batches = pixel_values.split(self.config.batch_size)
+        batches = in_batches(pixel_values, self.config.batch_size)
         return torch.cat([self.image_text.encode_pictures(batch).float() for batch in batches])
 
     def describe_surroundings(self) -> str:
@@ -336,8 +337,8 @@ def render_card(name: str, config: PreTrainedConfig) -> str:
     parts = config.parts or {}
     licences = {part.get("license") for part in parts.values() if part.get("has_weights", True)}
     sources = sorted({part["source"] for part in parts.values() if part.get("is_on_hub")})
-    lines = ["---", "library_name: hf_ris", "pipeline_tag: image-segmentation"]
-    lines += ["tags:", "- referring-image-segmentation", "- zero-shot"]
+    lines = ["---", "library_name: transformers", "pipeline_tag: image-segmentation"]
+    lines += ["tags:", "- referring-image-segmentation", "- hf_ris", "- zero-shot"]
     lines += (
         [f"license: {licence}" for licence in licences]
         if len(licences) == 1 and None not in licences
@@ -352,8 +353,13 @@ def render_card(name: str, config: PreTrainedConfig) -> str:
     ]
     lines += ["", "Whoever uses it is bound by the licences of all parts.", ""]
     lines += ["```python", "import hf_ris", "from transformers import pipeline", ""]
-    lines += ['ris = pipeline("referring-segmentation", model="this-folder-or-id")', "```", ""]
+    lines += [
+        f'ris = pipeline("referring-segmentation", model="{HERE}")',
+        'answer = ris("photo.jpg", text="the woman in the red coat")',
+        "```",
+        "",
+    ]
     return "\n".join(lines)
 
 
-__all__ = ["Answer", "Seen", "ZeroShotPreTrainedModel", "render_card", "unit"]
+__all__ = ["HERE", "Answer", "Seen", "ZeroShotPreTrainedModel", "render_card", "unit"]

@@ -6,9 +6,10 @@ There are three kinds: `image_text`, `region_proposals` and `captioners`. To add
 """
 
 import inspect
+import math
 import os
 from abc import ABC
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -102,7 +103,8 @@ class Part(nn.Module, ABC):
         """
         if self.network_class is None:
             return
-        self.processor = AutoProcessor.from_pretrained(source, subfolder=subfolder, **options)
+        # All parts are of transformers: code from their folders is not even asked about.
+        self.processor = AutoProcessor.from_pretrained(source, subfolder=subfolder, trust_remote_code=False, **options)
         if self.network.can_generate():
             try:
                 loaded = GenerationConfig.from_pretrained(source, subfolder=subfolder, **options)
@@ -134,9 +136,10 @@ def build_part(name: str, classes: Mapping[str, type[Any]], config: PreTrainedCo
     return part_class(config, **options)
 
 
-def in_batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """`items`, at most `size` at a time."""
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def in_batches(items: Any, size: int) -> list[Any]:
+    """A sequence or tensor in parts of at most `size` items, and about as many each time: a small last batch would take as long as a larger one."""
+    number = math.ceil(len(items) / size)
+    return [items[len(items) * place // number : len(items) * (place + 1) // number] for place in range(number)]
 
 
 __all__ = ["Part", "build_part", "in_batches"]

@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["rectifier", "photos", "refshapes"])
     parser.add_argument(
-        "document", nargs="?", help="Markdown file with sections named rectifier, photos and refshapes"
+        "documents", nargs="*", help="Markdown files with sections named rectifier, photos and refshapes"
     )
     parser.add_argument("--data", type=Path, help="folder with rows.jsonl, spacy_parses.jsonl and proposals")
     parser.add_argument("--model", help="folder or Hub id of a TAS; with refshapes")
@@ -71,8 +71,8 @@ def main() -> None:
             parser.error("refshapes needs --model")
         report = report_refshapes(arguments.model, arguments.split, arguments.scenes)
     print(report)
-    if arguments.document:
-        write_section(arguments.document, arguments.what, report)
+    for document in arguments.documents:
+        write_section(document, arguments.what, report)
 
 
 def softmax(values: np.ndarray) -> np.ndarray:

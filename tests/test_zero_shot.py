@@ -20,6 +20,8 @@ from hf_ris import composition
 from hf_ris.checkpoint_files import Checkpoint, read_state_dict
 from hf_ris.cli import app
 from hf_ris.data import load_refshapes
+from hf_ris.data.refshapes import EXAMPLES, draw_scene
+from hf_ris.data.refshapes.rows import scene_targets
 from hf_ris.evaluation import evaluate
 from hf_ris.modeling.directions import read_directions
 from hf_ris.modeling.image_text import IMAGE_TEXT
@@ -27,6 +29,7 @@ from hf_ris.modeling.masks import rle_to_mask
 from hf_ris.modeling.modeling_zero_shot import LOGIT
 from hf_ris.modeling.spatial_rectifier import Layout, rectify
 from hf_ris.modeling.weight_mapping_clip import convert_clip_state_dict
+from hf_ris.registration import BUNDLED_ZERO_SHOT
 from hf_ris.torchscript import read_torchscript
 
 
@@ -426,3 +429,33 @@ def test_places_alone_beat_chance_on_real_photos(real_data):
         found.append(hits[rectify(row["expression"], Layout.of(masks), np.ones(len(masks))).pick])
     assert len(found) >= 20
     assert np.mean(found) > 2 * np.mean(chance)
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return pipeline("zero-shot-referring-segmentation", device="cpu")
+
+
+def test_the_bundled_one_chooses_by_looks_and_place(bundled):
+    """Scenes of a split that its parts saw nothing of; by chance, one in five would be right."""
+    right = []
+    for index in range(10):
+        scene, referents = scene_targets("refshapes", "testA", index)
+        image, masks = draw_scene(scene)
+        regions = masks[masks.any(axis=(1, 2))]
+        answers = bundled(image, text=[texts[0] for _, texts in referents], regions=regions, output_format="array")
+        right += [
+            np.array_equal(answer["mask"], masks[target])
+            for answer, (target, _) in zip(answers, referents, strict=True)
+        ]
+    assert np.mean(right) > 0.5
+
+
+def test_the_bundled_one_finds_regions_and_explains_itself(bundled):
+    assert bundled.model.name_or_path == str(BUNDLED_ZERO_SHOT)
+    image = EXAMPLES[0].draw()
+    answers = bundled(image, text=list(EXAMPLES[0].expressions), explain=True)
+    assert len({answer["explanation"]["pick"] for answer in answers}) > 1, "another word, another thing"
+    assert all(answer["explanation"]["captions"] for answer in answers)
+    again = pipeline("referring-segmentation", model=str(BUNDLED_ZERO_SHOT), device="cpu")
+    assert again(image, text=EXAMPLES[0].expressions[0])["box"] == answers[0]["box"]

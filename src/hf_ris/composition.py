@@ -149,10 +149,11 @@ def compose(
     if sources["proposer"] == WEIGHT_FREE:  # its options are its configuration
         options = dict(options)
         loaded["proposer"] = LoadedPart(_felzenszwalb(options.pop("proposer_options", None) or {}))
+    parts = {name: describe_part(sources[name], part.network is not None) for name, part in loaded.items()}
+    for name, part in loaded.items():
+        part.config.name_or_path = parts[name]["source"]  # a folder of this machine says nothing elsewhere
     config = composition.config_class(
-        **{f"{name}_config": part.config for name, part in loaded.items()},
-        parts={name: describe_part(sources[name], part.network is not None) for name, part in loaded.items()},
-        **options,
+        **{f"{name}_config": part.config for name, part in loaded.items()}, parts=parts, **options
     )
     with torch.device("meta"):  # all weights are the parts' own
         model = composition.model_class(config)

@@ -15,11 +15,16 @@ import wrapt
 
 TASK = "referring-segmentation"
 ZERO_SHOT_TASK = "zero-shot-referring-segmentation"
-BUNDLED_CHECKPOINT = Path(__file__).parent / "checkpoints" / "magnet-tiny-refshapes"
-BUNDLED_CHECKPOINT_NOTICE = (
-    "This is the small checkpoint that comes with hf_ris: it was trained on drawn shapes and does not understand photos. "
-    f'For photos, name a model that was trained on them: pipeline("{TASK}", model="folder-or-hub-id").'
-)
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+BUNDLED_CHECKPOINT = CHECKPOINTS / "magnet-tiny-refshapes"
+BUNDLED_ZERO_SHOT = CHECKPOINTS / "tas-tiny-refshapes"
+NOTICE = "This is a small checkpoint that comes with hf_ris: it was trained on drawn shapes and does not understand photos. For photos, "
+NOTICES = {
+    str(
+        BUNDLED_CHECKPOINT
+    ): f'{NOTICE}name a model that was trained on them: pipeline("{TASK}", model="folder-or-hub-id").',
+    str(BUNDLED_ZERO_SHOT): f'{NOTICE}compose one of parts from the Hub: hf_ris.zero_shot("tas").',
+}
 
 
 class System(NamedTuple):
@@ -143,11 +148,11 @@ def _register_task(module: str) -> None:
     )
     # With this attribute a saved pipeline would call itself remote code, and loading it would demand to be trusted.
     del pipeline_class._registered_impl
-    pipeline_class.model_notices[str(BUNDLED_CHECKPOINT)] = BUNDLED_CHECKPOINT_NOTICE
+    pipeline_class.model_notices.update(NOTICES)
 
 
 # Each task, its class and what is loaded where no model is named, by the class's module.
-_TASKS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
+_TASKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "pipeline_referring_segmentation": (
         TASK,
         "ReferringSegmentationPipeline",
@@ -156,6 +161,6 @@ _TASKS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "pipeline_zero_shot_referring_segmentation": (
         ZERO_SHOT_TASK,
         "ZeroShotReferringSegmentationPipeline",
-        None,
+        {"model": (str(BUNDLED_ZERO_SHOT), "main")},
     ),
 }

@@ -109,11 +109,27 @@ def draw_explanation(image: Any, results: Sequence[dict[str, Any]], most: int = 
     font = ImageFont.load_default(round(15 * unit))
     draw = ImageDraw.Draw(canvas)
     for number, (mask, colour) in enumerate(zip(regions, _colours(len(regions)), strict=True)):
-        draw.text(
-            _inner_point(mask), str(number), colour, font, "mm", stroke_width=round(3 * unit), stroke_fill="black"
-        )
+        place, margin = _inner_point(mask), round(3 * unit)
+        left, top, right, bottom = draw.textbbox(place, str(number), font, "mm")
+        badge = (left - margin, top - margin, right + margin, bottom + margin)
+        draw.rounded_rectangle(badge, margin, fill=colour, outline=(20, 20, 20))
+        draw.text(place, str(number), (20, 20, 20), font, "mm")
     tables = [_explanation_table(result, max(size[0], SHORTEST_LEGEND), most) for result in results]
     return reduce(_stack, tables, canvas)
+
+
+def outline(mask: Any, size: tuple[int, int]) -> np.ndarray:
+    """
+    How much of each pixel a mask's outline covers.
+
+    Args:
+        mask: As the pipeline returns it, in any of its output formats.
+        size (`tuple[int, int]`): (width, height) of the image.
+
+    Returns:
+        `np.ndarray`: Of shape (height, width), between 0 and 1.
+    """
+    return np.asarray(_ring(_read_mask(mask, size), round(max(size) / 320)), dtype=np.float32) / 255
 
 
 def draw_sheet(pictures: Sequence[Image.Image], columns: int, width: int = 480) -> Image.Image:
