@@ -1,13 +1,14 @@
 """What is on disk is what gets installed, and nothing is imported by a name that only works in this folder."""
 
 import ast
-import shutil
-import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from hf_ris.hub import build_wheel
 
 
 ROOT = Path(__file__).parent.parent
@@ -17,23 +18,8 @@ ROOT = Path(__file__).parent.parent
 def wheel_files(tmp_path_factory) -> set[str]:
     """The files of a wheel built from a clean copy, which no earlier build can have left anything in."""
     folder = tmp_path_factory.mktemp("build")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder)
-    for name in ("src", "modeling"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    command = [
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--outdir",
-        str(folder / "dist"),
-        str(folder),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = (folder / "dist").glob("*.whl")
+    build_wheel(ROOT, folder)
+    (wheel,) = folder.glob("*.whl")
     assert wheel.stat().st_size < 20e6
     return set(zipfile.ZipFile(wheel).namelist())
 
@@ -57,6 +43,13 @@ def test_the_wheel_holds_the_data(wheel_files):
 def _data_files(part: str) -> list[str]:
     folder = ROOT / "src" / "hf_ris"
     return [path.relative_to(folder).as_posix() for path in (folder / part).rglob("*") if path.is_file()]
+
+
+def test_the_space_installs_what_the_package_needs():
+    """The Space brings the wheel along and installs it without its requirements."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {*project["dependencies"], "scikit-image>=0.24", "scipy>=1.13"}
+    assert set((ROOT / "spaces_demo" / "requirements.txt").read_text(encoding="utf-8").split("\n")) - {""} == wanted
 
 
 def test_the_wheel_brings_no_other_top_level_name(wheel_files):

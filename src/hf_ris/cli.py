@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -135,6 +134,7 @@ def _segment_image(
     check_expressions(expressions, argument="EXPRESSION")
     _note("loading libraries ...")
     from .modeling.image_inputs import load_image
+    from .results import to_json, to_table
 
     if output is not None:
         _check_writable(output)
@@ -165,7 +165,7 @@ def _segment_image(
         _note(f"wrote {explain}")
     if mask_dir is not None:
         _write_masks(mask_dir, results)
-    typer.echo(_to_json(results) if as_json else _to_table(results))
+    typer.echo(to_json(results) if as_json else to_table(results))
 
 
 def _segment_folder(
@@ -444,6 +444,69 @@ def convert(
         _note(f"wrote {output}")
 
 
+@app.command()
+def push(
+    source: Annotated[
+        str, typer.Argument(help="Folder or Hub id of a model, or bundled; with --dataset or --space, a folder.")
+    ],
+    repo: Annotated[str, typer.Argument(help="Where it goes on the Hub, such as me/my-model; made if missing.")],
+    results: Annotated[
+        list[Path] | None, typer.Option(help="results.json of hf-ris evaluate, for the card. May be given often.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="Of the weights, such as apache-2.0, where no card says it.")
+    ] = None,
+    is_dataset: Annotated[bool, typer.Option("--dataset", help="SOURCE is of hf-ris data export.")] = False,
+    is_space: Annotated[bool, typer.Option("--space", help="SOURCE is the demo's folder, spaces_demo.")] = False,
+    wheel: Annotated[
+        Path | None, typer.Option(help="For a Space: this package's wheel; by default built of SOURCE's checkout.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Let everyone see it. By default only you do.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Prepare and check all, show it, upload nothing.")
+    ] = False,
+    revision: Annotated[str | None, typer.Option(help="A branch; made if missing.")] = None,
+) -> None:
+    """Publish a model, a dataset or the demo on the Hub, once it has been loaded and has answered."""
+    with _friendly_errors():
+        if is_dataset and is_space:
+            raise ValueError("--dataset and --space exclude each other")
+        if (results or licence) and (is_dataset or is_space):
+            raise ValueError("--results and --license belong to a model")
+        if wheel is not None and not is_space:
+            raise ValueError("--wheel belongs to a --space")
+        _note("loading libraries ...")
+        from .hub import push_dataset, push_model, push_space
+
+        options: dict[str, Any] = {"public": public, "dry_run": dry_run, "revision": revision, "note": _note}
+        if is_dataset:
+            pushed = push_dataset(source, repo, **options)
+        elif is_space:
+            pushed = push_space(source, repo, wheel, **options)
+        else:
+            pushed = push_model(source, repo, results or [], licence, **options)
+        if pushed is not None:
+            typer.echo(pushed)
+
+
+@app.command()
+def demo(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Folder or Hub id to offer beside the bundled one. May be given often.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 for the whole network.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="By default the first free one from 7860.")] = None,
+    share: Annotated[bool, typer.Option("--share", help="Make a public link for a few days.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Try it out on a page in the browser."""
+    with _friendly_errors():
+        _note("loading libraries ...")
+        from .demo import launch
+
+        launch(model or [], server_name=host, server_port=port, share=share, inbrowser=open_browser)
+
+
 @contextmanager
 def _friendly_errors() -> Iterator[None]:
     """A wrong input ends with its message and exit code 2, not with a traceback."""
@@ -501,35 +564,12 @@ def _load_pipeline(model: str | None, device: str | None, task: str = TASK, **op
 
 
 def _write_masks(folder: Path, results: list[dict[str, Any]]) -> None:
-    from PIL import Image
+    from .results import mask_pictures
 
     folder.mkdir(parents=True, exist_ok=True)
-    for number, result in enumerate(results, start=1):
-        name = re.sub(r"\W+", "-", result["label"].lower()).strip("-")[:60]
-        path = folder / f"{number:02d}-{name}.png"
-        Image.fromarray(result["mask"].astype("uint8") * 255).save(path)
-        _note(f"wrote {path}")
-
-
-def _to_json(results: list[dict[str, Any]]) -> str:
-    from .modeling.masks import mask_to_rle
-
-    lines = []
-    for result in results:
-        shown = {name: value for name, value in result.items() if name != "explanation"}
-        lines.append(json.dumps({**shown, "mask": mask_to_rle(result["mask"])}, ensure_ascii=False))
-    return "[\n  " + ",\n  ".join(lines) + "\n]"
-
-
-def _to_table(results: list[dict[str, Any]]) -> str:
-    rows = [("score", "pixels", "box (xmin ymin xmax ymax)", "expression")]
-    for result in results:
-        box = "nothing found" if result["box"] is None else " ".join(str(corner) for corner in result["box"].values())
-        rows.append((f"{result['score']:.2f}", str(int(result["mask"].sum())), box, result["label"]))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        "  ".join([row[0].rjust(widths[0]), row[1].rjust(widths[1]), row[2].ljust(widths[2]), row[3]]) for row in rows
-    )
+    for name, mask in mask_pictures(results):
+        mask.save(folder / name)
+        _note(f"wrote {folder / name}")
 
 
 if __name__ == "__main__":  # what `torchrun -m hf_ris.cli` runs

@@ -1,0 +1,22 @@
+"""The Space: hf_ris comes as the wheel beside this file."""
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+if importlib.util.find_spec("spaces"):
+    import spaces  # noqa: F401  before torch, where GPUs are shared
+
+if importlib.util.find_spec("hf_ris") is None:
+    wheel = max(Path(__file__).parent.glob("hf_ris-*.whl"))
+    installed = tempfile.mkdtemp()
+    subprocess.run([sys.executable, "-m", "pip", "install", "--no-deps", "--target", installed, wheel], check=True)
+    sys.path.insert(0, installed)
+
+from hf_ris.demo import launch
+
+
+launch()

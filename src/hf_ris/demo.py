@@ -1,0 +1,505 @@
+"""The demo: a page where a picture and expressions become masks. `hf-ris demo` serves it, and so does the Space."""
+
+import base64
+import io
+import json
+import random
+import re
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from huggingface_hub import model_info
+from huggingface_hub.errors import HfHubHTTPError
+from PIL import Image
+from transformers import Pipeline, PreTrainedConfig, pipeline
+from transformers.utils import logging
+
+from .composition import zero_shot
+from .data.refshapes import EXAMPLES
+from .data.refshapes.rows import scene_rows
+from .modeling.image_inputs import load_image
+from .modeling.pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline
+from .modeling.text_inputs import check_expressions
+from .registration import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, SYSTEMS, TASK, ZERO_SHOT_TASK
+from .results import mask_pictures, to_plain
+from .visualization import COLOURS, draw_explanation, draw_overlay, outline
+
+
+try:
+    import gradio as gr
+except ImportError as error:
+    raise ImportError('The demo needs Gradio: pip install "hf_ris[demo]"') from error
+
+try:  # on a Space with shared GPUs a call has to ask for one
+    import spaces
+except ImportError:
+    on_gpu: Callable[[Any], Any] = lambda function: function  # noqa: E731
+else:
+    on_gpu = spaces.GPU(duration=60)
+
+
+logger = logging.get_logger(__name__)
+
+MOST_EXPRESSIONS = len(COLOURS)
+LONGEST_EXPRESSION = 200  # characters
+MOST_PIXELS = 50_000_000
+LARGEST_FILE = "20mb"
+LONGEST_SIDE = 2048  # pixels; larger pictures are reduced to it
+LARGEST_MODEL = 4 * 10**9  # bytes of weights that are fetched for a visitor
+WAITING = 32  # requests in the queue; further ones are turned away
+KEPT_SECONDS = 600  # that pictures shown or uploaded lie on the server's disk, and one minute more at most
+SCENES = 100_000
+FILL = 0.6  # how much of a mask's fill covers the picture, at full opacity
+
+TRAINED = "MagNet tiny: bundled, knows drawings only"
+CHOOSING = "TAS tiny: bundled, knows drawings only, zero-shot"
+COMPOSED = "TAS: CLIP, SAM and BLIP from the Hub, zero-shot"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+TITLE = "Point at things with words"
+INTRODUCTION = """A picture and an expression go in, the mask of what the expression refers to comes out. The bundled model knows drawn
+scenes; choose another one for photos."""
+FOOTNOTE = f"Pictures are reduced to {LONGEST_SIDE} pixels a side, deleted after {KEPT_SECONDS // 60} minutes, and used for nothing else."
+OUTPUTS = 6  # of the page
+PROGRESS = gr.Progress()
+SET_OPACITY = "(o) => { document.querySelector('#answer').style.setProperty('--mask-opacity', o); return o; }"
+STYLE = """
+.gradio-container { max-width: 1200px !important; margin: auto !important; }
+#answer img.mask:not(.active):not(.inactive) { opacity: var(--mask-opacity, 0.8); }
+.answers { width: 100%; border-collapse: collapse; }
+.answers th, .answers td { padding: 0.35rem 0.5rem; text-align: left; border-bottom: 1px solid var(--border-color-primary); }
+.answers td.number, .answers th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+@media (max-width: 640px) { .answers td.number, .answers th.number { white-space: normal; } }
+.answers .swatch { display: inline-block; width: 0.9em; height: 0.9em; border-radius: 0.2em; margin-right: 0.5em;
+  border: 1px solid var(--body-text-color); vertical-align: -0.1em; }
+"""
+
+
+class Reply(NamedTuple):
+    """What a request gave."""
+
+    picture: Image.Image
+    results: list[dict[str, Any]]
+    note: str
+
+
+class Models:
+    """
+    Pipelines by what the page calls them. Those it offers stay loaded, of the others the last one asked.
+
+    Args:
+        offered (`dict[str, Callable]`): Name -> function that loads it. What is not among these is taken for a Hub id.
+    """
+
+    def __init__(self, offered: dict[str, Callable[[], Pipeline]]) -> None:
+        self.offered = offered
+        self._loaded: dict[str, Pipeline] = {}
+        self._visited: tuple[str, Pipeline | None] = ("", None)
+        self._lock = threading.Lock()
+
+    def get(self, name: str) -> Pipeline:
+        """
+        A model.
+
+        Raises:
+            ValueError: If this is no Hub id, or of something else than a model of this library, or of a very large one.
+            OSError: If it cannot be fetched.
+        """
+        with self._lock:
+            if name in self.offered:
+                if name not in self._loaded:
+                    self._loaded[name] = remember_little(self.offered[name]())
+                return self._loaded[name]
+            if self._visited[0] != name:
+                self._visited = ("", None)  # there need not be room for both
+                self._visited = (name, remember_little(load_from_hub(name)))
+            return self._visited[1]  # type: ignore[return-value]
+
+    def loaded(self, name: str) -> Pipeline | None:
+        """A model, if it is loaded."""
+        return self._visited[1] if name == self._visited[0] else self._loaded.get(name)
+
+
+def remember_little(ris: Pipeline) -> Pipeline:
+    """Zero-shot models keep what they saw of the last pictures, for further expressions; here, of the last one."""
+    if isinstance(ris, ZeroShotReferringSegmentationPipeline):
+        ris.model.config.cache_size = 1
+    return ris
+
+
+def load(source: str, **options: Any) -> Pipeline:
+    """A model from a folder or the Hub, with code from nowhere but this package; options of `transformers.pipeline`."""
+    hub = {name: options[name] for name in ("revision", "token") if name in options}
+    values, _ = PreTrainedConfig.get_config_dict(source, **hub)
+    systems = {system.model_type: system for system in SYSTEMS}
+    if values.get("model_type") not in systems:
+        raise ValueError(
+            f"{source} is a {values.get('model_type')!r}; this page takes models of hf_ris: {', '.join(systems)}."
+        )
+    if values.get("parser", "auto") not in ("auto", "rules"):
+        raise ValueError(f"{source} wants a parser of its own, {values['parser']!r}; this page takes auto or rules.")
+    task = ZERO_SHOT_TASK if systems[values["model_type"]].is_zero_shot else TASK
+    return pipeline(task, model=source, device=device(), trust_remote_code=False, **options)
+
+
+def load_from_hub(name: str) -> Pipeline:
+    """What a visitor names: what everyone can see, weights without code, of bounded size, and no folder of this machine."""
+    if not HUB_ID.fullmatch(name) or Path(name).exists():
+        raise ValueError(f"{name!r} is no model on the Hub; ids look like user/name.")
+    try:
+        found = model_info(name, files_metadata=True, token=False)
+    except HfHubHTTPError as error:
+        raise ValueError(f"{name} is no model that everyone can see on the Hub.") from error
+    files = found.siblings or []
+    size = sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors"))
+    if size > LARGEST_MODEL:
+        raise ValueError(
+            f"{name} has {size / 1e9:.1f} GB of weights; this page takes up to {LARGEST_MODEL / 1e9:.0f} GB."
+        )
+    return load(name, revision=found.sha, token=False, model_kwargs={"use_safetensors": True})
+
+
+def device() -> str:
+    if torch.cuda.is_available():  # as Spaces with shared GPUs say
+        return "cuda"
+    return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+
+
+def read_request(path: str | None, text: str) -> tuple[Image.Image, list[str]]:
+    """
+    The picture, at most `LONGEST_SIDE` pixels a side, and expressions, one of them a line.
+
+    Raises:
+        ValueError: If there is no picture or no expression, or too much of either.
+    """
+    if path is None:
+        raise ValueError("There is no picture yet: drop one, or choose an example.")
+    expressions = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    if not expressions:
+        raise ValueError("There is no expression yet: write what to look for, such as: the red mug on the left.")
+    if len(expressions) > MOST_EXPRESSIONS:
+        raise ValueError(f"These are {len(expressions)} expressions; the page takes {MOST_EXPRESSIONS} at once.")
+    for expression in expressions:
+        if len(expression) > LONGEST_EXPRESSION:
+            raise ValueError(
+                f"The expression {expression[:40]!r} ... has {len(expression)} characters; at most are {LONGEST_EXPRESSION}."
+            )
+    try:
+        with Image.open(path) as header:  # nothing is decoded yet
+            pixels = header.width * header.height
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError("The file is no picture that can be read.") from error
+    if pixels > MOST_PIXELS:
+        raise ValueError(f"The picture has {pixels / 1e6:.0f} million pixels; at most are {MOST_PIXELS / 1e6:.0f}.")
+    picture = load_image(path)
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    return picture, check_expressions(expressions)
+
+
+def explain_error(error: Exception) -> gr.Error:
+    """What a visitor is told. What is not their doing goes to the log."""
+    if isinstance(error, ValueError):
+        message = str(error)
+    elif isinstance(error, OSError):
+        message = "The model cannot be fetched from the Hub just now."
+    else:
+        message = "Something went wrong here; trying once more, or another model, may help."
+    if not isinstance(error, ValueError):
+        logger.error("A request failed.", exc_info=error)
+    return gr.Error(escape(message), title="That did not work", print_exception=False)
+
+
+def show(reply: Reply) -> Any:
+    """The annotated picture: masks with their outlines, each in its own colour."""
+    parts, colours = [], {}
+    for number, result in enumerate(reply.results):
+        repeated = sum(other["label"] == result["label"] for other in reply.results) > 1
+        label = f"{number + 1}. {result['label']}" if repeated else result["label"]
+        colours[label] = to_hex(number)
+        fill = FILL * np.asarray(result["mask"], dtype=np.float32)
+        parts.append((np.maximum(fill, outline(result["mask"], reply.picture.size)), label))
+    return gr.AnnotatedImage(value=(reply.picture, parts), color_map=colours)
+
+
+def to_hex(number: int) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*COLOURS[number % len(COLOURS)])
+
+
+def to_html(reply: Reply, opacity: float) -> str:
+    """A table of the answers, and a link to all of them as files, which holds the files itself: the server keeps none."""
+    rows = []
+    for number, result in enumerate(reply.results):
+        box = result["box"]
+        share = np.asarray(result["mask"]).mean()
+        place = "nothing found" if box is None else "{xmin}, {ymin} to {xmax}, {ymax}".format(**box)
+        rows.append(
+            f'<tr><td><span class="swatch" style="background:{to_hex(number)}"></span>{escape(result["label"])}</td>'
+            f'<td class="number">{result["score"]:.0%}</td><td class="number">{place}</td><td class="number">{share:.1%}</td></tr>'
+        )
+    archive = base64.b64encode(pack(reply, opacity)).decode()
+    return (
+        '<table class="answers"><thead><tr><th scope="col">expression</th><th scope="col" class="number">score</th>'
+        '<th scope="col" class="number">box in pixels</th><th scope="col" class="number">of the picture</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+        f'<p><a download="masks.zip" href="data:application/zip;base64,{archive}">Download the masks</a> '
+        "(pictures, and all of it as JSON)</p>"
+    )
+
+
+def pack(reply: Reply, opacity: float) -> bytes:
+    """The masks as pictures, the annotated picture and `results.json`, zipped."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, mask in mask_pictures(reply.results):
+            archive.writestr(name, _encode(mask, "png"))
+        archive.writestr("overlay.jpg", _encode(draw_overlay(reply.picture, reply.results, FILL * opacity), "jpeg"))
+        archive.writestr("results.json", json.dumps(to_plain(reply.results), indent=2, ensure_ascii=False))
+    return file.getvalue()
+
+
+def _encode(picture: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return file.getvalue()
+
+
+def draw_me_a_scene() -> tuple[Image.Image, str]:
+    """A drawn scene that no model has seen, and for some of its things an expression that is true of nothing else."""
+    rows = scene_rows("refshapes", "val", random.randrange(SCENES))
+    return rows[0]["image"], "\n".join(random.choice(row["expressions"])["sent"] for row in rows)
+
+
+class Desk:
+    """
+    Answers what the page and the API ask.
+
+    Args:
+        offered (`dict[str, Callable]`): The models to choose from, by name; the first is the default.
+    """
+
+    def __init__(self, offered: dict[str, Callable[[], Pipeline]]) -> None:
+        self.models = Models(offered)
+        self.default = next(iter(offered))
+        self.ask = on_gpu(self._ask)
+
+    def _ask(self, name: str, picture: Image.Image, expressions: list[str], **options: Any) -> list[dict[str, Any]]:
+        return self.models.get(name)(picture, text=expressions, output_format="array", **options)
+
+    def on_page(
+        self,
+        path: str | None,
+        text: str,
+        name: str,
+        threshold: float,
+        opacity: float,
+        progress: Any = PROGRESS,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Answers one expression after the other, so that the first is seen early and the rest can be stopped."""
+        name = (name or self.default).strip()
+        try:
+            picture, expressions = read_request(path, text)
+            progress((0, len(expressions)), desc="loading the model")
+            is_zero_shot = isinstance(self.models.get(name), ZeroShotReferringSegmentationPipeline)
+            options: dict[str, Any] = {"explain": True} if is_zero_shot else {"threshold": threshold}
+            results: list[dict[str, Any]] = []
+            start = time.perf_counter()
+            for number, expression in enumerate(expressions, start=1):
+                progress((number - 1, len(expressions)), desc=expression)
+                results += self.ask(name, picture, [expression], **options)
+                seconds = time.perf_counter() - start
+                note = f"{number} of {len(expressions)} answered, {seconds:.2f} s on {device()}"
+                yield outputs_of(Reply(picture, results, note), opacity, is_zero_shot)
+        except Exception as error:
+            raise explain_error(error) from error
+
+    def on_threshold(self, path: str | None, text: str, name: str, *options: float) -> Iterator[tuple[Any, ...]]:
+        """As the button; says nothing where there is nothing to ask, or the model has no threshold."""
+        ris = self.models.loaded((name or self.default).strip()) if path and (text or "").strip() else None
+        if ris is None or isinstance(ris, ZeroShotReferringSegmentationPipeline):
+            yield (gr.skip(),) * OUTPUTS
+        else:
+            yield from self.on_page(path, text, name, *options)
+
+    def segment(self, image: str, text: str, model: str, threshold: float = 0.5) -> list[dict[str, Any]]:
+        """
+        Segments what expressions refer to in a picture. Expressions are lines of `text`, at most 8; `model` is one of the page's or the
+        Hub id of a model of hf_ris; `threshold` is the foreground probability above which a pixel counts. Gives a list with a dictionary
+        for each expression: `label`, `score` (0 to 1), `mask` (COCO's run-length code: `size` and `counts`) and `box` (xmin, ymin, xmax,
+        ymax in pixels, maxima exclusive; null where nothing was found). Pictures of more than 2048 pixels a side are reduced to that.
+        """
+        try:
+            picture, expressions = read_request(image, text)
+            return to_plain(self.ask((model or self.default).strip(), picture, expressions, threshold=threshold))
+        except Exception as error:
+            raise explain_error(error) from error
+
+
+def outputs_of(reply: Reply, opacity: float, is_zero_shot: bool) -> tuple[Any, ...]:
+    """What the page shows: annotated picture, table, JSON, explanation and its tab, note."""
+    drawing = draw_explanation(reply.picture, reply.results) if is_zero_shot else None
+    tab = gr.Tab(visible=is_zero_shot)
+    return show(reply), to_html(reply, opacity), to_plain(reply.results), drawing, tab, reply.note
+
+
+def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks:
+    """
+    The page.
+
+    Args:
+        offered (`dict[str, Callable]`): The models to choose from, by name; the first is chosen at the start.
+        folder (`Path`): Where the examples' pictures are written.
+    """
+    desk = Desk(offered)
+    with gr.Blocks(title=TITLE, delete_cache=(60, KEPT_SECONDS), analytics_enabled=False) as page:
+        gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
+        with gr.Row():
+            with gr.Column(min_width=300):
+                image, text, go, stop, draw = _question()
+                name, threshold, opacity = _options(list(offered))
+            with gr.Column(min_width=300):
+                outputs = _answers()
+        gr.Examples(
+            _write_examples(folder),
+            [image, text],
+            label="Drawn scenes, new to the bundled models",
+            examples_per_page=4,
+            api_visibility="private",
+        )
+        gr.Markdown(FOOTNOTE)
+
+        inputs = [image, text, name, threshold]
+        options: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model"}
+        asked = gr.on([go.click, text.submit], desk.on_page, [*inputs, opacity], outputs, **options)
+        again = threshold.change(
+            desk.on_threshold,
+            [*inputs, opacity],
+            outputs,
+            trigger_mode="always_last",
+            show_progress="hidden",
+            **options,
+        )
+        stop.click(None, cancels=[asked, again])
+        draw.click(draw_me_a_scene, None, [image, text], api_visibility="private", queue=False)
+        opacity.input(None, opacity, js=SET_OPACITY)  # the browser does this alone
+        api = gr.Button(visible=False)
+        api.click(desk.segment, inputs, gr.JSON(visible=False), api_name="segment", concurrency_id="model")
+    return page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
+
+
+def _question() -> tuple[Any, ...]:
+    image = gr.Image(
+        type="filepath",
+        image_mode=None,  # as it came: nothing is decoded before its size is known
+        format="png",
+        sources=["upload", "webcam", "clipboard"],
+        label="Picture",
+        height=380,
+        elem_id="picture",
+    )
+    text = gr.Textbox(
+        label="Expressions, one a line",
+        lines=3,
+        max_lines=MOST_EXPRESSIONS,
+        placeholder="the red mug on the left\nthe small tree",
+        info="Shift and Enter ask, too.",
+        elem_id="expressions",
+    )
+    with gr.Row():
+        go = gr.Button("Segment", variant="primary", min_width=120, elem_id="go")
+        stop = gr.Button("Stop", min_width=80, elem_id="stop")
+        draw = gr.Button("New scene", min_width=100, elem_id="draw")
+    return image, text, go, stop, draw
+
+
+def _options(names: list[str]) -> tuple[Any, ...]:
+    name = gr.Dropdown(
+        names,
+        value=names[0],
+        label="Model",
+        info="Or the Hub id of a model of hf_ris, such as user/name.",
+        allow_custom_value=True,
+        elem_id="model",
+    )
+    with gr.Row():
+        threshold = gr.Slider(
+            0.05,
+            0.95,
+            0.5,
+            step=0.05,
+            label="Threshold",
+            info="Of a pixel's probability. Zero-shot models have none.",
+            elem_id="threshold",
+        )
+        opacity = gr.Slider(
+            0.0, 1.0, 0.8, step=0.05, label="Opacity", info="Of the masks over the picture.", elem_id="opacity"
+        )
+    return name, threshold, opacity
+
+
+def _answers() -> list[Any]:
+    """As [`outputs_of`] fills them."""
+    with gr.Tabs():
+        with gr.Tab("Answer"):
+            answer = gr.AnnotatedImage(label="Answer", height=380, elem_id="answer")
+            table = gr.HTML(elem_id="table")
+        with gr.Tab("JSON"):
+            plain = gr.JSON(label="Answers, masks as COCO's run-length code", elem_id="json")
+        with gr.Tab("Explanation", visible=False) as tab:
+            explanation = gr.Image(
+                label="Regions and what they scored",
+                interactive=False,
+                alt_text="The regions of the picture, numbered, and a table of their scores",
+                elem_id="explanation",
+            )
+    note = gr.Markdown(elem_id="note")
+    return [answer, table, plain, explanation, tab, note]
+
+
+def _write_examples(folder: Path) -> list[list[str]]:
+    """Scenes to choose from: a picture's path and expressions."""
+    examples = []
+    for number, example in enumerate(EXAMPLES):
+        path = folder / f"example-{number}.png"
+        example.draw().save(path)
+        examples.append([str(path), "\n".join(example.expressions)])
+    return examples
+
+
+def serve(page: gr.Blocks, folder: str | Path, **options: Any) -> Any:
+    """Serves a page; options of [`gradio.Blocks.launch`]. Fonts are the visitor's own: nothing is fetched from elsewhere."""
+    theme = gr.themes.Default(
+        primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    limits = {"max_file_size": LARGEST_FILE, "allowed_paths": [str(folder)], "show_error": True}
+    return page.launch(theme=theme, css=STYLE, ssr_mode=False, **limits, **options)
+
+
+def launch(models: Sequence[str] = (), **options: Any) -> None:
+    """
+    Serves the page until it is interrupted.
+
+    Args:
+        models (`Sequence[str]`, *optional*): Folders or Hub ids to offer beside the bundled model.
+        options: Of [`gradio.Blocks.launch`].
+    """
+    offered: dict[str, Callable[[], Pipeline]] = {
+        TRAINED: partial(load, str(BUNDLED_CHECKPOINT)),
+        CHOOSING: partial(load, str(BUNDLED_ZERO_SHOT)),
+    }
+    offered |= {str(source): partial(load, str(source)) for source in models}
+    offered[COMPOSED] = partial(zero_shot, "tas", device=device())
+    with tempfile.TemporaryDirectory(prefix="hf-ris-demo-") as folder:
+        page = build(offered, Path(folder))
+        serve(page, folder, **options)
+
+
+__all__ = ["Desk", "Models", "build", "launch", "load_from_hub", "serve"]

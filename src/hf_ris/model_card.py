@@ -1,0 +1,109 @@
+"""Model cards: what a model is, how it is used, under which licence, and what was measured of it."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .modeling.modeling_zero_shot import HERE
+from .reporting import table
+
+
+TEMPLATE = Path(__file__).parent / "assets" / "model_card.md.jinja"
+SECTION = re.compile(r"<!-- evaluation -->.*?<!-- /evaluation -->", re.DOTALL)
+METRICS = ("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9")
+TAGS = ("referring-image-segmentation", "hf_ris")
+# As they are on the Hub.
+PAPERS = {
+    "magnet": "[*Mask Grounding for Referring Image Segmentation*](https://arxiv.org/abs/2312.12198) (CVPR 2024)",
+    "global_local": "[*Zero-shot Referring Image Segmentation with Global-Local Context Features*](https://arxiv.org/abs/2303.17811) (CVPR 2023)",
+    "tas": "[*Text Augmented Spatial-aware Zero-shot Referring Image Segmentation*](https://arxiv.org/abs/2310.18049) (EMNLP Findings 2023)",
+}
+
+
+def usage(model: str = HERE, picture: str = "photo.jpg", text: str = "the woman in the red coat") -> str:
+    """The lines that every card shows, and that are run before a model is published."""
+    return f"""import hf_ris
+from transformers import pipeline
+
+ris = pipeline("referring-segmentation", model={json.dumps(model)})
+answer = ris({json.dumps(picture)}, text={json.dumps(text)})"""
+
+
+def render_card(
+    title: str,
+    summary: str,
+    licence: str | None,
+    about: str = "",
+    licences: Sequence[tuple[str, str]] = (),
+    base_models: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+) -> ModelCard:
+    """
+    A model's card.
+
+    Args:
+        title (`str`): Its heading.
+        summary (`str`): What the model is, in a paragraph.
+        licence (`str`, *optional*): Of the weights, as the Hub writes licences; `None` where it is not known.
+        about (`str`, *optional*): Sections of Markdown: where the weights are from, how they were trained.
+        licences (`Sequence`, *optional*): What else is bound to which licence: (what, licence).
+        base_models, datasets (`Sequence[str]`, *optional*): Hub ids.
+    """
+    data = ModelCardData(
+        license=licence,
+        library_name="transformers",
+        pipeline_tag="image-segmentation",
+        tags=list(TAGS),
+        base_model=list(base_models) or None,
+        datasets=list(datasets) or None,
+    )
+    rows = [("weights", licence or "not stated"), *licences, ("code in this repository", "apache-2.0")]
+    return ModelCard.from_template(
+        data, str(TEMPLATE), title=title, summary=summary, usage=usage(), about=about, licences=rows
+    )
+
+
+def add_results(card: ModelCard, name: str, results: Sequence[dict[str, Any]]) -> None:
+    """
+    Puts figures on a card: into its metadata, which the Hub shows beside it, and into a table.
+
+    Args:
+        card ([`~huggingface_hub.ModelCard`]): Changed in place.
+        name (`str`): What the metadata call the model.
+        results (`Sequence[dict]`): Each a `results.json` of `hf-ris evaluate`.
+    """
+    card.data.model_name = name
+    card.data.metrics = ["mean_iou"]
+    card.data.eval_results = [
+        EvalResult(
+            task_type="image-segmentation",
+            task_name="Referring image segmentation",
+            dataset_type=result["dataset"].split()[0],
+            dataset_name=result["dataset"],
+            dataset_config=f"{result['protocol']} protocol, {result['text_column']} text, {result['expressions']} expressions",
+            dataset_split=result["dataset"].split()[-1],
+            metric_type=metric.lower(),
+            metric_name=metric,
+            metric_value=round(result[metric], 5),
+        )
+        for result in results
+        for metric in METRICS
+    ]
+    header = ("dataset", "protocol", "text", "expressions", *METRICS)
+    rows = [
+        [result["dataset"], result["protocol"], result["text_column"], str(result["expressions"])]
+        + [f"{result[metric]:.3f}" for metric in METRICS]
+        for result in results
+    ]
+    section = f"<!-- evaluation -->\n{table(header, rows)}\n\nMeasured by `hf-ris evaluate`.\n<!-- /evaluation -->"
+    if SECTION.search(card.text):
+        card.text = SECTION.sub(lambda _: section, card.text)
+    else:
+        card.text = f"{card.text.rstrip()}\n\n## Evaluation\n\n{section}\n"
+
+
+__all__ = ["HERE", "METRICS", "PAPERS", "add_results", "render_card", "usage"]

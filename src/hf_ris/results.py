@@ -1,0 +1,55 @@
+"""Answers of a pipeline as files and text: JSON, a table, masks as pictures."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .modeling.masks import mask_to_rle
+
+
+def to_plain(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """
+    What JSON can hold of answers: `label`, `score`, `box`, and the `mask` as COCO's run-length code.
+
+    Args:
+        results (`Sequence[dict]`): Of the pipeline with `output_format="array"`.
+    """
+    plain = []
+    for result in results:
+        told = {name: value for name, value in result.items() if name != "explanation"}
+        plain.append({**told, "mask": mask_to_rle(result["mask"])})
+    return plain
+
+
+def to_json(results: Sequence[dict[str, Any]]) -> str:
+    """The same as text, a line for each answer."""
+    return "[\n  " + ",\n  ".join(json.dumps(line, ensure_ascii=False) for line in to_plain(results)) + "\n]"
+
+
+def to_table(results: Sequence[dict[str, Any]]) -> str:
+    """For a terminal: score, pixels, box and expression."""
+    rows = [("score", "pixels", "box (xmin ymin xmax ymax)", "expression")]
+    for result in results:
+        rows.append((f"{result['score']:.2f}", str(int(result["mask"].sum())), describe_box(result), result["label"]))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  ".join([row[0].rjust(widths[0]), row[1].rjust(widths[1]), row[2].ljust(widths[2]), row[3]]) for row in rows
+    )
+
+
+def describe_box(result: dict[str, Any]) -> str:
+    return "nothing found" if result["box"] is None else " ".join(str(corner) for corner in result["box"].values())
+
+
+def mask_pictures(results: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Image.Image]]:
+    """For each answer a file name, such as "01-the-red-mug.png", and its mask as a picture (mode `L`, 0 and 255)."""
+    for number, result in enumerate(results, start=1):
+        name = re.sub(r"\W+", "-", result["label"].lower()).strip("-")[:60]
+        yield f"{number:02d}-{name}.png", Image.fromarray(np.asarray(result["mask"]).astype(np.uint8) * 255)
+
+
+__all__ = ["describe_box", "mask_pictures", "to_json", "to_plain", "to_table"]

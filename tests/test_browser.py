@@ -1,0 +1,155 @@
+"""The demo as its visitors meet it, in a real browser. `make test-browser` runs these, once for each change."""
+
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import hf_ris
+from hf_ris.registration import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT
+
+
+pytestmark = pytest.mark.browser
+sync_api = pytest.importorskip("playwright.sync_api")
+demo = pytest.importorskip("hf_ris.demo")
+expect = sync_api.expect
+
+SCENE = Path(hf_ris.__file__).parent / "assets" / "demo_scene.png"
+SCREENSHOTS = Path(os.environ.get("HF_RIS_SCREENSHOTS", "build/screenshots"))
+PATIENCE = 60_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("examples")
+    offered = {
+        "bundled": partial(demo.load, str(BUNDLED_CHECKPOINT)),
+        "zero-shot": partial(demo.load, str(BUNDLED_ZERO_SHOT)),
+    }
+    page = demo.build(offered, folder)
+    _, url, _ = demo.serve(page, folder, prevent_thread_lock=True, quiet=True)
+    yield url
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("there is no chromium; `make test-browser` installs it")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address, request):
+    """A page of the size and in the colours that a test asks for, with a screenshot at its end."""
+    options = getattr(request, "param", {})
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 1000}, **options})
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    yield page
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{request.node.name.replace('[', '-').strip(']')}.png", full_page=True)
+    context.close()
+    assert errors == []
+
+
+def upload_scene(page, text):
+    page.locator("#picture input[type=file]").first.set_input_files(SCENE)
+    expect(page.locator("#picture img").first).to_be_visible(timeout=PATIENCE)
+    page.locator("#expressions textarea").fill(text)
+
+
+def ask(page, rows):
+    page.locator("#go").click()
+    expect(page.locator("#table tbody tr")).to_have_count(rows, timeout=PATIENCE)
+    expect(page.locator("#note")).to_contain_text(f"{rows} of {rows} answered", timeout=PATIENCE)
+
+
+def test_three_expressions(page):
+    upload_scene(page, "the black teapot in the middle\nthe little pink tree on the right\nthe tree")
+    ask(page, 3)
+    expect(page.locator("#answer img.mask")).to_have_count(3)
+    expect(page.locator("#table")).to_contain_text("the black teapot in the middle")
+    expect(page.locator("#note")).to_contain_text("3 of 3 answered")
+    with page.expect_download() as download:
+        page.get_by_text("Download the masks").click()
+    assert download.value.suggested_filename == "masks.zip"
+
+
+def test_a_higher_threshold_makes_masks_smaller(page):
+    upload_scene(page, "the black teapot in the middle")
+    ask(page, 1)
+    share = page.locator("#table tbody td").nth(3)
+    before = share.inner_text()
+    slider = page.locator("#threshold input[type=range]")
+    slider.focus()
+    for _ in range(8):
+        page.keyboard.press("ArrowRight")
+    expect(share).not_to_have_text(before, timeout=PATIENCE)
+    assert float(share.inner_text().strip("%")) < float(before.strip("%"))
+
+
+def test_opacity_changes_without_asking_again(page):
+    upload_scene(page, "the tree")
+    ask(page, 1)
+    mask = page.locator("#answer img.mask").first
+    before = mask.evaluate("element => getComputedStyle(element).opacity")
+    page.locator("#opacity input[type=range]").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function(
+        "before => getComputedStyle(document.querySelector('#answer img.mask')).opacity !== before", arg=before
+    )
+
+
+def test_another_model_explains_itself(page):
+    upload_scene(page, "the black teapot in the middle")
+    page.locator("#model input").click()
+    page.get_by_role("option", name="zero-shot").click()
+    ask(page, 1)
+    page.get_by_role("tab", name="Explanation").click()
+    expect(page.locator("#explanation img")).to_be_visible(timeout=PATIENCE)
+
+
+def test_what_is_wrong_is_said(page):
+    page.locator("#go").click()
+    expect(page.get_by_text("There is no picture yet")).to_be_visible(timeout=PATIENCE)
+
+
+def test_by_keyboard_alone(page):
+    upload_scene(page, "")
+    page.locator("#expressions textarea").focus()
+    page.keyboard.type("the black teapot in the middle")
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator("#table tbody tr")).to_have_count(1, timeout=PATIENCE)
+
+
+def test_a_scene_is_drawn(page):
+    page.locator("#draw").click()
+    expect(page.locator("#picture img").first).to_be_visible(timeout=PATIENCE)
+    rows = len(page.locator("#expressions textarea").input_value().splitlines())
+    assert rows
+    ask(page, rows)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param({"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}, id="phone"),
+        pytest.param({"color_scheme": "dark"}, id="dark"),
+    ],
+    indirect=True,
+)
+def test_fits_any_screen(page):
+    upload_scene(page, "the black teapot in the middle\nthe little pink tree on the right")
+    ask(page, 2)
+    overhang = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overhang <= 0, "nothing has to be scrolled sideways"

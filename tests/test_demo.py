@@ -1,0 +1,134 @@
+"""The demo as its API's users meet it, over HTTP on this machine."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+
+gr = pytest.importorskip("gradio")
+
+from gradio_client import Client, handle_file  # noqa: E402
+from gradio_client.exceptions import AppError  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from hf_ris import demo  # noqa: E402
+from hf_ris.modeling.masks import rle_to_mask  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def served(ris, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("examples")
+    page = demo.build({"tiny": lambda: ris}, folder)
+    _, url, _ = demo.serve(page, folder, prevent_thread_lock=True, quiet=True)
+    yield url
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    return Client(served, verbose=False)
+
+
+@pytest.fixture
+def picture(images, tmp_path):
+    path = tmp_path / "picture.png"
+    images[0].save(path)
+    return path
+
+
+def test_the_api_answers_as_the_pipeline(client, picture, ris):
+    answers = client.predict(handle_file(picture), "the red mug\n\n the tree ", "tiny", 0.5, api_name="/segment")
+    expected = ris(Image.open(picture), text=["the red mug", "the tree"], threshold=0.5, output_format="array")
+    assert [answer["label"] for answer in answers] == ["the red mug", "the tree"]
+    for answer, own in zip(answers, expected, strict=True):
+        np.testing.assert_array_equal(rle_to_mask(answer["mask"]), own["mask"])
+        assert answer["score"] == pytest.approx(own["score"], abs=1e-5)
+        assert answer["box"] == own["box"]
+
+
+def test_the_api_is_documented(client):
+    told = client.view_api(return_format="dict")["named_endpoints"]
+    assert list(told) == ["/segment"], "and nothing else of the page can be called"
+    assert [argument["parameter_name"] for argument in told["/segment"]["parameters"]] == [
+        "image",
+        "text",
+        "model",
+        "threshold",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "message"),
+    [
+        ("  \n", "tiny", "no expression yet"),
+        ("\n".join(["the mug"] * 9), "tiny", "9 expressions"),
+        ("a" * 201, "tiny", "201 characters"),
+        ("the mug", "../../etc", "no model on the Hub"),
+        ("the mug", "src/hf_ris", "no model on the Hub"),
+    ],
+)
+def test_what_is_wrong_is_said(client, picture, text, model, message):
+    with pytest.raises(AppError, match=message):
+        client.predict(handle_file(picture), text, model, 0.5, api_name="/segment")
+
+
+def test_a_picture_is_asked_for(client):
+    with pytest.raises(AppError, match="no picture yet"):
+        client.predict(None, "the mug", "tiny", 0.5, api_name="/segment")
+
+
+def test_huge_pictures_are_refused(client, tmp_path):
+    Image.new("1", (8000, 7000)).save(tmp_path / "huge.png")
+    with pytest.raises(AppError, match="56 million pixels"):
+        client.predict(handle_file(tmp_path / "huge.png"), "the mug", "tiny", 0.5, api_name="/segment")
+
+
+def test_large_pictures_are_reduced(client, tmp_path):
+    Image.new("L", (4096, 1024)).save(tmp_path / "large.png")
+    (answer,) = client.predict(handle_file(tmp_path / "large.png"), "the mug", "tiny", 0.5, api_name="/segment")
+    assert answer["mask"]["size"] == [512, 2048]
+
+
+def test_models_of_others_are_not_loaded(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "bert", "auto_map": {"AutoConfig": "evil.Config"}}), encoding="utf-8"
+    )
+    (tmp_path / "evil.py").write_text("raise SystemExit", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"'bert'.*magnet"):
+        demo.load(str(tmp_path))
+    (tmp_path / "user" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="no model on the Hub"):
+        demo.load_from_hub("user/name")
+
+
+def test_of_visitors_models_one_stays_loaded(monkeypatch):
+    made = []
+    monkeypatch.setattr(demo, "load_from_hub", lambda name: made.append(name) or name)
+    models = demo.Models({name: lambda name=name: made.append(name) or name for name in "ab"})
+    for name in ("a", "b", "me/one", "a", "me/one", "me/two", "b", "me/one"):
+        assert models.get(name) == name
+    assert made == ["a", "b", "me/one", "me/two", "me/one"]
+
+
+def test_what_can_be_downloaded(ris, images):
+    results = ris(images[0], text=["the red mug", "the tree"], output_format="array")
+    archive = zipfile.ZipFile(io.BytesIO(demo.pack(demo.Reply(images[0], results, ""), 0.5)))
+    assert archive.namelist() == ["01-the-red-mug.png", "02-the-tree.png", "overlay.jpg", "results.json"]
+    mask = np.asarray(Image.open(archive.open("01-the-red-mug.png")))
+    np.testing.assert_array_equal(mask > 0, results[0]["mask"])
+    assert [line["label"] for line in json.loads(archive.read("results.json"))] == ["the red mug", "the tree"]
+
+
+def test_expressions_are_no_markup(ris, images):
+    results = ris(images[0], text=["<script>alert(1)</script>"], output_format="array")
+    assert "<script>" not in demo.to_html(demo.Reply(images[0], results, ""), 0.5)
+
+
+def test_a_drawn_scene_comes_with_expressions():
+    picture, text = demo.draw_me_a_scene()
+    assert picture.size == (320, 320)
+    assert 1 <= len(text.splitlines()) <= 3

@@ -1,0 +1,217 @@
+"""What is published: whole, checked, private unless asked otherwise, and loadable anywhere."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi, ModelCard, constants
+from huggingface_hub.errors import HfHubHTTPError
+from local_hub import TOKEN, endpoint, local_hub
+from safetensors.torch import load_file, save_file
+
+from hf_ris.data import load_refshapes
+from hf_ris.data.export import export_parquet
+from hf_ris.hub import check_access, check_model, push_dataset, push_model, push_space, retried, stage_model, upload
+from hf_ris.model_card import HERE
+from hf_ris.output_folder import weights_fingerprint
+
+
+SPACE = Path(__file__).parents[1] / "spaces_demo"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub that this process talks to."""
+    with local_hub(tmp_path / "hub") as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        yield hub
+
+
+@pytest.fixture
+def some_files(tmp_path) -> Path:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nSomething\n", encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(bytes(300_000))
+    return folder
+
+
+@pytest.fixture
+def results(ris) -> dict:
+    return {
+        "dataset": "refshapes val",
+        "protocol": "original",
+        "text_column": "sent",
+        "expressions": 7,
+        "weights": weights_fingerprint(ris.model),
+        **dict.fromkeys(("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9"), 0.25),
+    }
+
+
+def test_a_model_is_pushed_whole_and_loads_by_its_id(model_folder, results, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    (tmp_path / "hub").mkdir()
+    with local_hub(tmp_path / "hub") as hub:
+        environment = {**os.environ, **endpoint(hub, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+        options = ["--license", "apache-2.0", "--results", str(tmp_path / "results.json"), "--revision", "v2"]
+        command = [sys.executable, "-m", "hf_ris.cli", "push", str(model_folder), "me/mine", *options]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "/me/mine/commit/" in done.stdout
+        assert TOKEN not in done.stdout + done.stderr
+        assert "me/mine" in hub.private
+        load = "import sys, hf_ris; from transformers import pipeline; print(pipeline('referring-segmentation', model='me/mine', revision=sys.argv[1], device='cpu').model.name_or_path)"
+        loaded = subprocess.run(
+            [sys.executable, "-c", load, "v2"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert loaded.returncode == 0, loaded.stderr
+        stranger = {**environment, "HF_TOKEN": "hf_nobody", "HF_HOME": str(tmp_path / "other")}
+        refused = subprocess.run(
+            [sys.executable, "-c", load, "v2"], env=stranger, capture_output=True, text=True, check=False
+        )
+        assert refused.returncode != 0
+        assert "me/mine" in refused.stderr
+    pushed = tmp_path / "hub" / ".branches" / "v2" / "me" / "mine"
+    assert {"README.md", "config.json", "handler.py", "model.safetensors", "modeling_magnet.py"} <= {
+        path.name for path in pushed.iterdir()
+    }
+    assert not any(TOKEN.encode() in path.read_bytes() for path in pushed.iterdir())
+    card = ModelCard.load(pushed / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert {(result.metric_type, result.dataset_split) for result in card.data.eval_results} >= {
+        ("oiou", "val"),
+        ("miou", "val"),
+    }
+    assert 'model="me/mine"' in card.text
+    assert "| refshapes val | original | sent | 7 | 0.250 |" in card.text
+
+
+def test_nothing_is_uploaded_in_a_dry_run(model_folder, hub):
+    told = []
+    assert push_model(model_folder, "me/mine", licence="mit", dry_run=True, note=told.append) is None
+    assert hub.asked == []
+    assert any("model.safetensors" in line for line in told)
+    assert told[-1].startswith("nothing was uploaded: ")
+
+
+def test_what_does_not_answer_is_not_published(model_folder, hub, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(model_folder, broken)
+    stage_model(broken, "me/mine", tmp_path / "staged", [], "mit")
+    (tmp_path / "staged" / "modeling_magnet.py").write_text("raise RuntimeError('half a file')", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"(?s)cannot be loaded and asked.*half a file"):
+        check_model(tmp_path / "staged")
+    weights = load_file(broken / "model.safetensors")
+    name, _ = weights.popitem()
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"lacks weights, such as {name}"):
+        push_model(broken, "me/mine", licence="mit", dry_run=True)
+
+
+def test_only_what_was_loaded_is_published(model_folder, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(model_folder, source)
+    for name in (".env", "optimizer.pt", "notes.txt"):
+        (source / name).write_text("secret", encoding="utf-8")
+    (source / "checkpoint-5").mkdir()
+    (source / "README.md").write_text(f"---\nlicense: mit\n---\nLoad {HERE}. ![](curve.png)", encoding="utf-8")
+    (source / "curve.png").write_bytes(b"picture")
+    stage_model(source, "me/mine", tmp_path / "staged", [], None)
+    names = {path.name for path in (tmp_path / "staged").iterdir()}
+    assert not names & {".env", "optimizer.pt", "notes.txt", "checkpoint-5"}
+    assert "curve.png" in names
+    assert "Load me/mine." in (tmp_path / "staged" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"weights": "0123"}, "other weights"), ({"mIoU": None}, None)],
+)
+def test_results_must_be_of_these_weights(model_folder, results, tmp_path, change, message):
+    changed = {name: value for name, value in {**results, **change}.items() if value is not None}
+    (tmp_path / "results.json").write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(ValueError, match=message or "lacks 'mIoU'"):
+        push_model(model_folder, "me/mine", [tmp_path / "results.json"], "mit", dry_run=True)
+
+
+def test_a_licence_is_asked_for(model_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"licence.*is not known"):
+        stage_model(model_folder, "me/mine", tmp_path / "staged", [], None)
+
+
+def test_a_public_repository_must_be_meant(hub):
+    (hub.root / "me" / "seen").mkdir(parents=True)
+    with pytest.raises(ValueError, match="public"):
+        check_access("me/seen", "model", public=False)
+    check_access("me/seen", "model", public=True)
+    check_access("me/new", "model", public=False)
+    for unfit, message in (("mine", "user/name"), ("you/mine", "you/mine.*allowed are.*me")):
+        with pytest.raises((ValueError, OSError), match=message):
+            check_access(unfit, "model", public=False)
+
+
+def test_without_a_login_it_says_so(hub, monkeypatch, some_files):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(OSError, match="hf auth login"):
+        check_access("me/mine", "model", public=False)
+    with pytest.raises(OSError, match="hf auth login"):
+        upload(some_files, "me/mine", "model", False, False, None, print)
+
+
+def test_a_busy_hub_is_asked_again(hub, some_files):
+    hub.busy = 3
+    check_access("me/mine", "model", public=False)
+    hub.busy = 3
+    url = upload(some_files, "me/mine", "model", False, False, None, print)
+    assert url.endswith(hub.head("me/mine", "main"))
+    hub.busy = 100
+    with pytest.raises(HfHubHTTPError):
+        retried(HfApi().whoami)
+
+
+def test_a_broken_upload_publishes_nothing(hub, some_files):
+    upload(some_files, "me/mine", "model", False, False, None, print)
+    before = {path.name: path.read_bytes() for path in (hub.root / "me" / "mine").iterdir()}
+    (some_files / "README.md").write_text("---\nlicense: mit\n---\nNew\n", encoding="utf-8")
+    (some_files / "model.safetensors").write_bytes(bytes(range(200)) * 2000)
+    hub.cut_uploads_after = 1000
+    with pytest.raises(OSError, match="nothing was published"):
+        upload(some_files, "me/mine", "model", False, False, None, print)
+    assert {path.name: path.read_bytes() for path in (hub.root / "me" / "mine").iterdir()} == before
+    hub.cut_uploads_after = None
+    upload(some_files, "me/mine", "model", False, False, None, print)
+    assert (hub.root / "me" / "mine" / "model.safetensors").read_bytes() == bytes(range(200)) * 2000
+
+
+def test_a_dataset_is_pushed_and_loads_by_its_id(hub, tmp_path):
+    rows = load_refshapes("refshapes", "val", num_rows=6)
+    export_parquet(rows, tmp_path / "rows")
+    (tmp_path / "rows" / "secret.txt").write_text("secret", encoding="utf-8")
+    push_dataset(tmp_path / "rows", "me/rows")
+    pushed = hub.root / "datasets" / "me" / "rows"
+    assert sorted(path.name for path in pushed.rglob("*") if path.is_file()) == ["00000-of-00001.parquet", "README.md"]
+    assert "datasets/me/rows" in hub.private
+    with pytest.raises(ValueError, match="hf-ris data export"):
+        push_dataset(SPACE, "me/rows", dry_run=True)
+
+
+def test_a_space_takes_the_wheel_along(hub, tmp_path):
+    push_space(SPACE, "me/demo")
+    pushed = {path.name for path in (hub.root / "spaces" / "me" / "demo").iterdir()}
+    assert {"README.md", "app.py", "requirements.txt"} < pushed
+    assert [name for name in pushed if name.startswith("hf_ris-") and name.endswith(".whl")]
+    with pytest.raises(ValueError, match=r"lacks app\.py"):
+        push_space(tmp_path, "me/demo", dry_run=True)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(SPACE, elsewhere)
+    with pytest.raises(ValueError, match="wheel is missing"):
+        push_space(elsewhere, "me/demo", dry_run=True)
