@@ -10,11 +10,13 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.installed
 WHEEL := build/wheel
 
-.PHONY: help demo test lint types slow clean
+.PHONY: help demo test test-browser test-minimum lint types slow clean
 help:
 	@echo "make demo    segment a bundled picture, print the result, write demo_overlay.png"
 	@echo "make test    lint, type-check the installed wheel, run the test suite"
 	@echo "make lint    ruff alone          make types   mypy on the installed wheel alone"
+	@echo "make test-browser   the demo in headless chromium, which it installs where it is missing (Debian, as root)"
+	@echo "make test-minimum   the test suite with the oldest versions that are allowed"
 	@echo "make slow    the tests that take minutes"
 	@echo "make clean   remove what these commands made, the environment too"
 
@@ -32,7 +34,7 @@ demo: $(ENVIRONMENT)
 	$(BIN)/hf-ris segment src/hf_ris/assets/demo_scene.png "the black teapot in the middle" "the little pink tree on the right" --output demo_overlay.png --json
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check .
@@ -44,6 +46,18 @@ types: $(ENVIRONMENT)
 	$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) . > /dev/null
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(WHEEL)/installed $(WHEEL)/*.whl
 	MYPYPATH=$(WHEEL)/installed $(BIN)/mypy -p hf_ris
+
+# Screenshots go to build/screenshots, to be looked at.
+test-browser: $(ENVIRONMENT)
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || { apt-get -qq update && apt-get -qq install --yes chromium > /dev/null; }
+	$(BIN)/python -m pytest -m browser tests/test_browser.py
+
+# The oldest versions that pyproject.toml allows, of what it names itself, in an environment apart.
+test-minimum:
+	$(PYTHON) -m venv --clear build/minimum
+	build/minimum/bin/python -m pip install --quiet --disable-pip-version-check uv
+	build/minimum/bin/uv pip install --quiet --python build/minimum/bin/python --resolution lowest-direct $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --index-strategy unsafe-best-match) --editable ".[dev]"
+	build/minimum/bin/python -m pytest -n auto --dist worksteal
 
 # Minutes: a forward pass at the published size, and tens of thousands of expressions re-derived.
 slow: $(ENVIRONMENT)
