@@ -42,7 +42,7 @@ lint: $(ENVIRONMENT)
 
 # From the wheel, because type checkers do not see `hf_ris.modeling` through an editable install.
 types: $(ENVIRONMENT)
-	@rm -rf build
+	@rm -rf build/lib build/bdist.* $(WHEEL)
 	$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) . > /dev/null
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(WHEEL)/installed $(WHEEL)/*.whl
 	MYPYPATH=$(WHEEL)/installed $(BIN)/mypy -p hf_ris

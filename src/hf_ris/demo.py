@@ -103,7 +103,7 @@ class Models:
     def __init__(self, offered: dict[str, Callable[[], Pipeline]]) -> None:
         self.offered = offered
         self._loaded: dict[str, Pipeline] = {}
-        self._visited: tuple[str, Pipeline | None] = ("", None)
+        self._visited: tuple[str, Any] = ("", None)
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Pipeline:
@@ -122,7 +122,7 @@ class Models:
             if self._visited[0] != name:
                 self._visited = ("", None)  # there need not be room for both
                 self._visited = (name, remember_little(load_from_hub(name)))
-            return self._visited[1]  # type: ignore[return-value]
+            return self._visited[1]
 
     def loaded(self, name: str) -> Pipeline | None:
         """A model, if it is loaded."""
@@ -479,7 +479,7 @@ def serve(page: gr.Blocks, folder: str | Path, **options: Any) -> Any:
     theme = gr.themes.Default(
         primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
-    limits = {"max_file_size": LARGEST_FILE, "allowed_paths": [str(folder)], "show_error": True}
+    limits: dict[str, Any] = {"max_file_size": LARGEST_FILE, "allowed_paths": [str(folder)], "show_error": True}
     return page.launch(theme=theme, css=STYLE, ssr_mode=False, **limits, **options)
 
 

@@ -226,8 +226,8 @@ def stage_model(
         summary = f"A model of {PAPERS[kind]} with {size / 1e6:.1f} million parameters."
         card = render_card(repo_id.rpartition("/")[2], summary, licence)
     if licence is not None:
-        card.data.license = licence
-    if not card.data.license:
+        card.data["license"] = licence
+    if not card.data.get("license"):
         raise ValueError("licence of the weights is not known: say it, such as apache-2.0")
     card.text = card.text.replace(HERE, repo_id)
     if f'model="{repo_id}"' not in card.text:
@@ -360,7 +360,7 @@ def upload(
         return None
     note(total)
     api = HfApi()
-    space = {"space_sdk": "gradio"} if kind == "space" else {}
+    space: dict[str, Any] = {"space_sdk": "gradio"} if kind == "space" else {}
     with _explained(repo_id):
         retried(lambda: api.create_repo(repo_id, repo_type=kind, private=not public, exist_ok=True, **space))
         if revision is not None:

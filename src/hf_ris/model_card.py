@@ -76,9 +76,10 @@ def add_results(card: ModelCard, name: str, results: Sequence[dict[str, Any]]) -
         name (`str`): What the metadata call the model.
         results (`Sequence[dict]`): Each a `results.json` of `hf-ris evaluate`.
     """
-    card.data.model_name = name
-    card.data.metrics = ["mean_iou"]
-    card.data.eval_results = [
+    data: Any = card.data
+    data.model_name = name
+    data.metrics = ["mean_iou"]
+    data.eval_results = [
         EvalResult(
             task_type="image-segmentation",
             task_name="Referring image segmentation",
