@@ -31,13 +31,14 @@ def main() -> None:
     parser.add_argument("document", nargs="?", help="Markdown file with a section named load-test")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--warm-up", type=int, default=WARM_UP, help="requests before memory is looked at")
     arguments = parser.parse_args()
 
     command = [sys.executable, "-m", "hf_ris.cli", "demo", "--port", str(PORT)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(server)
-        ask(arguments.clients, WARM_UP)
+        ask(arguments.clients, arguments.warm_up)
         before = resident(server.pid)
         start = time.perf_counter()
         seconds, failures = ask(arguments.clients, arguments.requests)

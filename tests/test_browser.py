@@ -121,7 +121,13 @@ def test_another_model_explains_itself(page):
 
 def test_what_is_wrong_is_said(page):
     page.locator("#go").click()
-    expect(page.get_by_text("There is no picture yet")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#note")).to_contain_text("There is no picture yet", timeout=PATIENCE)
+    upload_scene(page, "the black teapot in the middle")
+    ask(page, 1)
+    page.locator("#expressions textarea").fill("\n".join(["the tree"] * 9))
+    page.locator("#go").click()
+    expect(page.locator("#note")).to_contain_text("9 expressions", timeout=PATIENCE)
+    expect(page.locator("#table tbody tr")).to_have_count(1)  # the last answer stays
 
 
 def test_by_keyboard_alone(page):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import random
 import re
 import tempfile
@@ -76,7 +77,8 @@ STYLE = """
 .gradio-container { max-width: 1200px !important; margin: auto !important; }
 #answer img.mask:not(.active):not(.inactive) { opacity: var(--mask-opacity, 0.8); }
 .answers { width: 100%; border-collapse: collapse; }
-.answers th, .answers td { padding: 0.35rem 0.5rem; text-align: left; border-bottom: 1px solid var(--border-color-primary); }
+.answers th, .answers td { padding: 0.35rem 0.5rem; text-align: left; border: 0 !important;
+  border-bottom: 1px solid var(--border-color-primary) !important; }
 .answers td.number, .answers th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 @media (max-width: 640px) { .answers td.number, .answers th.number { white-space: normal; } }
 .answers .swatch { display: inline-block; width: 0.9em; height: 0.9em; border-radius: 0.2em; margin-right: 0.5em;
@@ -205,17 +207,14 @@ def read_request(path: str | None, text: str) -> tuple[Image.Image, list[str]]:
     return picture, check_expressions(expressions)
 
 
-def explain_error(error: Exception) -> gr.Error:
+def explain(error: Exception) -> str:
     """What a visitor is told. What is not their doing goes to the log."""
     if isinstance(error, ValueError):
-        message = str(error)
-    elif isinstance(error, OSError):
-        message = "The model cannot be fetched from the Hub just now."
-    else:
-        message = "Something went wrong here; trying once more, or another model, may help."
-    if not isinstance(error, ValueError):
-        logger.error("A request failed.", exc_info=error)
-    return gr.Error(escape(message), title="That did not work", print_exception=False)
+        return escape(str(error))
+    logger.error("A request failed.", exc_info=error)
+    if isinstance(error, OSError):
+        return "The model cannot be fetched from the Hub just now."
+    return "Something went wrong here; trying once more, or another model, may help."
 
 
 def show(reply: Reply) -> Any:
@@ -318,8 +317,10 @@ class Desk:
                 seconds = time.perf_counter() - start
                 note = f"{number} of {len(expressions)} answered, {seconds:.2f} s on {device()}"
                 yield outputs_of(Reply(picture, results, note), opacity, is_zero_shot)
-        except Exception as error:
-            raise explain_error(error) from error
+        except Exception as error:  # the last answer stays
+            message = explain(error)
+            gr.Warning(message, title="That did not work")
+            yield *(gr.skip(),) * (OUTPUTS - 1), f"That did not work. {message}"
 
     def on_threshold(self, path: str | None, text: str, name: str, *options: float) -> Iterator[tuple[Any, ...]]:
         """As the button; says nothing where there is nothing to ask, or the model has no threshold."""
@@ -340,7 +341,7 @@ class Desk:
             picture, expressions = read_request(image, text)
             return to_plain(self.ask((model or self.default).strip(), picture, expressions, threshold=threshold))
         except Exception as error:
-            raise explain_error(error) from error
+            raise gr.Error(explain(error), title="That did not work", print_exception=False) from error
 
 
 def outputs_of(reply: Reply, opacity: float, is_zero_shot: bool) -> tuple[Any, ...]:
@@ -358,6 +359,9 @@ def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks
         offered (`dict[str, Callable]`): The models to choose from, by name; the first is chosen at the start.
         folder (`Path`): Where the examples' pictures are written.
     """
+    # Gradio keeps figures of its last 10,000 requests, and sums all of them up anew after each.
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "500")
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "500")
     desk = Desk(offered)
     with gr.Blocks(title=TITLE, delete_cache=(60, KEPT_SECONDS), analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
