@@ -23,7 +23,7 @@ PICTURE = Path(hf_ris.__file__).parent / "assets" / "demo_scene.png"
 TEXT = "the black teapot in the middle\nthe little pink tree on the right"
 MODEL = "MagNet tiny: bundled, knows drawings only"
 PORT = 7891
-WARM_UP = 40  # requests before memory is looked at: allocators and caches fill first
+WARM_UP = 200  # requests before memory is looked at: allocators and caches fill first
 
 
 def main() -> None:
@@ -38,10 +38,11 @@ def main() -> None:
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(server)
-        ask(arguments.clients, arguments.warm_up)
+        clients = [Client(f"http://127.0.0.1:{PORT}", verbose=False) for _ in range(arguments.clients)]
+        ask(clients, arguments.warm_up)
         before = resident(server.pid)
         start = time.perf_counter()
-        seconds, failures = ask(arguments.clients, arguments.requests)
+        seconds, failures = ask(clients, arguments.requests)
         elapsed = time.perf_counter() - start
         after = resident(server.pid)
     finally:
@@ -81,11 +82,10 @@ def wait_for(server: subprocess.Popen, patience: float = 120) -> None:
     raise RuntimeError(f"the demo did not answer within {patience:.0f} seconds")
 
 
-def ask(clients: int, requests: int) -> tuple[list[float], int]:
+def ask(clients: list[Client], requests: int) -> tuple[list[float], int]:
     """Seconds that each answered request took, and how many failed."""
 
-    def run(number: int) -> tuple[list[float], int]:
-        client = Client(f"http://127.0.0.1:{PORT}", verbose=False)
+    def run(client: Client, number: int) -> tuple[list[float], int]:
         seconds, failures = [], 0
         for _ in range(number):
             start = time.perf_counter()
@@ -100,10 +100,10 @@ def ask(clients: int, requests: int) -> tuple[list[float], int]:
                 seconds.append(time.perf_counter() - start)
         return seconds, failures
 
-    shares = [requests // clients + (number < requests % clients) for number in range(clients)]
-    with ThreadPoolExecutor(clients) as pool:
-        found = list(pool.map(run, shares))
-    return [each for seconds, _ in found for each in seconds], sum(failures for _, failures in found)
+    each, rest = divmod(requests, len(clients))
+    with ThreadPoolExecutor(len(clients)) as pool:
+        found = list(pool.map(run, clients, [each + (number < rest) for number in range(len(clients))]))
+    return [second for seconds, _ in found for second in seconds], sum(failures for _, failures in found)
 
 
 def resident(process: int) -> float:

@@ -56,6 +56,7 @@ MOST_PIXELS = 50_000_000
 LARGEST_FILE = "20mb"
 LONGEST_SIDE = 2048  # pixels; larger pictures are reduced to it
 LARGEST_MODEL = 4 * 10**9  # bytes of weights that are fetched for a visitor
+SESSIONS = 64  # visitors of whom Gradio remembers the page, some megabytes each
 WAITING = 32  # requests in the queue; further ones are turned away
 KEPT_SECONDS = 600  # that pictures shown or uploaded lie on the server's disk, and one minute more at most
 SCENES = 100_000
@@ -483,7 +484,12 @@ def serve(page: gr.Blocks, folder: str | Path, **options: Any) -> Any:
     theme = gr.themes.Default(
         primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
-    limits: dict[str, Any] = {"max_file_size": LARGEST_FILE, "allowed_paths": [str(folder)], "show_error": True}
+    limits: dict[str, Any] = {
+        "state_session_capacity": SESSIONS,
+        "max_file_size": LARGEST_FILE,
+        "allowed_paths": [str(folder)],
+        "show_error": True,
+    }
     return page.launch(theme=theme, css=STYLE, ssr_mode=False, **limits, **options)
 
 
