@@ -39,6 +39,7 @@ from hf_ris.data.refshapes import SPLITS, Scene, draw_scene, sample_scene
 from hf_ris.data.refshapes.phrasing import noun_phrase
 from hf_ris.data.refshapes.predicates import Description
 from hf_ris.data.refshapes.scene import generator
+from hf_ris.modeling.region_pictures import cut_out
 from hf_ris.training.tokenizer import SPECIAL_TOKENS
 
 
@@ -341,7 +342,30 @@ def check(clip: Path, blip: Path) -> str:
         print(f"  {row['caption']!r}  ->  {caption!r}")
     words = [set(row["caption"].split()) - {"a", "an", "and", "with"} for row in rows]
     told = np.mean([len(own & set(caption.split())) / len(own) for own, caption in zip(words, captions, strict=True)])
-    return f"CLIP finds a caption among 50: {found:.1%}; BLIP says {told:.1%} of a caption's words"
+    return (
+        f"CLIP finds a caption among 50: {found:.1%}; BLIP says {told:.1%} of a caption's words; {check_looks(clip)}"
+    )
+
+
+@torch.no_grad()
+def check_looks(clip: Path, scenes: int = 60) -> str:
+    """How often what CLIP takes for "a striped red mug", among a scene's things on black, has these looks."""
+    model, processor = CLIPModel.from_pretrained(clip).eval(), CLIPProcessor.from_pretrained(clip)
+    right = []
+    for index in range(scenes):
+        drawing = draw("val", index)
+        seen = [number for number, area in enumerate(drawing.areas) if area > 50]
+        facts = [drawing.scene.objects[number] for number in seen]
+        texts = [
+            f"a {'' if fact.pattern == 'plain' else fact.pattern} {fact.colour} {fact.category}" for fact in facts
+        ]
+        crops = [cut_out(drawing.picture, drawing.masks[number]) for number in seen]
+        inputs = processor(images=crops, text=texts, padding=True, return_tensors="pt")
+        for fact, pick in zip(facts, model(**inputs).logits_per_text.argmax(1).tolist(), strict=True):
+            found = facts[pick]
+            right.append((found.category == fact.category, found.colour == fact.colour, found.pattern == fact.pattern))
+    category, colour, pattern = np.mean(right, axis=0)
+    return f"of {len(right)} things on black: category {category:.1%}, colour {colour:.1%}, pattern {pattern:.1%}"
 
 
 def main() -> None:
