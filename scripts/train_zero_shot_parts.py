@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,6 @@ import torch
 from PIL import Image
 from torch.utils.data import IterableDataset
 from transformers import (
-    BertTokenizer,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipImageProcessor,
@@ -40,7 +38,7 @@ from hf_ris.data.refshapes.phrasing import noun_phrase
 from hf_ris.data.refshapes.predicates import Description
 from hf_ris.data.refshapes.scene import generator
 from hf_ris.modeling.region_pictures import cut_out
-from hf_ris.training.tokenizer import SPECIAL_TOKENS
+from hf_ris.training.tokenizer import build_tokenizer
 
 
 SIDE, PATCH = 96, 12
@@ -171,17 +169,9 @@ def caption_words() -> list[str]:
     return sorted({word for row in rows for word in row["caption"].split()} - {"[UNK]"})
 
 
-def build_tokenizer() -> BertTokenizer:
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "vocab.txt"
-        path.write_text("\n".join([*SPECIAL_TOKENS, *caption_words()]) + "\n", encoding="utf-8")
-        tokenizer = BertTokenizer(str(path), do_lower_case=True)
-    tokenizer.model_max_length = LENGTH
-    return tokenizer
-
-
 def build_clip() -> tuple[Any, Any]:
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(caption_words(), spell=False)
+    tokenizer.model_max_length = LENGTH
     shared = {**LAYER, "projection_dim": WIDTH}
     text = {
         **shared,
@@ -199,7 +189,8 @@ def build_clip() -> tuple[Any, Any]:
 
 
 def build_blip() -> tuple[Any, Any]:
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(caption_words(), spell=False)
+    tokenizer.model_max_length = LENGTH
     text = {
         **LAYER,
         "encoder_hidden_size": WIDTH,

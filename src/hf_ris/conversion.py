@@ -23,6 +23,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from .checkpoint_files import Checkpoint, locate, read_state_dict
+from .model_card import usage
 from .modeling.configuration_magnet import MagNetConfig
 from .modeling.image_processing_magnet import MagNetImageProcessor
 from .modeling.modeling_magnet import MagNetForReferringSegmentation
@@ -248,11 +249,7 @@ The published weights of {published.name}, {published.paper}, under the names th
 of some tensors were changed; no value was.
 
 ```python
-import hf_ris
-from transformers import pipeline
-
-ris = pipeline("referring-segmentation", model="this folder or its Hub id")
-ris("photo.jpg", text="the woman in the red coat")
+{usage()}
 ```
 
 Without `hf_ris`, the code in this folder does the same with `trust_remote_code=True`.

@@ -43,12 +43,12 @@ BUSY = (429, 500, 502, 503, 504)  # what the Hub answers where asking again late
 TRIES = 6
 CHECK_SECONDS = 1800  # a large model loads slowly
 # What a visitor runs who has this package, and what an endpoint runs that has not.
-INSTALLED = """{usage}
-answers = [answer]
-for answer in answers:
-    answer["mask"] = mask_to_rle(np.asarray(answer["mask"]) > 0)
+INSTALLED = """import json
+import numpy as np
+from hf_ris.results import to_plain
+{usage}
+answers = to_plain([{{**answer, "mask": np.asarray(answer["mask"]) > 0}}])
 """
-PRELUDE = "import json\nimport numpy as np\nfrom hf_ris.modeling.masks import mask_to_rle\n"
 STRANGER = """import base64, json, sys
 sys.modules["hf_ris"] = None  # as where it was never installed
 sys.path.insert(0, {folder!r})
@@ -268,7 +268,7 @@ def check_model(folder: Path) -> None:
     """
     picture, text = str(QUESTION[0]), QUESTION[1]
     scripts = (
-        PRELUDE + INSTALLED.format(usage=usage(str(folder), picture, text)),
+        INSTALLED.format(usage=usage(str(folder), picture, text)),
         STRANGER.format(folder=str(folder), picture=picture, text=text),
     )
     told = []

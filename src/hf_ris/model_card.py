@@ -37,10 +37,6 @@ def render_card(
     title: str,
     summary: str,
     licence: str | None,
-    about: str = "",
-    licences: Sequence[tuple[str, str]] = (),
-    base_models: Sequence[str] = (),
-    datasets: Sequence[str] = (),
 ) -> ModelCard:
     """
     A model's card.
@@ -49,21 +45,15 @@ def render_card(
         title (`str`): Its heading.
         summary (`str`): What the model is, in a paragraph.
         licence (`str`, *optional*): Of the weights, as the Hub writes licences; `None` where it is not known.
-        about (`str`, *optional*): Sections of Markdown: where the weights are from, how they were trained.
-        licences (`Sequence`, *optional*): What else is bound to which licence: (what, licence).
-        base_models, datasets (`Sequence[str]`, *optional*): Hub ids.
     """
     data = ModelCardData(
         license=licence,
         library_name="transformers",
         pipeline_tag="image-segmentation",
         tags=list(TAGS),
-        base_model=list(base_models) or None,
-        datasets=list(datasets) or None,
     )
-    rows = [("weights", licence or "not stated"), *licences, ("code in this repository", "apache-2.0")]
     return ModelCard.from_template(
-        data, str(TEMPLATE), title=title, summary=summary, usage=usage(), about=about, licences=rows
+        data, str(TEMPLATE), title=title, summary=summary, usage=usage(), licence=licence or "not stated"
     )
 
 

@@ -34,15 +34,12 @@ def to_table(results: Sequence[dict[str, Any]]) -> str:
     """For a terminal: score, pixels, box and expression."""
     rows = [("score", "pixels", "box (xmin ymin xmax ymax)", "expression")]
     for result in results:
-        rows.append((f"{result['score']:.2f}", str(int(result["mask"].sum())), describe_box(result), result["label"]))
+        box = "nothing found" if result["box"] is None else " ".join(str(corner) for corner in result["box"].values())
+        rows.append((f"{result['score']:.2f}", str(int(result["mask"].sum())), box, result["label"]))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         "  ".join([row[0].rjust(widths[0]), row[1].rjust(widths[1]), row[2].ljust(widths[2]), row[3]]) for row in rows
     )
-
-
-def describe_box(result: dict[str, Any]) -> str:
-    return "nothing found" if result["box"] is None else " ".join(str(corner) for corner in result["box"].values())
 
 
 def mask_pictures(results: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Image.Image]]:
@@ -52,4 +49,4 @@ def mask_pictures(results: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Imag
         yield f"{number:02d}-{name}.png", Image.fromarray(np.asarray(result["mask"]).astype(np.uint8) * 255)
 
 
-__all__ = ["describe_box", "mask_pictures", "to_json", "to_plain", "to_table"]
+__all__ = ["mask_pictures", "to_json", "to_plain", "to_table"]
