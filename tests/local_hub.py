@@ -27,7 +27,7 @@ ROUTES = {
         "branch": rf"/api/{REPOSITORY}/branch/(?P<revision>[^/]+)",
         "preupload": rf"/api/{REPOSITORY}/preupload/(?P<revision>[^/]+)",
         "commit": rf"/api/{REPOSITORY}/commit/(?P<revision>[^/]+)",
-        "tree": rf"/api/{REPOSITORY}/tree/(?P<revision>[^/]+)",
+        "tree": rf"/api/{REPOSITORY}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?",
         "info": rf"/api/{REPOSITORY}(?:/revision/(?P<revision>[^/]+))?",
         "batch": rf"/{REPOSITORY}\.git/info/lfs/objects/batch",
         "object": r"/objects/(?P<digest>[0-9a-f]{64})",
@@ -270,12 +270,26 @@ class _Handler(BaseHTTPRequestHandler):
         commit = self.server.head(repository, revision)
         self._send_json({"commitUrl": f"{self.server.url}/{repository}/commit/{commit}", "commitOid": commit})
 
-    def _tree(self, body: bytes, repository: str, revision: str) -> None:
-        entries = [
-            {"type": "file", "path": name, "size": size, "oid": "0"}
-            for name, size in self._files(repository, revision)
-        ]
-        self._send_json(entries)
+    def _tree(self, body: bytes, repository: str, revision: str, folder: str | None) -> None:
+        root = self.server.folder(repository, revision)
+        if not (root / (folder or "")).is_dir():
+            self._refuse("EntryNotFound")
+            return
+        recursive = "recursive=true" in urlsplit(self.path).query.lower()
+        found = (root / (folder or "")).glob("**/*" if recursive else "*")
+        self._send_json(
+            [
+                {"type": "directory", "path": path.relative_to(root).as_posix(), "oid": "0"}
+                if path.is_dir()
+                else {
+                    "type": "file",
+                    "path": path.relative_to(root).as_posix(),
+                    "size": path.stat().st_size,
+                    "oid": "0",
+                }
+                for path in sorted(found)
+            ]
+        )
 
     def _resolve(self, body: bytes, repository: str, revision: str, file: str) -> None:
         commit = self.server.head(repository, revision)

@@ -204,6 +204,46 @@ def test_a_dataset_is_pushed_and_loads_by_its_id(hub, tmp_path):
         push_dataset(SPACE, "me/rows", dry_run=True)
 
 
+# In a process of its own, since libraries read where the Hub is when they are imported.
+BY_IDS = """
+import sys
+from datasets import load_dataset
+from transformers import AutoProcessor, Trainer, TrainingArguments, pipeline
+from hf_ris import AutoModelForReferringSegmentation
+from hf_ris.data.collator import ReferringSegmentationCollator
+from hf_ris.demo import load_from_hub
+
+rows = load_dataset("me/rows", split="val")
+model, processor = (auto.from_pretrained("you/start") for auto in (AutoModelForReferringSegmentation, AutoProcessor))
+arguments = TrainingArguments(
+    "out", hub_model_id="me/trained", push_to_hub=True, hub_private_repo=True, max_steps=1, use_cpu=True, report_to="none",
+    remove_unused_columns=False,
+)
+collator = ReferringSegmentationCollator(processor)
+Trainer(model, arguments, collator, rows, processing_class=processor).train()
+print(pipeline("referring-segmentation", model="me/trained", device="cpu")(rows[0]["image"], text="the mug")["label"])
+print(load_from_hub("you/start")(rows[0]["image"], text="the tree")["label"])
+try:
+    load_from_hub("me/trained")
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_rows_models_and_trainings_go_by_their_ids(hub, model_folder, tmp_path):
+    export_parquet(load_refshapes("refshapes", "val", num_rows=6), tmp_path / "rows")
+    push_dataset(tmp_path / "rows", "me/rows")
+    shutil.copytree(model_folder, hub.root / "you" / "start")
+    environment = {**os.environ, **endpoint(hub, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", BY_IDS], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answers = done.stdout.splitlines()[-3:]
+    assert answers == ["the mug", "the tree", "me/trained is no model that everyone can see on the Hub."]
+    assert "me/trained" in hub.private
+
+
 def test_a_space_takes_the_wheel_along(hub, tmp_path):
     push_space(SPACE, "me/demo")
     pushed = {path.name for path in (hub.root / "spaces" / "me" / "demo").iterdir()}

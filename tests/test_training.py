@@ -549,11 +549,12 @@ def test_what_was_trained_is_pushed(model_folder, tmp_path, adapters):
         command = [sys.executable, "-m", "hf_ris.cli", "train", "--output-dir", "runs/mine", *options, "--push-to-hub"]
         environment = {**os.environ, **endpoint(hub, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, timeout=200, env=environment, cwd=tmp_path)
-
+        assert "me/mine" in hub.private
     pushed = {
         path.relative_to(tmp_path / "hub" / "me" / "mine").as_posix() for path in (tmp_path / "hub").rglob("*.*")
     }
-    assert {"config.json", "model.safetensors", "modeling_magnet.py"} <= pushed
+    assert {"README.md", "config.json", "model.safetensors", "modeling_magnet.py"} <= pushed
+    assert 'model="me/mine"' in (tmp_path / "hub" / "me" / "mine" / "README.md").read_text(encoding="utf-8")
     assert ("adapter/adapter_model.safetensors" in pushed) == bool(adapters)
     assert not any("checkpoint" in name or "samples" in name for name in pushed)
     ris = pipeline("referring-segmentation", model=str(tmp_path / "hub" / "me" / "mine"), device="cpu")

@@ -28,7 +28,7 @@ from transformers import AutoProcessor, pipeline
 from . import endpoint_handler
 from .auto import AutoModelForReferringSegmentation
 from .data.export import MARK
-from .model_card import HERE, METRICS, PAPERS, add_results, render_card, usage
+from .model_card import HERE, METRICS, add_results, describe, render_card, usage
 from .output_folder import weights_fingerprint
 from .registration import BUNDLED_CHECKPOINT, TASK
 
@@ -222,9 +222,7 @@ def stage_model(
 
     card = _card_of(source) or _card_of(str(folder))  # composed models write their own
     if card is None:
-        kind, size = model.config.model_type, sum(parameter.numel() for parameter in model.parameters())
-        summary = f"A model of {PAPERS[kind]} with {size / 1e6:.1f} million parameters."
-        card = render_card(repo_id.rpartition("/")[2], summary, licence)
+        card = render_card(repo_id.rpartition("/")[2], describe(model), licence)
     if licence is not None:
         card.data["license"] = licence
     if not card.data.get("license"):

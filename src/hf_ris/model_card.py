@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import PreTrainedModel
 
 from .modeling.modeling_zero_shot import HERE
 from .reporting import table
@@ -33,11 +34,13 @@ ris = pipeline("referring-segmentation", model={json.dumps(model)})
 answer = ris({json.dumps(picture)}, text={json.dumps(text)})"""
 
 
-def render_card(
-    title: str,
-    summary: str,
-    licence: str | None,
-) -> ModelCard:
+def describe(model: PreTrainedModel) -> str:
+    """What a model is, in a sentence."""
+    size = sum(parameter.numel() for parameter in model.parameters())
+    return f"A model of {PAPERS[model.config.model_type]} with {size / 1e6:.1f} million parameters."
+
+
+def render_card(title: str, summary: str, licence: str | None) -> ModelCard:
     """
     A model's card.
 
@@ -97,4 +100,4 @@ def add_results(card: ModelCard, name: str, results: Sequence[dict[str, Any]]) -
         card.text = f"{card.text.rstrip()}\n\n## Evaluation\n\n{section}\n"
 
 
-__all__ = ["HERE", "METRICS", "PAPERS", "add_results", "render_card", "usage"]
+__all__ = ["HERE", "METRICS", "PAPERS", "add_results", "describe", "render_card", "usage"]

@@ -15,8 +15,10 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainingArguments
 from transformers.utils import logging
 
+from ..auto import AutoModelForReferringSegmentation
 from ..data.collator import ReferringSegmentationCollator
 from ..metrics import TrainerMetrics, trainer_counts
+from ..model_card import HERE, describe, render_card
 from .building import add_lora, load_checkpoint
 from .callbacks import DrawSamples, WatchLoss
 from .checkpoints import check_checkpoint, find_checkpoints
@@ -49,6 +51,7 @@ DEFAULT_ARGUMENTS = {
     "use_cpu": not torch.accelerator.is_available(),  # which several processes on the CPU must be told
     "ddp_find_unused_parameters": False,  # there are none
     "hub_strategy": "end",
+    "hub_private_repo": True,
 }
 EVALUATIONS = 20  # of a training on drawings, which has no epochs
 
@@ -193,12 +196,12 @@ def publish(trainer: Trainer, processor: ProcessorMixin, folder: Path, has_adapt
         trainer.model.merge_and_unload().save_pretrained(folder)
         processor.save_pretrained(folder)
     if trainer.args.push_to_hub and trainer.is_world_process_zero():
-        upload_folder(
-            repo_id=trainer.hub_model_id,
-            folder_path=folder,
-            ignore_patterns=["stage-*"],
-            token=trainer.args.hub_token,
-        )
+        where = {"repo_id": trainer.hub_model_id, "token": trainer.args.hub_token}
+        upload_folder(**where, folder_path=folder, ignore_patterns=["stage-*"])
+        model = AutoModelForReferringSegmentation.from_pretrained(folder)
+        card = render_card(folder.resolve().name, f"{describe(model)} Trained with `hf-ris train`.", licence=None)
+        card.text = card.text.replace(HERE, trainer.hub_model_id)
+        card.push_to_hub(**where)
 
 
 def build(
