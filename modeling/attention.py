@@ -33,7 +33,7 @@ def eager_attention_forward(
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     elif attention_mask is not None:
         scores = scores + attention_mask
-    weights = scores.softmax(dim=-1)
+    weights = nn.functional.dropout(scores.softmax(dim=-1), dropout)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
@@ -50,6 +50,7 @@ def attend(
     num_heads: int,
     scaling: float,
     attention_mask: torch.Tensor | None = None,
+    dropout: float = 0.0,
 ) -> torch.Tensor:
     """
     Multi-head attention on flat tensors.
@@ -62,13 +63,14 @@ def attend(
         scaling (`float`): Factor of the scores.
         attention_mask (`torch.BoolTensor`, *optional*): True where a query may look; broadcasts to
             `(batch, heads, queries, keys)`.
+        dropout (`float`, *optional*, defaults to 0.0): Share of the weights that are left out.
 
     Returns:
         `torch.Tensor` of shape `(batch, queries, width)`.
     """
     heads = [states.unflatten(-1, (num_heads, -1)).transpose(1, 2) for states in (query, key, value)]
     kernel = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
-    attended, _ = kernel(module, *heads, attention_mask, dropout=0.0, scaling=scaling)
+    attended, _ = kernel(module, *heads, attention_mask, dropout=dropout, scaling=scaling)
     return attended.flatten(2)
 
 

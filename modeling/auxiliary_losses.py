@@ -1,10 +1,7 @@
 """What Mask Grounding (CVPR 2024) adds to a model's mask loss: for any model of this library, on by configuration."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
 
 from .alignment_loss import AlignmentLoss
 from .configuration_referring_segmentation import TrainableSegmentationConfig
@@ -17,23 +14,17 @@ class AuxiliaryLosses(nn.Module):
 
     Args:
         config (`TrainableSegmentationConfig`): The model's configuration.
-        text_config (`PreTrainedConfig`): The text encoder's.
-        image_widths (`Sequence[int]`): Channels of the fused maps that the predictor of hidden words sees.
         pixel_width (`int`): Channels of the features that the mask is read from.
     """
 
-    def __init__(
-        self,
-        config: TrainableSegmentationConfig,
-        text_config: PreTrainedConfig,
-        image_widths: Sequence[int],
-        pixel_width: int,
-    ) -> None:
+    def __init__(self, config: TrainableSegmentationConfig, pixel_width: int) -> None:
         super().__init__()
         self.config = config
+        text_config = config.text_config
         self.mask_grounding: MaskGroundingHead | None = None
         self.alignment: AlignmentLoss | None = None
         if config.mask_grounding_loss_weight:
+            image_widths = [config.fused_widths[stage] for stage in config.grounding_stages]
             self.mask_grounding = MaskGroundingHead(text_config, image_widths, config.mask_grounding_layers)
         if config.alignment_loss_weight:
             self.alignment = AlignmentLoss(

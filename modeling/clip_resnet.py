@@ -74,12 +74,27 @@ class AttentionPool(nn.Module):
         cells = feature_map.flatten(2).transpose(1, 2)
         tokens = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1)
         tokens = tokens + self._positions(tokens.shape[1])
+        return self._attend(tokens[:, :1], tokens)[:, 0]
+
+    def attend_everywhere(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """
+        (B, c, h, w) -> (B, d, h, w): each cell asks all cells, instead of their mean (CRIS, section 3.1). The position table,
+        without the mean's row, is stretched along both axes.
+        """
+        side = round((len(self.positional_embedding) - 1) ** 0.5)
+        table = self.positional_embedding[1:].T.unflatten(1, (side, side))[None]
+        size = feature_map.shape[2:]
+        positions = nn.functional.interpolate(table, size, mode="bicubic", align_corners=False)
+        cells = (feature_map + positions).flatten(2).transpose(1, 2)
+        return self._attend(cells, cells).transpose(1, 2).unflatten(2, size)
+
+    def _attend(self, asking: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         query, key, value = (
             projection(states).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for projection, states in ((self.q_proj, tokens[:, :1]), (self.k_proj, tokens), (self.v_proj, tokens))
+            for projection, states in ((self.q_proj, asking), (self.k_proj, tokens), (self.v_proj, tokens))
         )
         attended = nn.functional.scaled_dot_product_attention(query, key, value)
-        return self.c_proj(attended.transpose(1, 2).flatten(2)[:, 0])
+        return self.c_proj(attended.transpose(1, 2).flatten(2))
 
     def _positions(self, length: int) -> torch.Tensor:
         """As Global-Local does it: along the sequence, the mean's own position included."""

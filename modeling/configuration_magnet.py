@@ -146,19 +146,18 @@ class MagNetConfig(TrainableSegmentationConfig):
         return [self.backbone_config.embed_dim * 2**stage for stage in range(len(self.backbone_config.depths))]
 
     @property
-    def grounding_stages(self) -> list[int]:
-        """Which of the four the predictor of hidden words sees, fine to coarse, each once."""
-        return sorted({stage % len(self.stage_widths) for stage in self.mask_grounding_stages})
+    def fused_widths(self) -> list[int]:
+        return self.stage_widths
 
     def validate_architecture(self):  # noqa: PLR0912 (one branch for each mistake)
+        for name, needed in (("backbone_config", "swin"), ("text_config", "bert")):
+            if getattr(self, name).model_type != needed:
+                raise ValueError(f"{name} must be of model_type {needed!r}, got {getattr(self, name).model_type!r}")
         super().validate_architecture()
         if self.language_attention_mask not in LANGUAGE_ATTENTION_MASKS:
             raise ValueError(
                 f"language_attention_mask must be one of {LANGUAGE_ATTENTION_MASKS}, got {self.language_attention_mask!r}"
             )
-        for name, needed in (("backbone_config", "swin"), ("text_config", "bert")):
-            if getattr(self, name).model_type != needed:
-                raise ValueError(f"{name} must be of model_type {needed!r}, got {getattr(self, name).model_type!r}")
         num_stages = len(self.backbone_config.depths)
         if self.text_config.num_hidden_layers % num_stages:
             raise ValueError(
@@ -167,11 +166,6 @@ class MagNetConfig(TrainableSegmentationConfig):
             )
         if len(self.fusion_num_heads) != num_stages:
             raise ValueError(f"fusion_num_heads needs {num_stages} entries, got {list(self.fusion_num_heads)}")
-        stages = self.mask_grounding_stages
-        if not stages or not all(-num_stages <= stage < num_stages for stage in stages):
-            raise ValueError(
-                f"mask_grounding_stages must be one or more of {-num_stages} to {num_stages - 1}, got {list(stages)}"
-            )
         if not self.pyramid_grids or min(self.pyramid_grids) < 1:
             raise ValueError(f"pyramid_grids must be side lengths of at least 1, got {list(self.pyramid_grids)}")
         if not 1 <= self.decoder_memory_levels <= num_stages:

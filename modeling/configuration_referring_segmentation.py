@@ -51,8 +51,8 @@ class TrainableSegmentationConfig(ReferringSegmentationConfig):
         mask_grounding_layers (`int`, *optional*, defaults to 4):
             Transformer layers of the predictor of hidden words.
         mask_grounding_stages (`Sequence[int]`, *optional*, defaults to `(-1,)`):
-            Which of the image encoder's fused stages the predictor sees, counted from the finest; -1 is the deepest. Of small
-            pictures that one has few cells, each with several things in it.
+            Which of the fused image maps the predictor sees, counted from the first; -1 is the deepest. Of small pictures
+            MagNet's deepest has few cells, each with several things in it.
         alignment_loss_weight (`float`, *optional*, defaults to 0.0):
             Weight of the cross-modal alignment loss (section 3.4). At 0 the model has no projections for it.
         alignment_dim (`int`, *optional*, defaults to 256):
@@ -71,8 +71,23 @@ class TrainableSegmentationConfig(ReferringSegmentationConfig):
     alignment_temperature: float | int = 0.1
     alignment_pixels: int = 1024
 
+    @property
+    def fused_widths(self) -> list[int]:
+        """Channels of the image maps that know the expression, in the order in which the model makes them."""
+        raise NotImplementedError
+
+    @property
+    def grounding_stages(self) -> list[int]:
+        """Which of these maps the predictor of hidden words sees, each once."""
+        return sorted({stage % len(self.fused_widths) for stage in self.mask_grounding_stages})
+
     def validate_architecture(self):
         super().validate_architecture()
+        stages, number = self.mask_grounding_stages, len(self.fused_widths)
+        if not stages or not all(-number <= stage < number for stage in stages):
+            raise ValueError(
+                f"mask_grounding_stages must be one or more of {-number} to {number - 1}, got {list(stages)}"
+            )
         for name in ("mask_grounding_loss_weight", "alignment_loss_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or larger, got {getattr(self, name)}")

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from .weight_mapping import place
+
 
 # Stored by the released network, read by no computation that reaches its output.
 IGNORED_KEYS = (
@@ -151,24 +153,13 @@ def convert_state_dict(state: Mapping[str, torch.Tensor], model: nn.Module) -> d
     Raises:
         `ValueError`: If a key is missing, unexpected or of the wrong shape.
     """
-    expected = {name: parameter.shape for name, parameter in model.named_parameters()}
-    converted: dict[str, torch.Tensor] = {}
-    for key, tensor in state.items():
-        targets = target_keys(key)
-        for target, part in zip(targets, tensor.chunk(max(len(targets), 1)), strict=False):
-            if target not in expected:
-                raise ValueError(f"the checkpoint's {key!r} has no place in the configured model ({target!r})")
-            shape = expected[target]
-            kernel = part.shape[len(shape) :]  # a 1x1 convolution's kernel, where a linear layer stands here
-            if part.shape[: len(shape)] != shape or any(side != 1 for side in kernel):
-                raise ValueError(
-                    f"the checkpoint's {key!r} has shape {tuple(tensor.shape)}, {target!r} needs {tuple(shape)}"
-                )
-            converted[target] = part.reshape(shape)
-    missing = sorted(set(expected) - set(converted))
-    if missing:
-        raise ValueError(f"the checkpoint lacks {len(missing)} tensors the model needs, among them {missing[:5]}")
-    return converted
+    parts = (
+        (key, target, part)
+        for key, tensor in state.items()
+        for targets in [target_keys(key)]
+        for target, part in zip(targets, tensor.chunk(max(len(targets), 1)), strict=False)
+    )
+    return place(parts, dict(model.named_parameters()))
 
 
 __all__ = ["IGNORED_KEYS", "convert_state_dict", "is_ignored", "target_keys"]

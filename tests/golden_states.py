@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from hf_ris.modeling.configuration_cris import CRISConfig
 from hf_ris.modeling.configuration_magnet import MagNetConfig
 
 
@@ -58,4 +59,35 @@ def magnet_config() -> MagNetConfig:
         decoder_layers=head["dec_layers"] - 1,
         decoder_num_heads=head["nheads"],
         decoder_feedforward_dim=head["dim_feedforward"],
+    )
+
+
+def cris_config() -> CRISConfig:
+    """The same of CRIS; its end token has the highest id."""
+    golden = read_json("cris", "config.json")
+    clip = golden["clip"]
+    return CRISConfig(
+        clip_config={
+            "layers": clip["vision_layers"],
+            "width": clip["vision_width"],
+            "image_size": clip["image_resolution"],
+            "text_config": {
+                "vocab_size": clip["vocab_size"],
+                "hidden_size": clip["transformer_width"],
+                "intermediate_size": 4 * clip["transformer_width"],
+                "num_hidden_layers": clip["transformer_layers"],
+                "num_attention_heads": clip["transformer_heads"],
+                "max_position_embeddings": clip["context_length"],
+                "projection_dim": clip["embed_dim"],
+                "eos_token_id": clip["vocab_size"] - 1,
+                "bos_token_id": clip["vocab_size"] - 2,
+                "pad_token_id": 0,
+            },
+        },
+        neck_dims=golden["fpn_out"],
+        hidden_dim=golden["vis_dim"],
+        decoder_layers=golden["num_layers"],
+        decoder_num_heads=golden["num_head"],
+        decoder_feedforward_dim=golden["dim_ffn"],
+        dropout=golden["dropout"],
     )

@@ -186,7 +186,7 @@ def test_killed_or_shared_out_it_ends_with_the_same_numbers(tmp_path):
     shared = run(two)
     output, errors = shared.communicate(timeout=300)
     assert shared.returncode == 0, errors
-    assert json.loads(output) == expected
+    assert json.loads(output[output.index("{") :]) == expected  # gloo may talk before
     assert len(list((tmp_path / "killed").glob("predictions-*.jsonl"))) == 2
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
-from hf_ris.modeling import modeling_magnet, pixel_decoder
+from hf_ris.modeling import modeling_trainable_segmentation, pixel_decoder
 from hf_ris.modeling.mask_losses import dice_loss, mask_loss
 from hf_ris.modeling.masks import enlarge_logits
 from hf_ris.modeling.pooling import average_pool
@@ -88,7 +88,7 @@ def test_expressions_in_parts_give_the_same(tiny_model, inputs, monkeypatch):
     seen = []
     hook = tiny_model.pixel_decoder.register_forward_hook(lambda _, __, output: seen.append(len(output[0])))
     together = tiny_model(**inputs)
-    monkeypatch.setattr(modeling_magnet, "PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(modeling_trainable_segmentation, "PIXELS_AT_ONCE", 1)
     in_parts = tiny_model(**inputs)
     hook.remove()
 

@@ -1,0 +1,362 @@
+"""
+CRIS, of "CRIS: CLIP-Driven Referring Image Segmentation" (Wang, Lu, Li, Tao, Guo, Gong, Liu; CVPR 2022).
+
+CLIP's ResNet and text encoder read image and expression. A neck multiplies the sentence into the deepest map and joins three
+maps at stride 16; a transformer decoder lets its cells ask each other and the words; at last the sentence becomes a small kernel
+that reads the mask at stride 4, so that pixels it refers to lie near it (text-to-pixel contrastive learning). CLIP's parts are in
+`clip_resnet`; Mask Grounding, which is not of this paper, is there by configuration.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .attention import attend
+from .auxiliary_losses import AuxiliaryLosses
+from .clip_resnet import CLIPResNetModel
+from .configuration_cris import CRISConfig
+from .modeling_trainable_segmentation import Segmentation, TrainableSegmentationModel
+
+
+def conv_block(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
+    """Convolution, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(),
+    )
+
+
+def enlarge(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    return nn.functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
+
+
+def sine_waves(length: int, width: int, temperature: float, like: torch.Tensor) -> torch.Tensor:
+    """Positions 0 … length - 1 as waves, sine and cosine in turn: (length, width)."""
+    rates = temperature ** (-torch.arange(0, width, 2, device=like.device) / width)
+    angles = torch.arange(length, device=like.device)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width].to(like.dtype)
+
+
+class CRISNeck(nn.Module):
+    """
+    Joins sentence and image: three maps, of which the deepest is multiplied by the sentence, become one at stride 16 (paper,
+    section 3.1).
+
+    Args:
+        config (`CRISConfig`): The model's configuration.
+    """
+
+    def __init__(self, config: CRISConfig) -> None:
+        super().__init__()
+        clip, dims, width = config.clip_config, config.neck_dims, config.hidden_dim
+        sentence = clip.text_config.projection_dim
+        self.state_projection = nn.Sequential(
+            nn.Linear(sentence, dims[2], bias=False), nn.BatchNorm1d(dims[2]), nn.ReLU()
+        )
+        maps = (8 * clip.width, 16 * clip.width, sentence)
+        self.projections = nn.ModuleList(
+            conv_block(before, after, size) for before, after, size in zip(maps, dims, (3, 3, 1), strict=True)
+        )
+        self.sentence_norm = nn.Sequential(nn.BatchNorm2d(dims[2]), nn.ReLU())
+        self.join4 = conv_block(dims[1] + dims[2], dims[1], 1)
+        self.join3 = conv_block(dims[0] + dims[1], dims[1], 1)
+        self.level_projections = nn.ModuleList(
+            conv_block(channels, width, 3) for channels in (dims[1], dims[1], dims[2])
+        )
+        self.join_levels = conv_block(3 * width, width, 1)
+        self.place_convolutions = nn.Sequential(conv_block(width + 2, width, 3), conv_block(width, width, 3))
+
+    def project_images(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What depends on no word: C3, C4 and C5 (B, c, h, w), at strides 8, 16 and 32, each in its own width; C3 at stride 16."""
+        fine, middle, deep = (projection(each) for projection, each in zip(self.projections, maps, strict=True))
+        return [nn.functional.avg_pool2d(fine, 2), middle, deep]
+
+    def forward(self, maps: Sequence[torch.Tensor], state: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            maps (`Sequence[torch.Tensor]`): What `project_images` gave, repeated for each of N expressions.
+            state (`torch.Tensor` of shape `(N, d)`): The expressions' sentence features.
+
+        Returns:
+            `torch.Tensor` of shape `(N, hidden_dim, h, w)` at stride 16.
+        """
+        fine, middle, deep = maps
+        size = middle.shape[2:]
+        deep = self.sentence_norm(deep * self._project_state(state)[:, :, None, None])
+        middle = self.join4(torch.cat([middle, enlarge(deep, size)], dim=1))
+        fine = self.join3(torch.cat([fine, middle], dim=1))
+        levels = [project(level) for project, level in zip(self.level_projections, (fine, middle, deep), strict=True)]
+        levels[2] = enlarge(levels[2], size)
+        joined = self.join_levels(torch.cat(levels, dim=1))
+        places = [torch.linspace(-1, 1, side, device=joined.device, dtype=joined.dtype) for side in size]
+        y, x = torch.meshgrid(*places, indexing="ij")
+        places = torch.stack([x, y]).expand(len(joined), -1, -1, -1)
+        return self.place_convolutions(torch.cat([joined, places], dim=1))
+
+    def _project_state(self, state: torch.Tensor) -> torch.Tensor:
+        linear, norm, activation = self.state_projection
+        projected = linear(state)
+        if self.training and len(projected) == 1:  # which has no variance: the last batch of an epoch, say
+            return activation(
+                nn.functional.batch_norm(
+                    projected, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+                )
+            )
+        return activation(norm(projected))
+
+
+class CRISAttention(nn.Module):
+    """
+    Multi-head attention, with a norm of what comes out.
+
+    Args:
+        config (`CRISConfig`): The model's configuration.
+        key_width (`int`): Channels of keys and values.
+    """
+
+    is_causal = False
+
+    def __init__(self, config: CRISConfig, key_width: int) -> None:
+        super().__init__()
+        width = config.hidden_dim
+        self.config = config
+        self.num_heads = config.decoder_num_heads
+        self.scaling = (width // self.num_heads) ** -0.5
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(key_width, width)
+        self.value = nn.Linear(key_width, width)
+        self.output = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        attended = attend(
+            self,
+            self.query(query),
+            self.key(key),
+            self.value(value),
+            self.num_heads,
+            self.scaling,
+            attention_mask,
+            self.config.dropout if self.training else 0.0,
+        )
+        return self.norm(self.output(attended))
+
+
+class CRISDecoderLayer(GradientCheckpointingLayer):
+    """Cells ask each other, then the words, then comes a feed-forward part; each begins with a norm."""
+
+    def __init__(self, config: CRISConfig) -> None:
+        super().__init__()
+        width, inner, words = config.hidden_dim, config.decoder_feedforward_dim, config.text_config.hidden_size
+        self.self_norm = nn.LayerNorm(width)
+        self.self_attention = CRISAttention(config, width)
+        self.cross_norm = nn.LayerNorm(width)
+        self.cross_attention = CRISAttention(config, words)
+        self.feedforward_norm = nn.LayerNorm(width)
+        self.feedforward = nn.Sequential(
+            nn.Linear(width, inner),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.LayerNorm(inner),
+            nn.Linear(inner, width),
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        cells: torch.Tensor,
+        cell_positions: torch.Tensor,
+        words: torch.Tensor,
+        word_positions: torch.Tensor,
+        is_word: torch.Tensor,
+    ) -> torch.Tensor:
+        """`cells` (N, h·w, d), `words` (N, L, t), `is_word` (N, 1, 1, L) bool -> (N, h·w, d)."""
+        normed = self.self_norm(cells)
+        placed = normed + cell_positions
+        cells = cells + self.dropout(self.self_attention(placed, placed, normed))
+        placed = self.cross_norm(cells) + cell_positions
+        cells = cells + self.dropout(self.cross_attention(placed, words + word_positions, words, is_word))
+        return cells + self.dropout(self.feedforward(self.feedforward_norm(cells)))
+
+
+class CRISDecoder(nn.Module):
+    """
+    The vision-language decoder: cells of the map gather what the words say of them (paper, section 3.2).
+
+    Args:
+        config (`CRISConfig`): The model's configuration.
+    """
+
+    def __init__(self, config: CRISConfig) -> None:
+        super().__init__()
+        self.temperature = config.position_temperature
+        self.layers = nn.ModuleList(CRISDecoderLayer(config) for _ in range(config.decoder_layers))
+        self.norm = nn.LayerNorm(config.hidden_dim)
+
+    def forward(self, feature_map: torch.Tensor, words: torch.Tensor, is_word: torch.Tensor) -> torch.Tensor:
+        """`feature_map` (N, d, h, w), `words` (N, L, t), `is_word` (N, L) bool -> (N, d, h, w)."""
+        height, width = feature_map.shape[2:]
+        cells = feature_map.flatten(2).transpose(1, 2)
+        half = cells.shape[2] // 2
+        x, y = (sine_waves(side, half, self.temperature, cells) for side in (width, height))
+        cell_positions = torch.cat([x.repeat(height, 1), y.repeat_interleave(width, dim=0)], dim=1)
+        word_positions = sine_waves(words.shape[1], words.shape[2], self.temperature, words)
+        for layer in self.layers:
+            cells = layer(cells, cell_positions, words, word_positions, is_word[:, None, None])
+        return self.norm(cells).transpose(1, 2).unflatten(2, (height, width))
+
+
+class CRISProjector(nn.Module):
+    """
+    Text-to-pixel: the sentence becomes a kernel, which reads the mask from finer features (paper, section 3.3).
+
+    Args:
+        config (`CRISConfig`): The model's configuration.
+    """
+
+    def __init__(self, config: CRISConfig) -> None:
+        super().__init__()
+        width = config.hidden_dim
+        self.kernel_size = config.kernel_size
+        self.blocks = nn.ModuleList([conv_block(width, width, 3), conv_block(width, width // 2, 3)])
+        self.pixel_projection = nn.Conv2d(width // 2, width // 2, 1)
+        self.kernel_projection = nn.Linear(config.text_config.projection_dim, width // 2 * config.kernel_size**2 + 1)
+
+    def forward(self, feature_map: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`feature_map` (N, d, h, w), `state` (N, s) -> logits (N, 4h, 4w) and the pixel features that they are read from."""
+        for block in self.blocks:
+            height, width = feature_map.shape[2:]
+            feature_map = block(enlarge(feature_map, (2 * height, 2 * width)))
+        pixels = self.pixel_projection(feature_map)
+        kernels, bias = self.kernel_projection(state).split([self.kernel_projection.out_features - 1, 1], dim=1)
+        logits = nn.functional.conv2d(
+            pixels.flatten(0, 1)[None],
+            kernels.unflatten(1, (pixels.shape[1], self.kernel_size, self.kernel_size)),
+            bias.flatten(),
+            padding=self.kernel_size // 2,
+            groups=len(pixels),
+        )
+        return logits[0], pixels
+
+
+class CRISPreTrainedModel(TrainableSegmentationModel):
+    """Initialisation and the settings that transformers reads."""
+
+    config: CRISConfig
+    config_class = CRISConfig
+    base_model_prefix = "cris"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["Bottleneck", "CLIPEncoderLayer", "CRISDecoderLayer"]
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Of what is not CLIP's: as torch does by itself, on which the published code relies."""
+        super()._init_weights(module)
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                bound = module.weight[0].numel() ** -0.5
+                init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, CRISAttention):
+            for projection in (module.query, module.key, module.value):
+                init.xavier_uniform_(projection.weight)
+            for projection in (module.query, module.key, module.value, module.output):
+                init.zeros_(projection.bias)
+
+
+class CRISForReferringSegmentation(CRISPreTrainedModel):
+    """
+    An image and an expression go in, the mask of what the expression refers to comes out.
+
+    Args:
+        config (`CRISConfig`): The configuration; the default is the published network on CLIP's RN50.
+
+    Example:
+
+    ```python
+    >>> from hf_ris import CRISForReferringSegmentation, CRISProcessor
+    >>> from PIL import Image
+    >>> import torch
+
+    >>> processor = CRISProcessor.from_pretrained("path/or/hub-id")
+    >>> model = CRISForReferringSegmentation.from_pretrained("path/or/hub-id")
+    >>> image = Image.open("scene.png")
+    >>> inputs = processor(images=image, text=["the red mug"], return_tensors="pt")
+    >>> with torch.no_grad():
+    ...     outputs = model(**inputs)
+    >>> masks = processor.post_process_referring_segmentation(outputs, target_sizes=[image.size[::-1]])
+    ```
+    """
+
+    def __init__(self, config: CRISConfig) -> None:
+        super().__init__(config)
+        self.clip = CLIPResNetModel(config.clip_config)
+        self.clip.logit_scale.requires_grad_(False)  # compares whole images with texts, which nothing here does
+        last_map = config.clip_config.embed_dim
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(last_map, config.text_config.projection_dim, 1, bias=False),
+            nn.BatchNorm2d(config.text_config.projection_dim),
+        )
+        self.neck = CRISNeck(config)
+        self.decoder = CRISDecoder(config)
+        self.projector = CRISProjector(config)
+        self.auxiliary_losses = AuxiliaryLosses(config, pixel_width=config.hidden_dim // 2)
+        self.post_init()
+
+    @property
+    def text_encoder(self) -> nn.Module:
+        return self.clip.text_encoder
+
+    @property
+    def input_modules(self) -> tuple[nn.Module, ...]:
+        return self.clip.visual.conv1, self.text_encoder.get_input_embeddings()
+
+    def encode_images(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        fine, middle, deep = self.clip.visual.stages(pixel_values)[1:]
+        deep = (self.shortcut(deep) + self.clip.visual.attnpool.attend_everywhere(deep)).relu()
+        return self.neck.project_images([fine, middle, deep])
+
+    def segment(
+        self, images: list[torch.Tensor], input_ids: torch.Tensor, is_word: torch.Tensor, output_features: bool
+    ) -> Segmentation:
+        maps, words, state = self._read(images, input_ids, is_word)
+        logits, pixels = self.projector(maps[-1], state)
+        return Segmentation([logits], None, pixels, maps, words)
+
+    def fuse(
+        self, images: list[torch.Tensor], input_ids: torch.Tensor, is_word: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        maps, words, _ = self._read(images, input_ids, is_word)
+        return [maps[stage] for stage in self.config.grounding_stages], words
+
+    def _read(
+        self, images: list[torch.Tensor], input_ids: torch.Tensor, is_word: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        """The maps of neck and decoder, word features (N, L, t), and sentence features (N, s)."""
+        encoded = self.text_encoder(input_ids)  # causal: padding reaches no word before it
+        words, state = encoded.last_hidden_state, encoded.text_embeds
+        per_image = len(input_ids) // len(images[0])
+        joined = self.neck([each.repeat_interleave(per_image, dim=0) for each in images], state)
+        return [joined, self.decoder(joined, words, is_word)], words, state
+
+    def mask_losses(self, predictions: list[torch.Tensor], labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The text-to-pixel contrastive loss (paper, section 3.3), at the logits' own size."""
+        logits = predictions[-1].float()
+        nearest = nn.functional.interpolate(labels[:, None].float(), logits.shape[1:], mode="nearest")[:, 0]
+        return {"bce": nn.functional.binary_cross_entropy_with_logits(logits, nearest)}
+
+
+__all__ = ["CRISForReferringSegmentation", "CRISPreTrainedModel"]

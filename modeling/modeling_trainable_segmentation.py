@@ -1,0 +1,241 @@
+"""What the trained models share: from tensors to the output, with the mask's losses and those that Mask Grounding adds."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from .auxiliary_losses import AuxiliaryLosses
+from .modeling_outputs import ReferringSegmentationOutput
+from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel
+
+
+PIXELS_AT_ONCE = 480 * 480  # of the model's input, times expressions, on the CPU: more are no faster there
+
+
+class Segmentation(NamedTuple):
+    """
+    What a model says of N = B·k expressions.
+
+    Attributes:
+        predictions (`list[torch.Tensor]`): Log-odds (N, h, w), the last being the answer.
+        class_logits (`torch.Tensor` of shape `(N, 2)`, *optional*): Of the published class head.
+        pixel_features (`torch.Tensor` of shape `(N, d, h, w)`): What the mask is read from.
+        image_features (`Sequence[torch.Tensor]`): The fused maps (N, c, h, w).
+        word_features (`torch.Tensor` of shape `(N, L, d)`, *optional*): After the last fusion.
+    """
+
+    predictions: list[torch.Tensor]
+    class_logits: torch.Tensor | None
+    pixel_features: torch.Tensor
+    image_features: Sequence[torch.Tensor]
+    word_features: torch.Tensor | None
+
+
+class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
+    """
+    Base of the models that are trained: an image is encoded once, expressions are worked on together, and the losses of Mask
+    Grounding (CVPR 2024) are there for each of them, on by configuration. A model has its `auxiliary_losses`, and says what the
+    abstract methods ask.
+    """
+
+    auxiliary_losses: AuxiliaryLosses
+
+    @abstractmethod
+    def encode_images(self, pixel_values: torch.Tensor) -> Any:
+        """Images (B, 3, H, W) to what depends on no word, as the next two methods take it."""
+
+    @abstractmethod
+    def segment(
+        self, images: Any, input_ids: torch.Tensor, is_word: torch.Tensor, output_features: bool
+    ) -> Segmentation:
+        """
+        Args:
+            images: What `encode_images` gave of B images.
+            input_ids (`torch.Tensor` of shape `(N, L)`): Expressions; N = B·k, image-major.
+            is_word (`torch.BoolTensor` of shape `(N, L)`): False for padding.
+            output_features (`bool`): Whether features that no mask depends on are needed.
+        """
+
+    @abstractmethod
+    def fuse(
+        self, images: Any, input_ids: torch.Tensor, is_word: torch.Tensor
+    ) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """The fused maps that the configuration's `grounding_stages` name, (N, c, h, w), and the word features (N, L, d)."""
+
+    @abstractmethod
+    def mask_losses(self, predictions: list[torch.Tensor], labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Weighted terms by name; predictions (N, h, w) each, `labels` (N, H, W)."""
+
+    @property
+    @abstractmethod
+    def input_modules(self) -> tuple[nn.Module, ...]:
+        """Where images and words enter."""
+
+    @property
+    @abstractmethod
+    def text_encoder(self) -> nn.Module:
+        """The text encoder, a model of transformers."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_encoder.set_input_embeddings(value)
+
+    def enable_input_require_grads(self) -> None:
+        """Makes what images and words enter through give outputs that require gradients (adapters under gradient checkpointing)."""
+
+        def require_grad(module, inputs, output):
+            states = output[0] if isinstance(output, tuple) else output
+            states.requires_grad_(True)
+
+        self._require_grads_hooks = [module.register_forward_hook(require_grad) for module in self.input_modules]
+
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        masked_input_ids: torch.LongTensor | None = None,
+        hidden_words: torch.LongTensor | None = None,
+        output_features: bool = False,
+        return_dict: bool = True,
+        **kwargs,
+    ) -> ReferringSegmentationOutput | tuple:
+        r"""
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(B, 3, H, W)`): Normalised images of any size.
+            input_ids (`torch.LongTensor` of shape `(N, L)`): Token ids; N = B·k, image-major.
+            attention_mask (`torch.Tensor` of shape `(N, L)`, *optional*): 1 for real tokens, 0 for padding.
+            labels (`torch.Tensor` of shape `(N, h, w)`, *optional*): Ground-truth masks between 0 and 1, at any size.
+            masked_input_ids (`torch.LongTensor` of shape `(N, L)`, *optional*): For Mask Grounding, which needs both of
+                these in training: the expressions with some words hidden.
+            hidden_words (`torch.LongTensor` of shape `(N, L)`, *optional*): Ids of the hidden words, -100 elsewhere.
+            output_features (`bool`, *optional*, defaults to `False`): Whether features are returned beside the logits.
+
+        Returns:
+            [`ReferringSegmentationOutput`] with `logits` at stride 4.
+
+        Raises:
+            `ValueError`: If the number of expressions is not a multiple of the number of images, or Mask Grounding is trained
+                without hidden words.
+        """
+        num_images, num_pairs = pixel_values.shape[0], input_ids.shape[0]
+        if num_images == 0 or num_pairs == 0 or num_pairs % num_images:
+            raise ValueError(
+                f"input_ids must hold the same number of expressions for each of the {num_images} images, "
+                f"got {num_pairs} rows"
+            )
+        if labels is not None and len(labels) != num_pairs:
+            raise ValueError(f"labels must hold one mask per expression ({num_pairs}), got {len(labels)}")
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        trains = self.training and labels is not None
+        aligns = trains and self.auxiliary_losses.alignment is not None
+        grounds = trains and self.auxiliary_losses.mask_grounding is not None
+
+        images = self.encode_images(pixel_values)
+        at_once = num_pairs // num_images
+        if not (torch.is_grad_enabled() or self.training or output_features):
+            at_once = min(at_once, expressions_at_once(pixel_values))
+        chunks = zip(
+            input_ids.unflatten(0, (num_images, -1)).split(at_once, dim=1),
+            attention_mask.bool().unflatten(0, (num_images, -1)).split(at_once, dim=1),
+            strict=True,
+        )
+        maps, class_logits = [], []
+        for ids, is_word in chunks:  # one, where features are asked for
+            part = self.segment(images, ids.flatten(0, 1), is_word.flatten(0, 1), output_features or aligns)
+            maps.append(part.predictions)
+            if part.class_logits is not None:
+                class_logits.append(part.class_logits)
+        predictions = [join_expressions(alike, num_images) for alike in zip(*maps, strict=True)]
+
+        terms: dict[str, torch.Tensor] = {}
+        if labels is not None:
+            terms |= self.mask_losses(predictions, labels)
+            if aligns:
+                terms |= self.auxiliary_losses.align(part.pixel_features, part.word_features, attention_mask, labels)
+            if grounds:
+                terms |= self._ground(images, attention_mask, labels, masked_input_ids, hidden_words)
+        output = ReferringSegmentationOutput(
+            loss=torch.stack(list(terms.values())).sum() if terms else None,
+            loss_dict={name: term.detach() for name, term in terms.items()} if terms else None,
+            logits=predictions[-1],
+            auxiliary_logits=tuple(predictions[:-1]) if self.training or output_features else None,
+            class_logits=join_expressions(class_logits, num_images) if class_logits else None,
+            pixel_features=part.pixel_features if output_features else None,
+            image_features=tuple(part.image_features) if output_features else None,
+            word_features=part.word_features if output_features else None,
+        )
+        return output if return_dict else output.to_tuple()
+
+    def name_words(
+        self,
+        pixel_values: torch.Tensor,
+        masked_input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        masks: torch.Tensor,
+    ) -> torch.Tensor:
+        """
+        What the head of Mask Grounding takes hidden words for.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(B, 3, H, W)`): Normalised images.
+            masked_input_ids (`torch.LongTensor` of shape `(N, L)`): Expressions with some words hidden; N = B·k, image-major.
+            attention_mask (`torch.Tensor` of shape `(N, L)`): 1 for real tokens, 0 for padding.
+            masks (`torch.Tensor` of shape `(N, h, w)`): What the expressions refer to.
+
+        Returns:
+            `torch.FloatTensor` of shape `(N, L, V)`: Logits over the vocabulary.
+
+        Raises:
+            `ValueError`: If the model has no such head.
+        """
+        return self._name_words(self.encode_images(pixel_values), masked_input_ids, attention_mask, masks)
+
+    def _name_words(
+        self, images: Any, masked_input_ids: torch.Tensor, attention_mask: torch.Tensor, masks: torch.Tensor
+    ) -> torch.Tensor:
+        head = self.auxiliary_losses.mask_grounding
+        if head is None:
+            raise ValueError("this model has no head of Mask Grounding: its mask_grounding_loss_weight is 0")
+        maps, words = self.fuse(images, masked_input_ids, attention_mask.bool())
+        # Looked up, not read off: a table that is spread over processes is whole only in its own forward.
+        vocabulary = torch.arange(self.config.text_config.vocab_size, device=words.device)
+        word_embeddings = self.get_input_embeddings()(vocabulary)
+        return head(words, attention_mask, maps, masks, word_embeddings)
+
+    def _ground(
+        self,
+        images: Any,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor,
+        masked_input_ids: torch.Tensor | None,
+        hidden_words: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        if masked_input_ids is None or hidden_words is None:
+            raise ValueError(
+                "masked_input_ids and hidden_words are needed to train with mask_grounding_loss_weight="
+                f"{self.config.mask_grounding_loss_weight}: ReferringSegmentationCollator(mask_probability=0.15) makes them"
+            )
+        logits = self._name_words(images, masked_input_ids, attention_mask, labels)
+        return self.auxiliary_losses.ground(logits, hidden_words)
+
+
+def expressions_at_once(pixel_values: torch.Tensor) -> int:
+    """How many expressions of each image are worked on together, so that memory does not grow with their number."""
+    limit = PIXELS_AT_ONCE if pixel_values.device.type == "cpu" else 16 * PIXELS_AT_ONCE
+    return max(1, limit // pixel_values[:, 0].numel())
+
+
+def join_expressions(parts: Sequence[torch.Tensor], num_images: int) -> torch.Tensor:
+    """Joins what was computed of some expressions of each image, (B·k₁, …), (B·k₂, …), to (B·k, …), image-major."""
+    return torch.cat([part.unflatten(0, (num_images, -1)) for part in parts], dim=1).flatten(0, 1)
+
+
+__all__ = ["Segmentation", "TrainableSegmentationModel"]

@@ -1,0 +1,183 @@
+"""What the processors of the trained models share: images and expressions to tensors, logits to masks at the original size."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.image_processing_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+from transformers.utils import logging
+
+from .masks import foreground_score, read_target_sizes
+from .text_inputs import check_expressions, expressions_per_image
+
+
+logger = logging.get_logger(__name__)
+
+
+class ReferringSegmentationProcessor(ProcessorMixin):
+    """
+    Wraps an image processor and a tokenizer. A system's own says how expressions that are too long are cut, and how logits become
+    probabilities.
+
+    Args:
+        image_processor ([`ReferringSegmentationImageProcessor`]): Prepares images and masks.
+        tokenizer (`PreTrainedTokenizerBase`): Prepares expressions.
+        text_length (`int`): Tokens that every expression is cut and padded to, special tokens included.
+
+    Attributes:
+        threshold (`float`): The published foreground probability above which a pixel belongs to the mask.
+    """
+
+    threshold: float
+    _auto_class = "AutoProcessor"
+    text_kwargs = {"padding": "max_length"}
+
+    def __init__(self, image_processor=None, tokenizer=None, *, text_length: int):
+        if text_length < 1:
+            raise ValueError(f"`text_length` must be at least 1, got {text_length}.")
+        self.text_length = text_length
+        super().__init__(image_processor, tokenizer)
+
+    def __call__(
+        self,
+        images: Any | None = None,
+        text: str | list[str] | None = None,
+        segmentation_maps: Any | None = None,
+        **kwargs,
+    ) -> BatchFeature:
+        """
+        Args:
+            images (an image or a list of images, *optional*):
+                B images, as the image processor takes them.
+            text (`str` or `list[str]`, *optional*):
+                N = B * k expressions, the k of the first image first.
+            segmentation_maps (a mask or a list of masks, *optional*):
+                The N masks that the expressions refer to.
+            padding (`bool` or `str`, *optional*, defaults to `"max_length"`):
+                `"max_length"`, or `True` / `"longest"` to pad to the longest expression only: for models that do not depend on
+                padding, as all but a MagNet whose `language_attention_mask` is `"published"`.
+            max_length (`int`, *optional*, defaults to `text_length`):
+                Number of tokens to cut and pad to.
+            return_tensors (`str`, *optional*):
+                `"pt"` for torch tensors.
+
+        Returns:
+            [`BatchFeature`]: `pixel_values` (B, 3, height, width), `input_ids` and `attention_mask` (N, length), `labels`
+            (N, height, width), each where its argument was given.
+
+        Raises:
+            ValueError: If an image, an expression or a mask is unfit, or their numbers do not match.
+        """
+        if images is None and text is None:
+            raise ValueError("`images` and `text` are both missing; at least one is needed.")
+        if images is None and segmentation_maps is not None:
+            raise ValueError("`segmentation_maps` came without the `images` they belong to.")
+        merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        return_tensors = merged["text_kwargs"].get("return_tensors")
+
+        data: dict[str, Any] = {}
+        if text is not None:
+            data |= self._encode(check_expressions(text), **merged["text_kwargs"])
+        if images is not None:
+            data |= self.image_processor(images, segmentation_maps, **merged["images_kwargs"])
+        self._check_counts(data)
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    @torch.no_grad()
+    def post_process_referring_segmentation(
+        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
+    ) -> list[dict[str, Any]]:
+        """
+        Turn logits into masks, each at the size of its image.
+
+        Args:
+            outputs ([`ReferringSegmentationOutput`]):
+                The model's outputs, with `logits` of shape (N, height, width).
+            target_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape (N, 2)):
+                (height, width) in pixels for each expression.
+            threshold (`float`, *optional*):
+                A pixel belongs to the mask if its foreground probability is above this; by default the published one.
+
+        Returns:
+            `list[dict]`: For each expression `mask` (boolean `torch.Tensor` of shape (height, width)) and `score`
+            (`float`: the mean foreground probability inside the mask, 0.0 if it is empty).
+
+        Raises:
+            ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.
+        """
+        logits = outputs.logits
+        threshold = self.threshold if threshold is None else threshold
+        sizes = read_target_sizes(target_sizes, len(logits), threshold)
+
+        results = []
+        for expression_logits, size in zip(logits, sizes, strict=True):
+            # One at a time: a large photo must not be multiplied by the number of its expressions.
+            probabilities = self.probabilities(expression_logits[None], size)[0]
+            mask = probabilities > threshold
+            results.append({"mask": mask, "score": foreground_score(probabilities, mask)})
+        return results
+
+    @abstractmethod
+    def input_probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Foreground probabilities (N, H, W) over the model's input, which has this size (H, W); logits (N, h, w)."""
+
+    @abstractmethod
+    def probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Foreground probabilities (N, H, W) over a picture of this size (H, W); logits (N, h, w)."""
+
+    @abstractmethod
+    def cut(self, ids: list[int], length: int) -> list[int]:
+        """Token ids of an expression that is longer than `length`, cut to it."""
+
+    def _encode(
+        self,
+        expressions: list[str],
+        padding: bool | str = "max_length",
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        **kwargs,
+    ) -> dict[str, list[list[int]]]:
+        """Tokenize, cut and pad: `input_ids` and `attention_mask`, lists of equal length (with `padding`)."""
+        max_length = self.text_length if max_length is None else max_length
+        all_ids = self.tokenizer(expressions, verbose=False, return_attention_mask=False)["input_ids"]
+        special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
+        for expression, ids in zip(expressions, all_ids, strict=True):
+            if set(ids) - special <= {self.tokenizer.unk_token_id}:
+                logger.warning(
+                    f"The tokenizer knows no word of the expression {expression!r:.80}: its mask means nothing."
+                )
+            if len(ids) > max_length:
+                logger.warning(
+                    f"The expression {expression!r:.200} has {len(ids)} tokens; only {max_length} are read: "
+                    f"{self.tokenizer.decode(self.cut(ids, max_length), skip_special_tokens=True)!r}."
+                )
+        all_ids = [self.cut(ids, max_length) if len(ids) > max_length else ids for ids in all_ids]
+
+        longest = max(map(len, all_ids))
+        lengths: dict[bool | str, int] = {"max_length": max_length, True: longest, "longest": longest, False: 0}
+        if padding not in lengths:
+            raise ValueError(f"`padding` must be one of {list(lengths)}, got {padding!r}.")
+        length = lengths[padding]
+        return {
+            "input_ids": [ids + [self.pad_token_id] * (length - len(ids)) for ids in all_ids],
+            "attention_mask": [[1] * len(ids) + [0] * (length - len(ids)) for ids in all_ids],
+        }
+
+    @property
+    def pad_token_id(self) -> int:
+        """What expressions are filled up with."""
+        return self.tokenizer.pad_token_id
+
+    def _check_counts(self, data: dict[str, Any]) -> None:
+        images, expressions, masks = (len(data.get(key, [])) for key in ("pixel_values", "input_ids", "labels"))
+        if images:
+            expressions_per_image(expressions, images)
+        if masks and expressions and masks != expressions:
+            raise ValueError(
+                f"`segmentation_maps` holds {masks} masks for {expressions} expressions; one each is needed."
+            )
+
+
+__all__ = ["ReferringSegmentationProcessor"]

@@ -1,0 +1,40 @@
+"""Puts tensors of a released checkpoint where a model wants them, or says by name which does not fit."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+
+
+def place(
+    parts: Iterable[tuple[str, str, torch.Tensor]], expected: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """
+    Args:
+        parts (`Iterable`): Released key, name in the model, and the tensor, or the part of it that goes there.
+        expected (`Mapping[str, torch.Tensor]`): The model's own tensors by name; their shapes are the ones demanded. A 1x1
+            convolution's kernel is dropped where a linear layer stands here.
+
+    Returns:
+        `dict[str, torch.Tensor]` that `model.load_state_dict` takes strictly. Tensors share memory with those given.
+
+    Raises:
+        `ValueError`: If a name is missing, unexpected, or of the wrong shape.
+    """
+    placed: dict[str, torch.Tensor] = {}
+    for key, target, tensor in parts:
+        if target not in expected:
+            raise ValueError(f"the checkpoint's {key!r} has no place in the configured model ({target!r})")
+        shape = expected[target].shape
+        kernel = tensor.shape[len(shape) :]
+        if tensor.shape[: len(shape)] != shape or any(side != 1 for side in kernel):
+            raise ValueError(
+                f"the checkpoint's {key!r} has shape {tuple(tensor.shape)}, {target!r} needs {tuple(shape)}"
+            )
+        placed[target] = tensor.reshape(shape)
+    missing = sorted(set(expected) - set(placed))
+    if missing:
+        raise ValueError(f"the checkpoint lacks {len(missing)} tensors the model needs, among them {missing[:5]}")
+    return placed
+
+
+__all__ = ["place"]

@@ -1,0 +1,102 @@
+"""
+Where each tensor of a released CRIS checkpoint goes.
+
+Its backbone is a CLIP, under OpenAI's names, and is read as one; the rest is renamed by rules, and stacked query-key-value
+matrices are cut in three.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+
+from .weight_mapping import place
+from .weight_mapping_clip import convert_clip_state_dict
+
+
+BACKBONE = "backbone."
+SHORTCUT = r"backbone\.visual\.attnpool\.connect"  # CRIS's own, within CLIP's attention pooling
+ATTENTION = {
+    r"self_attn\.out_proj": "self_attention.output",
+    r"self_attn\.in_proj_": "self_attention.in_proj.",
+    "self_attn_norm": "self_attention.norm",
+    r"multihead_attn\.out_proj": "cross_attention.output",
+    r"multihead_attn\.in_proj_": "cross_attention.in_proj.",
+    "cross_attn_norm": "cross_attention.norm",
+    "norm1": "self_norm",
+    "norm2": "cross_norm",
+    "norm3": "feedforward_norm",
+    "ffn": "feedforward",
+}
+RENAMES: dict[str, str] = {
+    SHORTCUT: "shortcut",
+    r"neck\.txt_proj": "neck.state_projection",
+    r"neck\.f1_v_proj": "neck.projections.2",
+    r"neck\.f2_v_proj": "neck.projections.1",
+    r"neck\.f3_v_proj": "neck.projections.0",
+    r"neck\.norm_layer": "neck.sentence_norm",
+    r"neck\.f2_cat": "neck.join4",
+    r"neck\.f3_cat": "neck.join3",
+    r"neck\.f4_proj5": "neck.level_projections.2",
+    r"neck\.f4_proj4": "neck.level_projections.1",
+    r"neck\.f4_proj3": "neck.level_projections.0",
+    r"neck\.aggr": "neck.join_levels",
+    r"neck\.coordconv\.0\.conv1": "neck.place_convolutions.0",
+    r"neck\.coordconv\.1": "neck.place_convolutions.1",
+    **{r"decoder\.layers\.(\d+)\." + old: r"decoder.layers.\1." + new for old, new in ATTENTION.items()},
+    r"decoder\.norm": "decoder.norm",
+    r"proj\.vis\.1": "projector.blocks.0",
+    r"proj\.vis\.3": "projector.blocks.1",
+    r"proj\.vis\.4": "projector.pixel_projection",
+    r"proj\.txt": "projector.kernel_projection",
+}
+RULES = [(re.compile(rf"^{pattern}(?=\.|weight$|bias$)"), target) for pattern, target in RENAMES.items()]
+STACKED = (".query.", ".key.", ".value.")
+
+
+def convert_state_dict(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
+    """
+    Renames and cuts a released state dict for [`CRISForReferringSegmentation`].
+
+    Args:
+        state (`Mapping[str, torch.Tensor]`): Tensors under their released names.
+        model (`nn.Module`): The model they are for; its tensors' shapes are the ones demanded.
+
+    Returns:
+        `dict[str, torch.Tensor]` that `model.load_state_dict` takes strictly. Tensors share memory with `state`.
+
+    Raises:
+        `ValueError`: If a key is missing, unexpected or of the wrong shape.
+    """
+    # How many batches a norm has seen, which nothing reads.
+    expected = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    return place(_rename(state), expected) | {
+        name: torch.zeros((), dtype=torch.long) for name in model.state_dict() if name not in expected
+    }
+
+
+def _rename(state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str, torch.Tensor]]:
+    clip: dict[str, torch.Tensor] = {}
+    for key, tensor in state.items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        if key.startswith(BACKBONE) and not re.match(SHORTCUT, key):
+            clip[key.removeprefix(BACKBONE)] = tensor
+            continue
+        for pattern, target in RULES:
+            renamed, count = pattern.subn(target, key)
+            if count:
+                break
+        else:
+            raise ValueError(f"the checkpoint holds a key that no released CRIS has: {key!r}")
+        if ".in_proj." in renamed:
+            for name, part in zip(STACKED, tensor.chunk(3), strict=True):
+                yield key, renamed.replace(".in_proj.", name), part
+        else:
+            yield key, renamed, tensor
+    for name, tensor in convert_clip_state_dict(clip).items():
+        yield f"{BACKBONE}…{name}", f"clip.{name}", tensor
+
+
+__all__ = ["convert_state_dict"]
