@@ -128,7 +128,7 @@ class CLIPResNetVision(nn.Module):
                 blocks.append(Bottleneck(channels, width * 2**stage, 2 if stage and not block else 1))
                 channels = 4 * width * 2**stage
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.num_stages = len(config.layers)
+        self.stage_widths = [4 * width * 2**stage for stage in range(len(config.layers))]
         cells = (config.image_size // 32) ** 2
         self.attnpool = AttentionPool(config.embed_dim, cells, config.text_config.projection_dim)
 
@@ -138,7 +138,7 @@ class CLIPResNetVision(nn.Module):
         states = self.bn2(self.conv2(states)).relu()
         states = nn.functional.avg_pool2d(self.bn3(self.conv3(states)).relu(), 2)
         maps = []
-        for stage in range(1, self.num_stages + 1):
+        for stage in range(1, len(self.stage_widths) + 1):
             states = self.get_submodule(f"layer{stage}")(states)
             maps.append(states)
         return maps

@@ -83,12 +83,12 @@ def warp(
 ) -> torch.Tensor:
     """`maps` (C, h, w) at another size (H, W); `axes` are the vertical and the horizontal."""
     taps = [
-        _taps(new, old, axis, kernel, maps.device)
-        for new, old, axis in zip(size, maps.shape[1:], axes, strict=True)
+        _taps(new, old, axis, kernel, maps.device) for new, old, axis in zip(size, maps.shape[1:], axes, strict=True)
     ]
     border = border[:, None, None].float()
     rows = sum(
-        (maps.index_select(1, index).float() - border) * weight[:, None] for index, weight in zip(*taps[0], strict=True)
+        (maps.index_select(1, index).float() - border) * weight[:, None]
+        for index, weight in zip(*taps[0], strict=True)
     )
     return border + sum(rows.index_select(2, index) * weight for index, weight in zip(*taps[1], strict=True))
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import BertConfig, PreTrainedConfig
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.bert.modeling_bert import BertLayer, BertPredictionHeadTransform
 
@@ -58,14 +58,15 @@ class MaskGroundingHead(nn.Module):
     them the mask covers.
 
     Args:
-        text_config (`BertConfig`): Width d, attention heads, inner width and vocabulary V; the transformer's layers are
-            BERT's.
+        text_config (`PreTrainedConfig`): The text encoder's: width d, attention heads, inner width and vocabulary V. The
+            transformer's layers are BERT's.
         image_widths (`Sequence[int]`): Channels of the image features, of one map or more.
         num_layers (`int`): Layers of the transformer.
     """
 
     def __init__(self, text_config: PreTrainedConfig, image_widths: Sequence[int], num_layers: int) -> None:
         super().__init__()
+        text_config = bert_config(text_config)
         width = text_config.hidden_size
         self.text_config = text_config
         self.image_projections = nn.ModuleList(nn.Linear(each, width) for each in image_widths)
@@ -112,6 +113,19 @@ class MaskGroundingHead(nn.Module):
             states = layer(states, seen)
         words = self.transform(states[:, : word_features.shape[1]])
         return nn.functional.linear(words, word_embeddings, self.word_bias)
+
+
+def bert_config(text_config: PreTrainedConfig) -> BertConfig:
+    """A BERT of the same sizes as another text encoder, such as CLIP's."""
+    if isinstance(text_config, BertConfig):
+        return text_config
+    shared = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps")
+    return BertConfig(
+        **{name: getattr(text_config, name) for name in shared},
+        hidden_dropout_prob=text_config.attention_dropout,
+        attention_probs_dropout_prob=text_config.attention_dropout,
+        attn_implementation=text_config._attn_implementation,
+    )
 
 
 def mask_grounding_loss(logits: torch.Tensor, hidden_words: torch.Tensor) -> torch.Tensor:

@@ -317,6 +317,10 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
         self.post_init()
 
     @property
+    def image_encoder(self) -> nn.Module:
+        return self.clip.visual
+
+    @property
     def text_encoder(self) -> nn.Module:
         return self.clip.text_encoder
 

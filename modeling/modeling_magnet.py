@@ -198,6 +198,10 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         self.post_init()
 
     @property
+    def image_encoder(self) -> nn.Module:
+        return self.encoder.image_encoder
+
+    @property
     def text_encoder(self) -> nn.Module:
         return self.encoder.text_encoder
 

@@ -76,6 +76,11 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
 
     @property
     @abstractmethod
+    def image_encoder(self) -> nn.Module:
+        """The image encoder, which knows of no words."""
+
+    @property
+    @abstractmethod
     def text_encoder(self) -> nn.Module:
         """The text encoder, a model of transformers."""
 
@@ -84,6 +89,15 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_encoder.set_input_embeddings(value)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Also of the head that names hidden words, if there is one."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        head = self.auxiliary_losses.mask_grounding
+        if head is not None:
+            more = head.word_bias.new_zeros(max(0, embeddings.num_embeddings - len(head.word_bias)))
+            head.word_bias = nn.Parameter(torch.cat([head.word_bias.data[: embeddings.num_embeddings], more]))
+        return embeddings
 
     def enable_input_require_grads(self) -> None:
         """Makes what images and words enter through give outputs that require gradients (adapters under gradient checkpointing)."""

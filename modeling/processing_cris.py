@@ -49,7 +49,7 @@ class CRISProcessor(ReferringSegmentationProcessor):
 
     def probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         fitted = self.image_processor.size
-        return unfit(self.input_probabilities(logits, (fitted.height, fitted.width)), size, cubic)
+        return unfit(self.input_probabilities(logits, (fitted["height"], fitted["width"])), size, cubic)
 
     def cut(self, ids: list[int], length: int) -> list[int]:
         return [*ids[: length - 1], ids[-1]]

@@ -4,7 +4,8 @@ Where each tensor of a CLIP goes that was released under OpenAI's names, as open
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from transformers import CLIPConfig
@@ -40,6 +41,17 @@ VIT = {
         for old, new in BLOCK.items()
     },
     r"^visual\.proj$": "visual_projection.weight",
+}
+# timm's names of CLIP's ResNets, which have no text encoder, and OpenAI's.
+TIMM = {
+    r"^stem\.conv(\d)\.conv\.": r"visual.conv\1.",
+    r"^stem\.conv(\d)\.bn\.": r"visual.bn\1.",
+    r"^stages\.(\d)\.(\d+)\.conv(\d)_(?:1x1|kxk)\.(conv|bn)\.": r"visual.layer\1.\2.\4\3.",
+    r"^stages\.(\d)\.(\d+)\.shortcut\.conv\.conv\.": r"visual.layer\1.\2.downsample.0.",
+    r"^stages\.(\d)\.(\d+)\.shortcut\.conv\.bn\.": r"visual.layer\1.\2.downsample.1.",
+    r"^head\.([qkv])\.": r"visual.attnpool.\1_proj.",
+    r"^head\.proj\.": "visual.attnpool.c_proj.",
+    r"^head\.pos_embed$": "visual.attnpool.positional_embedding",
 }
 STACKED = ("q_proj", "k_proj", "v_proj")
 TRANSPOSED = ("text_projection", "visual.proj")  # stored as what features are multiplied by
@@ -80,6 +92,25 @@ def convert_clip_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torc
     return converted
 
 
+def rename_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    The image encoder of a CLIP with a ResNet, as timm stores it, under OpenAI's names; other weights as they are.
+
+    Raises:
+        `ValueError`: If there is a key that timm's do not have.
+    """
+    if "stem.conv1.conv.weight" not in state:
+        return dict(state)
+    renamed = {}
+    for key, tensor in state.items():
+        name = next((re.sub(old, new, key) for old, new in TIMM.items() if re.match(old, key)), None)
+        if name is None:
+            raise ValueError(f"the checkpoint holds a key that no CLIP of timm has: {key!r}")
+        # timm counts stages from 0.
+        renamed[re.sub(r"^visual\.layer(\d)", lambda found: f"visual.layer{int(found[1]) + 1}", name)] = tensor
+    return renamed
+
+
 def is_clip_resnet(state: Mapping[str, torch.Tensor]) -> bool:
     """Whether a released CLIP has a ResNet for images."""
     return any(key.startswith("visual.attnpool.") for key in state)
@@ -106,6 +137,9 @@ def read_clip_config(
     def depth(prefix: str) -> int:
         return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
 
+    if "token_embedding.weight" not in state:  # an image encoder alone: OpenAI's text encoder goes with it
+        width = len(state["visual.attnpool.c_proj.weight"])
+        return _resnet_config(state, {"projection_dim": width, "pad_token_id": 0}, depth)
     vocabulary, width = state["token_embedding.weight"].shape
     text = {
         "vocab_size": vocabulary,
@@ -122,13 +156,7 @@ def read_clip_config(
         "pad_token_id": 0,
     }
     if is_clip_resnet(state):
-        cells = len(state["visual.attnpool.positional_embedding"]) - 1
-        return CLIPResNetConfig(
-            text_config=text,
-            layers=tuple(depth(f"visual.layer{stage}.") for stage in (1, 2, 3, 4)),
-            width=state["visual.layer1.0.conv1.weight"].shape[0],
-            image_size=32 * round(cells**0.5),
-        )
+        return _resnet_config(state, text, depth)
     vision_width, _, patch, _ = state["visual.conv1.weight"].shape
     grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
     vision = {
@@ -144,4 +172,16 @@ def read_clip_config(
     return CLIPConfig(text_config=text, vision_config=vision, projection_dim=text["projection_dim"])
 
 
-__all__ = ["convert_clip_state_dict", "is_clip_resnet", "read_clip_config"]
+def _resnet_config(
+    state: Mapping[str, torch.Tensor], text: dict[str, Any], depth: Callable[[str], int]
+) -> CLIPResNetConfig:
+    cells = len(state["visual.attnpool.positional_embedding"]) - 1
+    return CLIPResNetConfig(
+        text_config=text,
+        layers=tuple(depth(f"visual.layer{stage}.") for stage in (1, 2, 3, 4)),
+        width=state["visual.layer1.0.conv1.weight"].shape[0],
+        image_size=32 * round(cells**0.5),
+    )
+
+
+__all__ = ["convert_clip_state_dict", "is_clip_resnet", "read_clip_config", "rename_timm"]

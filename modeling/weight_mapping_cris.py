@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from .configuration_cris import CRISConfig
 from .weight_mapping import place
-from .weight_mapping_clip import convert_clip_state_dict
+from .weight_mapping_clip import convert_clip_state_dict, read_clip_config
 
 
 BACKBONE = "backbone."
@@ -70,10 +71,32 @@ def convert_state_dict(state: Mapping[str, torch.Tensor], model: nn.Module) -> d
         `ValueError`: If a key is missing, unexpected or of the wrong shape.
     """
     # How many batches a norm has seen, which nothing reads.
-    expected = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    expected = {
+        name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")
+    }
     return place(_rename(state), expected) | {
         name: torch.zeros((), dtype=torch.long) for name in model.state_dict() if name not in expected
     }
+
+
+def read_cris_config(state: Mapping[str, torch.Tensor]) -> CRISConfig:
+    """
+    The configuration that a released CRIS has, as its tensors' shapes tell it; what they do not tell is as published.
+
+    Raises:
+        `ValueError`: If this is no CRIS.
+    """
+    try:
+        clip = {key.removeprefix(BACKBONE): tensor for key, tensor in state.items() if key.startswith(BACKBONE)}
+        return CRISConfig(
+            clip_config=read_clip_config(clip).to_dict(),
+            neck_dims=[len(state[f"neck.f{level}_v_proj.0.weight"]) for level in (3, 2, 1)],
+            hidden_dim=len(state["neck.aggr.0.weight"]),
+            decoder_layers=len({key.split(".")[2] for key in state if key.startswith("decoder.layers.")}),
+            decoder_feedforward_dim=len(state["decoder.layers.0.ffn.0.weight"]),
+        )
+    except KeyError as error:
+        raise ValueError(f"the checkpoint lacks {error.args[0]!r}, which every released CRIS has") from error
 
 
 def _rename(state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str, torch.Tensor]]:
@@ -99,4 +122,4 @@ def _rename(state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str, torch
         yield f"{BACKBONE}…{name}", f"clip.{name}", tensor
 
 
-__all__ = ["convert_state_dict"]
+__all__ = ["convert_state_dict", "read_cris_config"]

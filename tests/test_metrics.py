@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from transformers import EvalPrediction
 
 import hf_ris.referring_segmentation_iou
-from hf_ris.metrics import ReferringSegmentationIoU, TrainerMetrics, count_pixels, summarize, trainer_counts
+from hf_ris.metrics import ReferringSegmentationIoU, TrainerMetrics, count_pixels, summarize
 
 
 NAMES = ("intersections", "predicted_areas", "true_areas")
@@ -120,14 +120,14 @@ def test_unfit_counts_are_named(counts, options, message):
         summarize(counts, **options)
 
 
-def test_trainer_sees_counts_at_the_labels_size():
+def test_trainer_sees_counts_at_the_labels_size(processor):
     labels = torch.zeros(2, 8, 8)
     labels[:, :4] = 1
     logits = torch.full((2, 2, 2), -5.0)
     logits[0, 0] = 5.0
-    counts = trainer_counts(logits, labels)
+    metrics = TrainerMetrics(processor)
+    counts = metrics.count(logits, labels)
 
     assert counts.tolist() == [[32, 32, 32], [0, 0, 32]]
     whole = EvalPrediction(predictions=counts.numpy(), label_ids=labels.numpy())
-    metrics = TrainerMetrics()(whole)
-    assert metrics["mIoU"] == pytest.approx(0.5)
+    assert metrics(whole)["mIoU"] == pytest.approx(0.5)

@@ -1,9 +1,7 @@
 """The CRIS here is the published network: every recorded intermediate of the original code is reproduced."""
 
-import json
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from golden_states import cris_config, draw_state, read_json, read_tensors

@@ -29,10 +29,13 @@ if TYPE_CHECKING:
     from . import training as training
     from .auto import AutoModelForReferringSegmentation as AutoModelForReferringSegmentation
     from .composition import zero_shot as zero_shot
+    from .modeling.configuration_cris import CRISConfig as CRISConfig
     from .modeling.configuration_global_local import GlobalLocalConfig as GlobalLocalConfig
     from .modeling.configuration_magnet import MagNetConfig as MagNetConfig
     from .modeling.configuration_tas import TASConfig as TASConfig
+    from .modeling.image_processing_cris import CRISImageProcessor as CRISImageProcessor
     from .modeling.image_processing_magnet import MagNetImageProcessor as MagNetImageProcessor
+    from .modeling.modeling_cris import CRISForReferringSegmentation as CRISForReferringSegmentation
     from .modeling.modeling_global_local import (
         GlobalLocalForReferringSegmentation as GlobalLocalForReferringSegmentation,
     )
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from .modeling.pipeline_zero_shot_referring_segmentation import (
         ZeroShotReferringSegmentationPipeline as ZeroShotReferringSegmentationPipeline,
     )
+    from .modeling.processing_cris import CRISProcessor as CRISProcessor
     from .modeling.processing_magnet import MagNetProcessor as MagNetProcessor
     from .modeling.processing_zero_shot import ZeroShotSegmentationProcessor as ZeroShotSegmentationProcessor
     from .visualization import draw_overlay as draw_overlay
@@ -53,6 +57,10 @@ if TYPE_CHECKING:
 # Where each public name lives.
 _EXPORTS = {
     "AutoModelForReferringSegmentation": "auto",
+    "CRISConfig": "modeling.configuration_cris",
+    "CRISForReferringSegmentation": "modeling.modeling_cris",
+    "CRISImageProcessor": "modeling.image_processing_cris",
+    "CRISProcessor": "modeling.processing_cris",
     "GlobalLocalConfig": "modeling.configuration_global_local",
     "GlobalLocalForReferringSegmentation": "modeling.modeling_global_local",
     "MagNetConfig": "modeling.configuration_magnet",

@@ -14,6 +14,10 @@ from safetensors.torch import load_file
 from .torchscript import is_torchscript, read_torchscript
 
 
+CLIP_TOKENIZER = "openai/clip-vit-base-patch32"  # all of OpenAI's are one
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """
@@ -107,3 +111,11 @@ def read_state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
                 f"source={checkpoint.origin!r} holds a {type(value).__name__} named {key!r} among its weights"
             )
     return {key.removeprefix("module."): tensor for key, tensor in content.items()}
+
+
+def released_clip_file(source: str) -> str:
+    """Which file is meant by a file, `hub-id::file`, or folder or Hub id of a CLIP of open_clip; as [`locate`] takes it."""
+    if "::" in source or Path(source).is_file():
+        return source
+    folder = Path(source)
+    return str(folder / OPEN_CLIP_WEIGHTS) if folder.is_dir() else f"{source}::{OPEN_CLIP_WEIGHTS}"

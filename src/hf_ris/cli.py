@@ -325,7 +325,11 @@ def train(
     context: typer.Context,
     output_dir: Annotated[Path, typer.Option(help="Where checkpoints and the trained model go.")],
     recipe: Annotated[
-        str, typer.Option(help="What is trained, and how: magnet, finetune or magnet-tiny-refshapes.")
+        str,
+        typer.Option(
+            help="What is trained, and how: magnet, cris-r50-refcoco, cris-r101-refcoco, cris-r50-refcocog, cris-r101-refcocog, "
+            "finetune, magnet-tiny-refshapes or cris-tiny-refshapes."
+        ),
     ] = "magnet-tiny-refshapes",
     dataset: Annotated[
         str | None,
@@ -340,9 +344,16 @@ def train(
     eval_split: Annotated[str, typer.Option(help="The split that is evaluated on, or none.")] = "val",
     model: Annotated[str | None, typer.Option(help="Folder or Hub id of a model to start from, or bundled.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Folder or Hub id of a pretrained Swin to start from.")] = None,
-    text: Annotated[str | None, typer.Option(help="Folder or Hub id of a pretrained BERT to start from.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="Folder or Hub id of a pretrained BERT to start from; for CRIS, of its tokenizer alone."),
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(help="For CRIS: the CLIP to start from, such as RN50.pt, hub-id::file, or an id of open_clip."),
+    ] = None,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Take only the sizes and the vocabulary of these two.")
+        bool, typer.Option("--from-scratch", help="Take only the sizes and the vocabulary of these.")
     ] = False,
     mask_grounding: Annotated[float | None, typer.Option(min=0, help="Weight of the Mask Grounding loss.")] = None,
     alignment_loss: Annotated[float | None, typer.Option(min=0, help="Weight of the alignment loss.")] = None,
@@ -391,6 +402,7 @@ def train(
             "model": str(BUNDLED_CHECKPOINT) if model == "bundled" else model,
             "backbone": backbone,
             "text": text,
+            "init_from": init_from,
             "from_scratch": from_scratch or None,
         }
         config = {
@@ -419,7 +431,7 @@ def train(
 
 @app.command()
 def convert(
-    system: Annotated[str, typer.Argument(help="Which published system the checkpoint is of: magnet.")],
+    system: Annotated[str, typer.Argument(help="Which published system the checkpoint is of: magnet or cris.")],
     source: Annotated[
         str, typer.Argument(help="The file, or hub-id::file, such as yxchng/magnet_weights::magnet_refcoco.pth.")
     ],
@@ -433,6 +445,10 @@ def convert(
     image_size: Annotated[
         int | None, typer.Option(min=32, help="Side of the model's input in pixels; by default as published.")
     ] = None,
+    text_length: Annotated[
+        int | None,
+        typer.Option(min=2, help="Tokens that expressions are cut and padded to; for CRIS of RefCOCOg, 22."),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")] = None,
 ) -> None:
     """Convert a checkpoint that a paper's authors published."""
@@ -440,7 +456,7 @@ def convert(
         _note("loading libraries ...")
         from .conversion import convert as run
 
-        run(system, source, output, config, tokenizer, image_size, revision, _note)
+        run(system, source, output, config, tokenizer, image_size, text_length, revision, _note)
         _note(f"wrote {output}")
 
 

@@ -19,7 +19,7 @@ from transformers import (
     pipeline,
 )
 
-from .checkpoint_files import Checkpoint, locate, read_state_dict
+from .checkpoint_files import CLIP_TOKENIZER, Checkpoint, locate, read_state_dict, released_clip_file
 from .modeling.clip_resnet import CLIPResNetModel
 from .modeling.configuration_global_local import GlobalLocalConfig
 from .modeling.configuration_tas import TASConfig
@@ -35,8 +35,6 @@ from .registration import ZERO_SHOT_TASK
 
 NONE = "none"
 WEIGHT_FREE = "felzenszwalb"
-OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
-CLIP_TOKENIZER = "openai/clip-vit-base-patch32"
 
 
 class Composition(NamedTuple):
@@ -193,9 +191,7 @@ def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: 
     values, _ = PreTrainedConfig.get_config_dict(source)
     kind = values.get("model_type")
     if name == "image_text" and kind is None:
-        folder = Path(source)
-        file = str(folder / OPEN_CLIP_WEIGHTS) if folder.is_dir() else f"{source}::{OPEN_CLIP_WEIGHTS}"
-        return load_released_clip(file, dtype, tokenizer=source)
+        return load_released_clip(released_clip_file(source), dtype, tokenizer=source)
     if kind not in classes:
         raise ValueError(f"{name}={source!r} is a {kind!r}; allowed are {', '.join(classes)}")
     network, report = classes[kind].network_class.from_pretrained(source, dtype=dtype, output_loading_info=True)

@@ -22,12 +22,17 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, Proce
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from .checkpoint_files import Checkpoint, locate, read_state_dict
+from .checkpoint_files import CLIP_TOKENIZER, Checkpoint, locate, read_state_dict
 from .model_card import usage
 from .modeling.configuration_magnet import MagNetConfig
+from .modeling.image_processing_cris import CRISImageProcessor
 from .modeling.image_processing_magnet import MagNetImageProcessor
+from .modeling.modeling_cris import CRISForReferringSegmentation
 from .modeling.modeling_magnet import MagNetForReferringSegmentation
+from .modeling.processing_cris import CRISProcessor
 from .modeling.processing_magnet import MagNetProcessor
+from .modeling.weight_mapping_cris import convert_state_dict as convert_cris
+from .modeling.weight_mapping_cris import read_cris_config
 from .modeling.weight_mapping_magnet import convert_state_dict as convert_magnet
 
 
@@ -43,30 +48,39 @@ class PublishedSystem:
     Attributes:
         name (`str`): As the paper calls it.
         paper (`str`): Title, authors, venue.
-        licence (`str`): SPDX identifier of the published weights' licence.
-        config (`Callable`): Makes the published configuration.
+        licence (`str`, *optional*): SPDX identifier of the published weights' licence, where one was stated with them.
+        config (`Callable`): Makes the published configuration, of what a released state dict's shapes tell.
         model_class (`type`): The model.
-        build_processor (`Callable`): Makes the processor from a tokenizer and the image's side in pixels.
+        build_processor (`Callable`): Makes the processor from a tokenizer, the image's side in pixels and the length of texts in
+            tokens.
         convert_state_dict (`Callable`): Maps a released state dict to the model's names and shapes.
         tokenizer (`str`): Hub id of the tokenizer.
         image_sizes (`dict[str, int]`): Side of the square input in pixels, for files that differ from `image_size`.
         image_size (`int`): The same for all others.
+        text_length (`int`): Tokens that expressions are cut and padded to.
     """
 
     name: str
     paper: str
-    licence: str
-    config: Callable[[], PreTrainedConfig]
+    licence: str | None
+    config: Callable[[Mapping[str, torch.Tensor]], PreTrainedConfig]
     model_class: type[PreTrainedModel]
-    build_processor: Callable[[Any, int], ProcessorMixin]
+    build_processor: Callable[[Any, int, int], ProcessorMixin]
     convert_state_dict: Callable[[Mapping[str, torch.Tensor], torch.nn.Module], dict[str, torch.Tensor]]
     tokenizer: str
     image_sizes: Mapping[str, int]
     image_size: int
+    text_length: int
 
 
-def _magnet_processor(tokenizer: Any, image_size: int) -> MagNetProcessor:
-    return MagNetProcessor(MagNetImageProcessor(size={"height": image_size, "width": image_size}), tokenizer)
+def _magnet_processor(tokenizer: Any, image_size: int, text_length: int) -> MagNetProcessor:
+    image_processor = MagNetImageProcessor(size={"height": image_size, "width": image_size})
+    return MagNetProcessor(image_processor, tokenizer, text_length)
+
+
+def _cris_processor(tokenizer: Any, image_size: int, text_length: int) -> CRISProcessor:
+    image_processor = CRISImageProcessor(size={"height": image_size, "width": image_size})
+    return CRISProcessor(image_processor, tokenizer, text_length)
 
 
 PUBLISHED_SYSTEMS = {
@@ -74,13 +88,27 @@ PUBLISHED_SYSTEMS = {
         name="MagNet",
         paper='"Mask Grounding for Referring Image Segmentation" (Chng, Zheng, Han, Qiu, Huang; CVPR 2024)',
         licence="agpl-3.0",
-        config=lambda: MagNetConfig(language_attention_mask="published"),
+        config=lambda state: MagNetConfig(language_attention_mask="published"),
         model_class=MagNetForReferringSegmentation,
         build_processor=_magnet_processor,
         convert_state_dict=convert_magnet,
         tokenizer="google-bert/bert-base-uncased",
         image_sizes={"magnet_all.pth": 448},
         image_size=480,
+        text_length=20,
+    ),
+    "cris": PublishedSystem(
+        name="CRIS",
+        paper='"CRIS: CLIP-Driven Referring Image Segmentation" (Wang, Lu, Li, Tao, Guo, Gong, Liu; CVPR 2022)',
+        licence=None,
+        config=read_cris_config,
+        model_class=CRISForReferringSegmentation,
+        build_processor=_cris_processor,
+        convert_state_dict=convert_cris,
+        tokenizer=CLIP_TOKENIZER,
+        image_sizes={},
+        image_size=416,
+        text_length=17,
     ),
 }
 
@@ -92,6 +120,7 @@ def convert(
     config: str | Path | None = None,
     tokenizer: str | Path | None = None,
     image_size: int | None = None,
+    text_length: int | None = None,
     revision: str | None = None,
     note: Callable[[str], None] = lambda message: None,
 ) -> Path:
@@ -105,6 +134,8 @@ def convert(
         config (`str` or `Path`, *optional*): A `config.json`, or a folder with one, that differs from the published one.
         tokenizer (`str` or `Path`, *optional*): A folder or Hub id; by default the published one, from the Hub.
         image_size (`int`, *optional*): Side of the square input in pixels; by default what the file was published for.
+        text_length (`int`, *optional*): Tokens that expressions are cut and padded to; by default as published (CRIS: 17, but 22 for
+            weights of RefCOCOg, which files do not tell).
         revision (`str`, *optional*): Branch, tag or commit of the Hub repository.
         note (`Callable`, *optional*): Called with a line of progress.
 
@@ -126,14 +157,14 @@ def convert(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"output={str(output)!r} exists; name a new or an empty folder")
     checkpoint = locate(source, revision)
-    model_config = _load_config(published, config)
+    note(f"reading {checkpoint.path} ({checkpoint.path.stat().st_size / 1e6:.0f} MB)")
+    state = read_state_dict(checkpoint)  # names and shapes alone: nothing is read yet
+    model_config = _load_config(published, state, config)
     with torch.device("meta"):
         model = published.model_class(model_config)
-    processor = _load_processor(published, model_config, checkpoint, tokenizer, image_size)
-
-    note(f"reading {checkpoint.path} ({checkpoint.path.stat().st_size / 1e6:.0f} MB)")
+    processor = _load_processor(published, model_config, checkpoint, tokenizer, image_size, text_length)
     try:
-        published.convert_state_dict(read_state_dict(checkpoint), model)  # names and shapes alone: nothing is read yet
+        published.convert_state_dict(state, model)
     except (ValueError, RuntimeError) as error:  # the latter where a tensor cannot be cut as its name demands
         raise ValueError(f"source={source!r} does not fit {published.name} as configured: {error}") from error
     with open(checkpoint.path, "rb") as file:
@@ -150,9 +181,11 @@ def convert(
     return output
 
 
-def _load_config(published: PublishedSystem, config: str | Path | None) -> PreTrainedConfig:
+def _load_config(
+    published: PublishedSystem, state: Mapping[str, torch.Tensor], config: str | Path | None
+) -> PreTrainedConfig:
     """The published configuration, and what a file says otherwise."""
-    default = published.config()
+    default = published.config(state)
     if config is None:
         return default
     given, _ = type(default).get_config_dict(config)
@@ -168,6 +201,7 @@ def _load_processor(
     checkpoint: Checkpoint,
     tokenizer: str | Path | None,
     image_size: int | None,
+    text_length: int | None,
 ) -> ProcessorMixin:
     loaded = AutoTokenizer.from_pretrained(published.tokenizer if tokenizer is None else str(tokenizer))
     vocabulary = config.get_text_config().vocab_size
@@ -179,7 +213,7 @@ def _load_processor(
         image_size = published.image_sizes.get(
             checkpoint.origin.rpartition("::")[2].rpartition("/")[2], published.image_size
         )
-    return published.build_processor(loaded, image_size)
+    return published.build_processor(loaded, image_size, text_length or published.text_length)
 
 
 @contextmanager
@@ -212,7 +246,11 @@ def _write_weights(
     for name, keys in plan.filename_to_tensors.items():
         note(f"writing {name}")
         converted = published.convert_state_dict(read_state_dict(checkpoint), model)
-        shard = {key: converted[key].to(torch.float32, copy=True).contiguous() for key in keys}
+        shard = {
+            # Whole numbers, such as what a norm has counted, stay as they are.
+            key: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True).contiguous()
+            for key, tensor in ((key, converted[key]) for key in keys)
+        }
         del converted
         for key, tensor in shard.items():
             if not tensor.isfinite().all():
@@ -234,9 +272,13 @@ def _card(published: PublishedSystem, checkpoint: Checkpoint, digest: str) -> st
         where = f"[{repository}](https://huggingface.co/{repository}), file `{name}`, revision `{checkpoint.revision}`"
     else:
         where = f"local file `{checkpoint.path.name}`"
+    licence = (
+        "not stated with them"
+        if published.licence is None
+        else f"{published.licence.upper()}, as their authors published them"
+    )
     return f"""---
-license: {published.licence}
-library_name: transformers
+{"" if published.licence is None else f"license: {published.licence}{chr(10)}"}library_name: transformers
 pipeline_tag: image-segmentation
 tags:
 - referring-image-segmentation
@@ -260,7 +302,7 @@ Without `hf_ris`, the code in this folder does the same with `trust_remote_code=
 | --- | --- |
 | weights | {where} |
 | sha256 of the file | `{digest}` |
-| licence of the weights | {published.licence.upper()}, as their authors published them |
+| licence of the weights | {licence} |
 | licence of the code here | Apache-2.0 |
 
 Nothing was measured during the conversion.

@@ -2,9 +2,8 @@
 
 import numpy as np
 import torch
-from transformers import EvalPrediction
+from transformers import EvalPrediction, ProcessorMixin
 
-from .modeling.masks import enlarge_logits
 from .referring_segmentation_iou import ReferringSegmentationIoU, summarize
 
 
@@ -23,25 +22,32 @@ def count_pixels(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     return torch.stack([(predictions & labels).sum(dim=1), predictions.sum(dim=1), labels.sum(dim=1)], dim=1)
 
 
-def trainer_counts(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """
-    `Trainer`'s `preprocess_logits_for_metrics`: reduces logits to three integers a sample before anything is gathered.
-
-    Logits are enlarged to the size of the labels as MagNet's published evaluation does; a pixel counts at a probability
-    above 0.5.
-    """
-    height, width = labels.shape[-2:]
-    return count_pixels(enlarge_logits(logits, (height, width)) > 0, labels > 0.5)
-
-
 class TrainerMetrics:
     """
-    `Trainer`'s `compute_metrics`, fed by [`trainer_counts`]. With `batch_eval_metrics` it is asked batch by batch, and no label is
+    `Trainer`'s `compute_metrics`, fed by its own `count`. With `batch_eval_metrics` it is asked batch by batch, and no label is
     kept in between.
+
+    Args:
+        processor (`ProcessorMixin`): The model's; it knows how logits become masks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processor: ProcessorMixin) -> None:
+        self.processor = processor
         self.counts: list[np.ndarray] = []
+
+    def count(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """
+        `Trainer`'s `preprocess_logits_for_metrics`: three integers a sample, before anything is gathered.
+
+        Args:
+            logits (`torch.Tensor` of shape `(N, h, w)`): The model's.
+            labels (`torch.Tensor` of shape `(N, H, W)`): Ground truth from 0 to 1, at the size of the model's input.
+
+        Returns:
+            `torch.LongTensor` of shape `(N, 3)`; see [`count_pixels`].
+        """
+        probabilities = self.processor.input_probabilities(logits, labels.shape[-2:])
+        return count_pixels(probabilities > self.processor.threshold, labels > 0.5)
 
     def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
         self.counts.append(torch.as_tensor(prediction.predictions).cpu().numpy())
@@ -51,4 +57,4 @@ class TrainerMetrics:
         return summarize(counts)
 
 
-__all__ = ["ReferringSegmentationIoU", "TrainerMetrics", "count_pixels", "summarize", "trainer_counts"]
+__all__ = ["ReferringSegmentationIoU", "TrainerMetrics", "count_pixels", "summarize"]

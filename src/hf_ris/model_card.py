@@ -20,6 +20,7 @@ TAGS = ("referring-image-segmentation", "hf_ris")
 # As they are on the Hub.
 PAPERS = {
     "magnet": "[*Mask Grounding for Referring Image Segmentation*](https://arxiv.org/abs/2312.12198) (CVPR 2024)",
+    "cris": "[*CRIS: CLIP-Driven Referring Image Segmentation*](https://arxiv.org/abs/2111.15174) (CVPR 2022)",
     "global_local": "[*Zero-shot Referring Image Segmentation with Global-Local Context Features*](https://arxiv.org/abs/2303.17811) (CVPR 2023)",
     "tas": "[*Text Augmented Spatial-aware Zero-shot Referring Image Segmentation*](https://arxiv.org/abs/2310.18049) (EMNLP Findings 2023)",
 }

@@ -46,6 +46,7 @@ class System(NamedTuple):
 
 SYSTEMS = (
     System("magnet", "MagNet"),
+    System("cris", "CRIS"),
     System("global_local", "GlobalLocal", is_zero_shot=True),
     System("tas", "TAS", is_zero_shot=True),
 )

@@ -9,24 +9,36 @@ from transformers import (
     AutoTokenizer,
     BertModel,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     ProcessorMixin,
     SwinModel,
     set_seed,
 )
+from transformers.utils import logging
 
 from ..auto import AutoModelForReferringSegmentation
+from ..checkpoint_files import CLIP_TOKENIZER, locate, read_state_dict, released_clip_file
 from ..data.refshapes import vocabulary
+from ..modeling.configuration_cris import CRISConfig
 from ..modeling.configuration_magnet import MagNetConfig
+from ..modeling.image_processing_cris import CRISImageProcessor
 from ..modeling.image_processing_magnet import MagNetImageProcessor
+from ..modeling.modeling_cris import CRISForReferringSegmentation
 from ..modeling.modeling_magnet import MagNetForReferringSegmentation
+from ..modeling.modeling_trainable_segmentation import TrainableSegmentationModel
+from ..modeling.processing_cris import CRISProcessor
 from ..modeling.processing_magnet import MagNetProcessor
+from ..modeling.weight_mapping_clip import convert_clip_state_dict, is_clip_resnet, read_clip_config, rename_timm
 from .tokenizer import build_tokenizer
 
+
+logger = logging.get_logger(__name__)
 
 Built = tuple[PreTrainedModel, ProcessorMixin]
 
 SWIN = "microsoft/swin-base-patch4-window12-384-in22k"
 BERT = "google-bert/bert-base-uncased"
+RN50, RN101 = "timm/resnet50_clip.openai", "timm/resnet101_clip.openai"
 TINY_TEXT_LENGTH = 32  # the longest expression of RefShapes has 30 words
 
 
@@ -109,6 +121,92 @@ def build_magnet_tiny(seed: int, config: dict[str, Any]) -> Built:
     return model, MagNetProcessor(image_processor, tokenizer, TINY_TEXT_LENGTH)
 
 
+def build_cris(
+    seed: int,
+    config: dict[str, Any],
+    init_from: str = RN50,
+    text: str = CLIP_TOKENIZER,
+    from_scratch: bool = False,
+    text_length: int = 17,
+) -> Built:
+    """
+    A CRIS on a CLIP with a ResNet, as the published system was begun.
+
+    Args:
+        seed (`int`): Of the weights that are new.
+        config (`dict[str, Any]`): Fields of [`CRISConfig`].
+        init_from (`str`): The CLIP: a file that OpenAI published (RN50.pt, RN101.pt), `hub-id::file`, or folder or Hub id of one of
+            open_clip. Of timm's weights, which are of the image encoder alone, the text encoder stays random.
+        text (`str`): Folder or Hub id of its tokenizer.
+        from_scratch (`bool`, *optional*, defaults to `False`): Whether the CLIP's weights are left out, and random too.
+        text_length (`int`, *optional*, defaults to 17): Tokens that expressions are cut and padded to.
+
+    Raises:
+        ValueError: If this is no CLIP with a ResNet.
+    """
+    state = rename_timm(read_state_dict(locate(released_clip_file(init_from))))
+    if not is_clip_resnet(state):
+        raise ValueError(f"init_from={init_from!r} holds no CLIP with a ResNet, such as OpenAI's RN50.pt")
+    tokenizer = AutoTokenizer.from_pretrained(text)
+    set_seed(seed)
+    model = CRISForReferringSegmentation(CRISConfig(clip_config=read_clip_config(state).to_dict(), **config))
+    if not from_scratch:
+        missing, _ = model.clip.load_state_dict(convert_clip_state_dict(state), strict=False)
+        lacking = [name for name in missing if not name.startswith("text_encoder.") and "num_batches" not in name]
+        lacking = [name for name in lacking if name != "logit_scale"]
+        if lacking:
+            raise ValueError(f"init_from={init_from!r} lacks weights, such as {lacking[0]}")
+        if any(name.startswith("text_encoder.") for name in missing):
+            logger.warning(f"{init_from} is of an image encoder alone: the text encoder starts with random weights.")
+    processor = CRISProcessor(CRISImageProcessor(), tokenizer, text_length)
+    return teach_mask_token(model, processor.tokenizer), processor
+
+
+def build_cris_tiny(seed: int, config: dict[str, Any]) -> Built:
+    """A CRIS of 3 million parameters at 160 x 160 pixels, random, with a vocabulary of RefShapes' words and the letters."""
+    tokenizer = build_tokenizer(vocabulary())
+    set_seed(seed)
+    tiny = {
+        "clip_config": {
+            "layers": (1, 1, 2, 1),
+            "width": 16,
+            "image_size": 160,
+            "text_config": {
+                "vocab_size": len(tokenizer),
+                "hidden_size": 96,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "intermediate_size": 192,
+                "max_position_embeddings": TINY_TEXT_LENGTH,
+                "projection_dim": 96,
+                "eos_token_id": tokenizer.sep_token_id,
+                "bos_token_id": tokenizer.cls_token_id,
+                "pad_token_id": tokenizer.pad_token_id,
+            },
+        },
+        "neck_dims": (48, 96, 192),
+        "hidden_dim": 96,
+        "decoder_layers": 2,
+        "decoder_num_heads": 4,
+        "decoder_feedforward_dim": 192,
+        "dropout": 0.0,
+        "mask_grounding_layers": 2,
+        "alignment_dim": 48,
+    }
+    model = CRISForReferringSegmentation(CRISConfig(**{**tiny, **config}))
+    return model, CRISProcessor(CRISImageProcessor(size={"height": 160, "width": 160}), tokenizer, TINY_TEXT_LENGTH)
+
+
+def teach_mask_token(
+    model: TrainableSegmentationModel, tokenizer: PreTrainedTokenizerBase
+) -> TrainableSegmentationModel:
+    """Gives a tokenizer that has none, such as CLIP's, a token that hides a word, and the model an embedding for it."""
+    if model.config.mask_grounding_loss_weight and tokenizer.mask_token_id is None:
+        tokenizer.add_special_tokens({"mask_token": "<|mask|>"})
+        model.resize_token_embeddings(len(tokenizer))
+    return model
+
+
 def load_checkpoint(seed: int, config: dict[str, Any], model: str) -> Built:
     """
     A trained model of any system.
@@ -119,7 +217,11 @@ def load_checkpoint(seed: int, config: dict[str, Any], model: str) -> Built:
         model (`str`): Folder or Hub id.
     """
     set_seed(seed)
-    return AutoModelForReferringSegmentation.from_pretrained(model, **config), AutoProcessor.from_pretrained(model)
+    loaded, processor = (
+        AutoModelForReferringSegmentation.from_pretrained(model, **config),
+        AutoProcessor.from_pretrained(model),
+    )
+    return teach_mask_token(loaded, processor.tokenizer), processor
 
 
 def add_lora(model: PreTrainedModel, rank: int) -> nn.Module:
@@ -153,4 +255,15 @@ def add_lora(model: PreTrainedModel, rank: int) -> nn.Module:
     )
 
 
-__all__ = ["BERT", "SWIN", "add_lora", "build_magnet", "build_magnet_tiny", "load_checkpoint"]
+__all__ = [
+    "BERT",
+    "RN50",
+    "RN101",
+    "SWIN",
+    "add_lora",
+    "build_cris",
+    "build_cris_tiny",
+    "build_magnet",
+    "build_magnet_tiny",
+    "load_checkpoint",
+]

@@ -1,4 +1,7 @@
-"""Muon for the matrices inside the network, AdamW for the rest, as one optimizer that `Trainer` takes."""
+"""
+What trains a model, where it is not `Trainer`'s own: Muon for the matrices inside a network and AdamW for the rest, as one
+optimizer; and CRIS's published schedule.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -6,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 
-# Matrices that are tables (one row is read at a time), queries or steer sampling: none of them maps features to features.
-NOT_MAPS = ("embedding", "bias_table", "query_", "sampling_offsets", "attention_weights", "head")
+# Matrices that are tables (one row is read at a time), queries, steer sampling or make kernels: none maps features to features.
+NOT_MAPS = ("embedding", "bias_table", "query_", "sampling_offsets", "attention_weights", "head", "kernel_projection")
 MATRIX_LR = 5.0  # times AdamW's learning rate
 
 
@@ -91,10 +95,12 @@ class MuonWithAdamW(Optimizer):
         image_encoder_lr: float = 1.0,
     ) -> None:
         alike = defaultdict(list)
+        image_encoder = getattr(model, "image_encoder", None)
+        in_image_encoder = set() if image_encoder is None else {id(each) for each in image_encoder.parameters()}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 is_map = parameter.ndim == 2 and not any(part in name for part in NOT_MAPS)
-                share = image_encoder_lr if "image_encoder." in name else 1.0
+                share = image_encoder_lr if id(parameter) in in_image_encoder else 1.0
                 alike[is_map, parameter.ndim > 1, share].append(parameter)
         groups: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
         for (is_map, decays, share), parameters in alike.items():
@@ -126,4 +132,33 @@ class MuonWithAdamW(Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-__all__ = ["MuonWithAdamW"]
+def cris_schedule(
+    model: nn.Module, lr: float, steps_per_epoch: int, drop_after: int = 35, backbone_share: float = 0.1
+) -> tuple[Optimizer, LambdaLR]:
+    """
+    Adam, its learning rate a tenth after `drop_after` epochs, and that of CLIP a tenth of the others'. As the published code
+    runs: it sets CLIP's own rate where torch reads it at the end of an epoch only, so that the first is trained at the full one.
+
+    Args:
+        model (`nn.Module`): A [`CRISForReferringSegmentation`].
+        lr (`float`): Learning rate.
+        steps_per_epoch (`int`): Steps of the optimizer.
+        drop_after (`int`, *optional*, defaults to 35): Epochs.
+        backbone_share (`float`, *optional*, defaults to 0.1): From the second epoch on.
+    """
+
+    def rate(step: int, share: float) -> float:
+        epoch = step // steps_per_epoch
+        return (0.1 if epoch >= drop_after else 1.0) * (share if epoch else 1.0)
+
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[name.startswith(("clip.", "shortcut."))].append(parameter)
+    optimizer = Adam([{"params": parameters} for parameters in groups.values()], lr)
+    return optimizer, LambdaLR(
+        optimizer, [lambda step, share=share: rate(step, share) for share in (backbone_share, 1.0)]
+    )
+
+
+__all__ = ["MuonWithAdamW", "cris_schedule"]

@@ -6,6 +6,7 @@ slowly through expressions alone: each shows it one object, and mostly its colou
 learns from every object of a picture what it shows (`AttributeRows`), then the model what that is called (`NameRows`).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from ..data.refshapes import CATEGORIES, COLOURS, PATTERNS, describe_looks, draw_scene, sample_scene
 from ..data.refshapes.scene import generator
+from ..modeling.clip_resnet import CLIPResNetVision
 from ..modeling.masks import mask_to_rle
 from ..modeling.pixel_decoder import sine_positions
 from .rows import RowsOfDrawings
 
 
-STRIDE = 4  # pixels of a cell of the attribute maps: Swin's patches
+STRIDE = 4  # pixels of a cell of the attribute maps, as of an image encoder's finest
 IGNORED = -100
 NOTHING = "nothing"
 ATTRIBUTES = {"category": (NOTHING, *CATEGORIES), "colour": tuple(COLOURS), "pattern": PATTERNS}
@@ -132,19 +134,42 @@ class NameRows(RowsOfDrawings):
         return rows
 
 
+ImageEncoder = SwinModel | CLIPResNetVision
+
+
+def stage_widths(image_encoder: ImageEncoder) -> list[int]:
+    """Channels of each stage's map, fine to coarse."""
+    if isinstance(image_encoder, SwinModel):
+        return [image_encoder.config.embed_dim * 2**stage for stage in range(len(image_encoder.config.depths))]
+    return image_encoder.stage_widths
+
+
+def stage_maps(image_encoder: ImageEncoder, pixel_values: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Images (B, 3, H, W) to each stage's map, fine to coarse, from stride 4."""
+    if isinstance(image_encoder, SwinModel):
+        encoded = image_encoder(
+            pixel_values,
+            interpolate_pos_encoding=True,
+            always_partition=True,
+            output_hidden_states=True,
+            output_hidden_states_before_downsampling=True,
+        )
+        return encoded.reshaped_hidden_states[1:]
+    return image_encoder.stages(pixel_values)
+
+
 class AttributeModel(nn.Module):
     """
-    Reads category, colour and pattern of every cell from the features of all of Swin's stages.
+    Reads category, colour and pattern of every cell from the features of all stages of an image encoder.
 
     Args:
-        image_encoder (`SwinModel`): What is trained, in place.
+        image_encoder (`SwinModel` or `CLIPResNetVision`): What is trained, in place.
         width (`int`): Channels in which the stages are summed.
     """
 
-    def __init__(self, image_encoder: SwinModel, width: int) -> None:
+    def __init__(self, image_encoder: ImageEncoder, width: int) -> None:
         super().__init__()
-        config = image_encoder.config
-        widths = [config.embed_dim * 2**stage for stage in range(len(config.depths))]
+        widths = stage_widths(image_encoder)
         self.image_encoder = image_encoder
         self.projections = nn.ModuleList(nn.Sequential(nn.LayerNorm(each), nn.Linear(each, width)) for each in widths)
         self.head_norm = nn.LayerNorm(width)
@@ -155,14 +180,7 @@ class AttributeModel(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
         """`pixel_values` (B, 3, H, W), `labels` (B, 3, H/4, W/4) -> `loss` and `logits` (B, h, w) for each attribute."""
-        encoded = self.image_encoder(
-            pixel_values,
-            interpolate_pos_encoding=True,
-            always_partition=True,
-            output_hidden_states=True,
-            output_hidden_states_before_downsampling=True,
-        )
-        features = encoded.reshaped_hidden_states[1:]
+        features = stage_maps(self.image_encoder, pixel_values)
         joined = torch.zeros((), device=pixel_values.device)
         for feature, project in zip(features, self.projections, strict=True):
             projected = project(feature.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, feature.shape[-2:])
@@ -192,7 +210,7 @@ class AttributeModel(nn.Module):
 
 
 @torch.no_grad()
-def tell_places(image_encoder: SwinModel, scale: float = 0.2) -> None:
+def tell_places(image_encoder: ImageEncoder, scale: float = 0.2) -> None:
     """
     Adds waves to the position table, which tell left from right and top from bottom: the shortest turns once over the picture.
 
@@ -200,9 +218,11 @@ def tell_places(image_encoder: SwinModel, scale: float = 0.2) -> None:
     zero, stays noise. A fifth of a patch's own strength hardly confuses it.
 
     Args:
-        image_encoder (`SwinModel`): Changed in place, if it has absolute positions at all.
+        image_encoder (`SwinModel` or `CLIPResNetVision`): Changed in place, if it has absolute positions at all.
         scale (`float`, *optional*, defaults to 0.2): Amplitude.
     """
+    if not isinstance(image_encoder, SwinModel):
+        return
     embeddings = image_encoder.embeddings
     table = embeddings.position_embeddings
     if table is not None:

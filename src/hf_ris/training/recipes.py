@@ -3,10 +3,23 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import torch
+
 from ..data.refshapes import NAMES
-from .building import Built, build_magnet, build_magnet_tiny, load_checkpoint
+from .building import (
+    RN50,
+    RN101,
+    Built,
+    build_cris,
+    build_cris_tiny,
+    build_magnet,
+    build_magnet_tiny,
+    load_checkpoint,
+)
+from .optimizer import cris_schedule
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,8 @@ class Recipe:
         arguments (`dict`): Fields of `TrainingArguments`.
         drawn (`tuple[str, ...]`): Manners of RefShapes that it is trained on when no dataset is given; without any, one must be.
         mask_probability (`float`): How often a word is hidden, where Mask Grounding is on.
+        schedule (`Callable`, *optional*): Makes optimizer and schedule from the model, the learning rate and the steps of an epoch.
+        sync_batch_norm (`bool`): Whether batch norms take all GPUs' pictures together.
         muon (`bool`): Whether linear layers are trained by Muon, for training from nothing; else `Trainer`'s own optimizer.
     """
 
@@ -55,6 +70,8 @@ class Recipe:
     arguments: dict[str, Any] = field(default_factory=dict)
     drawn: tuple[str, ...] = ()
     mask_probability: float = 0.15
+    schedule: Callable[[Any, float, int], tuple[Any, Any]] | None = None
+    sync_batch_norm: bool = False
     muon: bool = False
 
 
@@ -74,6 +91,54 @@ LAVT_ARGUMENTS = {
     "dataloader_num_workers": min(4, os.cpu_count() or 1),
 }
 
+# As CRIS was published (its code; CVPR 2022, section 4.2): batches of 64 in all, in half precision, the best epoch on val is kept. Its
+# learning rates are in `cris_schedule`.
+CRIS_ARGUMENTS = {
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "num_train_epochs": 50,
+    "learning_rate": 1e-4,
+    "max_grad_norm": 0.0,
+    "fp16": torch.cuda.is_available(),
+    "dataloader_drop_last": True,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "mIoU",
+    "dataloader_num_workers": min(4, os.cpu_count() or 1),
+}
+
+
+def cris_recipe(clip: str, name: str, dataset: str, text_length: int) -> Recipe:
+    """One of the published trainings of CRIS."""
+    return Recipe(
+        about=f"CRIS on CLIP's {name} and {dataset}, as published: 50 epochs in batches of 64, on 4 GPUs",
+        build=partial(build_cris, init_from=clip, text_length=text_length),
+        stages=(Stage(image_size=416),),
+        arguments=CRIS_ARGUMENTS,
+        schedule=cris_schedule,
+        sync_batch_norm=True,
+    )
+
+
+# RefCOCO+ is trained as RefCOCO.
+CRIS_RECIPES = {
+    f"cris-{name.lower().replace('rn', 'r')}-{dataset.lower()}": cris_recipe(clip, name, dataset, text_length)
+    for name, clip in (("RN50", RN50), ("RN101", RN101))
+    for dataset, text_length in (("RefCOCO", 17), ("RefCOCOg", 22))
+}
+
+# What trainings from nothing on drawings share.
+TINY_ARGUMENTS = {
+    "per_device_eval_batch_size": 32,
+    "eval_steps": 300,
+    "save_steps": 300,
+    "lr_scheduler_type": "cosine",
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "dataloader_num_workers": 1,
+}
+
 RECIPES = {
     "magnet": Recipe(
         about="MagNet with Mask Grounding on RefCOCO, by LAVT's schedule (MagNet's was never published): batches of 32 in all",
@@ -82,6 +147,7 @@ RECIPES = {
         config={"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5},
         arguments={**LAVT_ARGUMENTS, "num_train_epochs": 40},
     ),
+    **CRIS_RECIPES,
     "finetune": Recipe(
         about="any checkpoint of this library, on one's own pictures",
         build=load_checkpoint,
@@ -122,15 +188,33 @@ RECIPES = {
                 mask_grounding=False,
             ),
         ),
-        arguments={
-            "per_device_eval_batch_size": 32,
-            "eval_steps": 300,
-            "save_steps": 300,
-            "lr_scheduler_type": "cosine",
-            "weight_decay": 0.01,
-            "max_grad_norm": 1.0,
-            "dataloader_num_workers": 1,
-        },
+        arguments=TINY_ARGUMENTS,
+    ),
+    "cris-tiny-refshapes": Recipe(
+        about="a small CRIS, from nothing, on drawings, on two CPU cores",
+        build=build_cris_tiny,
+        drawn=NAMES,
+        muon=True,
+        stages=(
+            Stage(
+                "attributes",
+                80,
+                {"max_steps": 3000, "per_device_train_batch_size": 32, "learning_rate": 1.4e-3, "warmup_steps": 100},
+            ),
+            Stage(
+                "names",
+                96,
+                {"max_steps": 300, "per_device_train_batch_size": 48, "learning_rate": 1.4e-3, "warmup_steps": 50},
+                image_encoder_lr=0.05,
+            ),
+            Stage(
+                "referring",
+                96,
+                {"max_steps": 1500, "per_device_train_batch_size": 48, "learning_rate": 1.4e-3, "warmup_steps": 50},
+                image_encoder_lr=0.05,
+            ),
+        ),
+        arguments=TINY_ARGUMENTS,
     ),
 }
 

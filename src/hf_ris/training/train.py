@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from ..auto import AutoModelForReferringSegmentation
 from ..data.collator import ReferringSegmentationCollator
-from ..metrics import TrainerMetrics, trainer_counts
+from ..metrics import TrainerMetrics
 from ..model_card import HERE, describe, render_card
 from .building import add_lora, load_checkpoint
 from .callbacks import DrawSamples, WatchLoss
@@ -145,13 +145,9 @@ def train(
             if stage.task == "referring":
                 rows = data.training_rows(seen_rows[stage.task], num_rows, arguments.seed)
             options = learn_masks(trained, processor, collator, rows, evaluation)
-        if chosen.muon:
-            rates = {
-                "lr": arguments.learning_rate,
-                "weight_decay": arguments.weight_decay,
-                "image_encoder_lr": stage.image_encoder_lr,
-            }
-            options["optimizer_cls_and_kwargs"] = (lambda: MuonWithAdamW, rates)
+        options |= choose_optimizer(chosen, stage, trained, arguments, len(options["train_dataset"]) // rows_per_step)
+        if chosen.sync_batch_norm and arguments.world_size > 1 and arguments.device.type == "cuda":
+            options["model"] = nn.SyncBatchNorm.convert_sync_batchnorm(options["model"])
 
         trainer = Trainer(args=arguments, **options)
         # First, so that what it adds to the logs reaches those that write them.
@@ -260,6 +256,22 @@ def make_arguments(
     return arguments
 
 
+def choose_optimizer(
+    recipe: Recipe, stage: Stage, model: nn.Module, arguments: TrainingArguments, steps_per_epoch: int
+) -> dict[str, Any]:
+    """`Trainer`'s arguments for the recipe's optimizer, where it is not `Trainer`'s own."""
+    if recipe.schedule is not None:
+        return {"optimizers": recipe.schedule(model, arguments.learning_rate, max(1, steps_per_epoch))}
+    if recipe.muon:
+        rates = {
+            "lr": arguments.learning_rate,
+            "weight_decay": arguments.weight_decay,
+            "image_encoder_lr": stage.image_encoder_lr,
+        }
+        return {"optimizer_cls_and_kwargs": (lambda: MuonWithAdamW, rates)}
+    return {}
+
+
 def learn_masks(
     model: nn.Module,
     processor: ProcessorMixin,
@@ -268,14 +280,15 @@ def learn_masks(
     evaluation: Dataset | None,
 ) -> dict[str, Any]:
     """`Trainer`'s arguments to train the whole model on expressions and masks."""
+    metrics = TrainerMetrics(processor)
     return {
         "model": model,
         "train_dataset": rows,
         "eval_dataset": evaluation,
         "data_collator": collator,
         "processing_class": processor,
-        "compute_metrics": TrainerMetrics(),
-        "preprocess_logits_for_metrics": trainer_counts,
+        "compute_metrics": metrics,
+        "preprocess_logits_for_metrics": metrics.count,
         "callbacks": [TellEpoch(rows)] if isinstance(rows, RowsOfEpochs) else [],
     }
 
@@ -285,7 +298,7 @@ def learn_attributes(
 ) -> dict[str, Any]:
     """`Trainer`'s arguments to teach the image encoder alone what things look like."""
     return {
-        "model": AttributeModel(model.encoder.image_encoder, model.config.text_config.hidden_size),
+        "model": AttributeModel(model.image_encoder, model.config.text_config.hidden_size),
         "train_dataset": AttributeRows(processor.image_processor, num_rows, "train", VIEWS),
         "eval_dataset": AttributeRows(processor.image_processor, eval_rows, "val"),
         "compute_metrics": attribute_metrics,
