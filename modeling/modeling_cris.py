@@ -329,6 +329,8 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
         return self.clip.visual.conv1, self.text_encoder.get_input_embeddings()
 
     def encode_images(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        # Convolutions on the CPU like channels last, and hand them on.
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         fine, middle, deep = self.clip.visual.stages(pixel_values)[1:]
         deep = (self.shortcut(deep) + self.clip.visual.attnpool.attend_everywhere(deep)).relu()
         return self.neck.project_images([fine, middle, deep])

@@ -1,11 +1,12 @@
-"""Trains a small MagNet with none, each and all of the paper's contributions, and compares them on unseen scenes.
+"""Trains small models with none, each and all of what the Mask Grounding paper adds, and compares them on unseen scenes.
 
-python scripts/ablation.py runs/ablation docs/ablation.md            # goes on where it was stopped
-python scripts/ablation.py runs/ablation docs/ablation.md --runs 2   # two more runs, no more, then writes what there is
+python scripts/ablation.py runs/ablation docs/ablation.md                          # goes on where it was stopped
+python scripts/ablation.py runs/ablation docs/ablation.md --model CRIS --runs 2    # two more runs of one model, then the tables
 
-All runs of a seed begin with the same weights (an image encoder that has learned what things look like, as the published system
-begins with one from photos; the rest is random) and see the same rows in the same order, as many of them. Remedies are what was tried
-where a contribution did not help, with one seed; they were chosen on val. The tables are of testA and testB.
+All runs of a model and seed begin with the same weights (an image encoder that has learned what things look like, as the published
+systems begin with one from photos; the rest is random) and see the same rows in the same order, as many of them. Remedies are what was
+tried where a contribution did not help, with one seed; they were chosen on val. The tables are of testA and testB. What each run found
+is kept beside the document, in a .json of its name, from which the tables are made.
 """
 
 import argparse
@@ -13,7 +14,10 @@ import json
 import re
 import shutil
 import time
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -28,7 +32,7 @@ from hf_ris.evaluation_shards import read_shards
 from hf_ris.referring_segmentation_iou import summarize
 from hf_ris.reporting import draw_curves, machine, table, write_section
 from hf_ris.training import RECIPES, train
-from hf_ris.training.building import build_magnet_tiny
+from hf_ris.training.building import build_cris_tiny, build_magnet_tiny
 from hf_ris.training.checkpoints import number_of_steps
 from hf_ris.training.recipes import Stage
 
@@ -49,48 +53,81 @@ class Variant:
     times: int = 1
 
 
+@dataclass(frozen=True)
+class Family:
+    """
+    A model and what is compared of it.
+
+    Attributes:
+        recipe (`str`): Whose first three stages are run: looks, names and whole expressions.
+        build (`Callable`): Makes the model and its processor from a seed and a configuration.
+        contributions (`tuple[Variant, ...]`): With every seed; the last has all.
+        remedies (`tuple[Variant, ...]`): With the first seed.
+        without (`dict`): What turns off what the model has by default.
+    """
+
+    recipe: str
+    build: Callable[..., Any]
+    contributions: tuple[Variant, ...]
+    remedies: tuple[Variant, ...]
+    without: dict[str, Any] = field(default_factory=dict)
+
+
 MODULE = {"alignment_module": True}
 GROUNDING = {"mask_grounding_loss_weight": 1.0}
 ALIGNMENT = {"alignment_loss_weight": 0.5}
-CONTRIBUTIONS = (
-    Variant("baseline", {}),
-    Variant("+ alignment module", MODULE),
-    Variant("+ Mask Grounding", GROUNDING),
-    Variant("+ alignment loss", ALIGNMENT),
-    Variant("all", MODULE | GROUNDING | ALIGNMENT),
-)
-REMEDIES = (
-    Variant("+ Mask Grounding, a third of its weight", {"mask_grounding_loss_weight": 0.33}),
-    Variant("+ Mask Grounding, 30 % of words hidden", GROUNDING, mask_probability=0.3),
-    Variant("+ Mask Grounding, words named from the deepest map alone", GROUNDING | {"mask_grounding_stages": (-1,)}),
-    Variant("all but Mask Grounding, 4 times as long", MODULE | ALIGNMENT, times=4),
-    Variant("all, 4 times as long", MODULE | GROUNDING | ALIGNMENT, times=4),
-)
-Results = dict[str, list[dict[str, Any]]]  # of a variant's name, those of each seed
+FAMILIES = {
+    "MagNet": Family(
+        "magnet-tiny-refshapes",
+        build_magnet_tiny,
+        (
+            Variant("baseline", {}),
+            Variant("+ alignment module", MODULE),
+            Variant("+ Mask Grounding", GROUNDING),
+            Variant("+ alignment loss", ALIGNMENT),
+            Variant("all", MODULE | GROUNDING | ALIGNMENT),
+        ),
+        (
+            Variant("+ Mask Grounding, a third of its weight", {"mask_grounding_loss_weight": 0.33}),
+            Variant("+ Mask Grounding, 30 % of words hidden", GROUNDING, mask_probability=0.3),
+            Variant(
+                "+ Mask Grounding, words named from the deepest map alone",
+                GROUNDING | {"mask_grounding_stages": (-1,)},
+            ),
+            Variant("all but Mask Grounding, 4 times as long", MODULE | ALIGNMENT, times=4),
+            Variant("all, 4 times as long", MODULE | GROUNDING | ALIGNMENT, times=4),
+        ),
+        without={"alignment_module": False},
+    ),
+    "CRIS": Family(
+        "cris-tiny-refshapes",
+        build_cris_tiny,
+        (
+            Variant("baseline", {}),
+            Variant("+ Mask Grounding", GROUNDING),
+            Variant("+ alignment loss", ALIGNMENT),
+            Variant("all", GROUNDING | ALIGNMENT),
+        ),
+        (
+            Variant("baseline, 4 times as long", {}, times=4),
+            Variant("+ Mask Grounding, 4 times as long", GROUNDING, times=4),
+            Variant("all, 4 times as long", GROUNDING | ALIGNMENT, times=4),
+        ),
+    ),
+}
+Run = dict[str, Any]  # model, variant, seed, and what was found
 SPLITS = ("testA", "testB")
 FIGURES = ("mIoU", "oIoU", "P@0.5")
+ALL = "all"  # manners and lengths together
 CURVE = 7  # evaluations on the way
-BUNDLED = RECIPES["magnet-tiny-refshapes"]
-LOOKS, NAMES_STAGE, REFERRING, _ = BUNDLED.stages
-
-
-def build(seed: int, config: dict[str, Any]) -> Any:
-    """The bundled checkpoint's model. Whatever its parts, those that two variants share begin with the same weights."""
-    everything, _ = build_magnet_tiny(seed, CONTRIBUTIONS[-1].config)
-    model, processor = build_magnet_tiny(seed, {"alignment_module": False, **config})
-    weights = everything.state_dict()
-    own = model.state_dict()
-    model.load_state_dict(
-        {name: weights[name] if weights[name].shape == own[name].shape else own[name] for name in own}
-    )
-    return model, processor
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("document", nargs="?", help="Markdown file with a section named ablation")
-    parser.add_argument("--curves", type=Path, help="picture of val mIoU on the way (needs matplotlib)")
+    parser.add_argument("document", type=Path, help="Markdown file with a section named ablation")
+    parser.add_argument("--model", choices=FAMILIES, help="by default each")
+    parser.add_argument("--curves", type=Path, help="folder for pictures of val mIoU on the way (needs matplotlib)")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--runs", type=int, default=10**6, help="how many runs to do now, at most")
     parser.add_argument("--names-steps", type=int, default=120)
@@ -100,59 +137,91 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    RECIPES["looks"] = replace(BUNDLED, stages=(LOOKS,), config={})
-    looks = arguments.output / "looks"
-    if not (looks / "model.safetensors").exists():
-        train("looks", looks, resume=any(looks.glob("stage-1/checkpoint-*")))
-    runs = [(variant, seed) for seed in range(arguments.seeds) for variant in CONTRIBUTIONS]
-    runs += [(variant, 0) for variant in REMEDIES]
-    missing = [each for each in runs if not result_file(arguments.output, *each).exists()]
-    for variant, seed in missing[: arguments.runs]:
-        run(variant, seed, arguments)
-    done: Results = {}
-    for variant, seed in runs:
-        path = result_file(arguments.output, variant, seed)
-        if path.exists():
-            done.setdefault(variant.name, []).append(json.loads(path.read_text()))
+    record = arguments.document.with_suffix(".json")
+    done: list[Run] = json.loads(record.read_text()) if record.exists() else []
+    known = {(run["model"], run["variant"], run["seed"]) for run in done}
+    missing = [
+        (name, variant, seed)
+        for name, family in FAMILIES.items()
+        if arguments.model in (None, name)
+        for variant, seed in all_runs(family, arguments.seeds)
+        if (name, variant.name, seed) not in known
+    ]
+    for name, variant, seed in missing[: arguments.runs]:
+        done.append(run(name, variant, seed, arguments))
+        record.write_text(json.dumps(done, indent=1) + "\n")
     report = render(done, arguments)
     print(report)
-    if arguments.document:
-        write_section(arguments.document, "ablation", report)
+    write_section(arguments.document, "ablation", report)
     if arguments.curves:
-        curves = {each.name: val_curve(done[each.name]) for each in CONTRIBUTIONS if each.name in done}
-        draw_curves(arguments.curves, curves, "step", "mIoU on val, over the manners")
+        for name, family in FAMILIES.items():
+            curves = {each.name: val_curve(find(done, name, each)) for each in family.contributions}
+            if all(curves.values()):
+                path = arguments.curves / f"ablation-{name.lower()}.png"
+                draw_curves(path, curves, "step", f"{name}: mIoU on val, over the manners")
+
+
+def all_runs(family: Family, seeds: int) -> list[tuple[Variant, int]]:
+    runs = [(variant, seed) for seed in range(seeds) for variant in family.contributions]
+    return runs + [(variant, 0) for variant in family.remedies]
+
+
+def find(done: list[Run], model: str, variant: Variant) -> list[Run]:
+    """A variant's runs."""
+    return [run for run in done if (run["model"], run["variant"]) == (model, variant.name)]
+
+
+def build(family: Family, seed: int, config: dict[str, Any]) -> Any:
+    """A recipe's model. Whatever its parts, those that two variants share begin with the same weights."""
+    everything, _ = family.build(seed, family.contributions[-1].config)
+    model, processor = family.build(seed, {**family.without, **config})
+    weights = everything.state_dict()
+    own = model.state_dict()
+    model.load_state_dict(
+        {name: weights[name] if weights[name].shape == own[name].shape else own[name] for name in own}
+    )
+    return model, processor
 
 
 def shortened(stage: Stage, steps: int) -> Stage:
     return replace(stage, arguments={**stage.arguments, "max_steps": steps})
 
 
-def val_curve(results: list[dict[str, Any]]) -> dict[float, float]:
+def val_curve(runs: list[Run]) -> dict[float, float]:
     """Step -> val mIoU, the mean over seeds."""
-    of_seeds = [
-        {entry["step"]: entry["eval_mIoU"] for entry in result["log"] if "eval_mIoU" in entry} for result in results
-    ]
-    return {step: mean(curve[step] for curve in of_seeds) for step in sorted(set.intersection(*map(set, of_seeds)))}
+    curves = [dict(run["curve"]) for run in runs]
+    steps = sorted(set.intersection(*map(set, curves))) if curves else []
+    return {step: mean(curve[step] for curve in curves) for step in steps}
 
 
-def result_file(output: Path, variant: Variant, seed: int) -> Path:
-    return output / f"{re.sub(r'[^0-9a-zA-Z]+', '-', variant.name).strip('-')}-{seed}" / "results.json"
+def learn_looks(name: str, arguments: argparse.Namespace) -> Path:
+    """Where a model's image encoder has learned what things look like, once for all of its runs."""
+    recipe = RECIPES[FAMILIES[name].recipe]
+    RECIPES["looks"] = replace(recipe, stages=recipe.stages[:1], config={})
+    looks = arguments.output / name.lower() / "looks"
+    if not (looks / "model.safetensors").exists():
+        train("looks", looks, resume=any(looks.glob("stage-1/checkpoint-*")))
+    return looks
 
 
-def run(variant: Variant, seed: int, arguments: argparse.Namespace) -> None:
-    """Trains and evaluates one variant; `results.json` is written last."""
-    folder = result_file(arguments.output, variant, seed).parent
+def run(name: str, variant: Variant, seed: int, arguments: argparse.Namespace) -> Run:
+    """Trains and evaluates one variant."""
+    family = FAMILIES[name]
+    recipe = RECIPES[family.recipe]
+    looks = learn_looks(name, arguments)
+    folder = arguments.output / name.lower() / f"{re.sub(r'[^0-9a-zA-Z]+', '-', variant.name).strip('-')}-{seed}"
     steps = variant.times * arguments.steps
+    first, names, referring = recipe.stages[:3]
     RECIPES["ablation"] = replace(
-        BUNDLED,
-        build=build,
+        recipe,
+        build=partial(build, family),
         config={},
         mask_probability=variant.mask_probability,
-        stages=(LOOKS, shortened(NAMES_STAGE, arguments.names_steps), shortened(REFERRING, steps)),
+        stages=(first, shortened(names, arguments.names_steps), shortened(referring, steps)),
     )
     was_stopped = any(folder.glob("stage-[23]/checkpoint-*"))
     if not (folder / "stage-1").exists():
-        shutil.copytree(arguments.output / "looks" / "stage-1", folder / "copy")
+        shutil.copytree(looks / "stage-1", folder / "copy")
         (folder / "copy").rename(folder / "stage-1")
     start = time.monotonic()
     if not (folder / "config.json").exists():
@@ -161,83 +230,85 @@ def run(variant: Variant, seed: int, arguments: argparse.Namespace) -> None:
     seconds = None if was_stopped else time.monotonic() - start
 
     ris = pipeline("referring-segmentation", model=str(folder), device="cpu")
-    answers: dict[str, list[Any]] = {}
-    for name in NAMES:
+    answers: dict[str, list[Any]] = defaultdict(list)
+    for manner in NAMES:
         for split in SPLITS:
-            rows = load_refshapes(name, split, num_rows=arguments.rows)
-            evaluate(ris, rows, output=folder / f"{name}-{split}")
+            rows = load_refshapes(manner, split, num_rows=arguments.rows)
+            evaluate(ris, rows, output=folder / f"{manner}-{split}")
             texts = [[each["sent"] for each in of_row] for of_row in rows["expressions"]]
-            answers.setdefault(name, []).extend(
-                [*answer["counts"], length_of(texts[answer["row"]][answer["expression"]])]
-                for answer in read_shards(folder / f"{name}-{split}").values()
-            )
+            for answer in read_shards(folder / f"{manner}-{split}").values():
+                length = length_of(texts[answer["row"]][answer["expression"]])
+                for group in (ALL, manner, length):
+                    answers[group].append(answer["counts"])
     last = max(folder.glob("stage-3/checkpoint-*"), key=number_of_steps)
     log = json.loads((last / "trainer_state.json").read_text())["log_history"]
-    results = {"seconds": seconds, "answers": answers, "log": log}
-    (folder / "results.json").write_text(json.dumps(results))
+    return {
+        "model": name,
+        "variant": variant.name,
+        "seed": seed,
+        "minutes": None if seconds is None else round(seconds / 60, 1),
+        "figures": {
+            group: {figure: round(summarize(counts)[figure], 4) for figure in FIGURES}
+            for group, counts in answers.items()
+        },
+        "curve": [(entry["step"], round(entry["eval_mIoU"], 4)) for entry in log if "eval_mIoU" in entry],
+        "measured": machine(),
+    }
 
 
-def render(done: Results, arguments: argparse.Namespace) -> str:
-    contributions = [variant for variant in CONTRIBUTIONS if variant.name in done]
-    overall = [
-        [
-            variant.name,
-            str(len(done[variant.name])),
-            *(cell(done[variant.name], figure) for figure in FIGURES),
-            minutes(done[variant.name]),
-        ]
-        for variant in contributions
+def render(done: list[Run], arguments: argparse.Namespace) -> str:
+    rows = [
+        (name, variant, runs)
+        for name, family in FAMILIES.items()
+        for variant in family.contributions
+        if (runs := find(done, name, variant))
     ]
-    parts = [table(["variant", "seeds", *FIGURES, "minutes a run"], overall)]
+    overall = [
+        [name, variant.name, str(len(runs)), *(cell(runs, figure) for figure in FIGURES), minutes(runs)]
+        for name, variant, runs in rows
+    ]
+    parts = [table(["model", "variant", "seeds", *FIGURES, "minutes a run"], overall)]
+    groups = (*NAMES, *LENGTHS)
+    header = ["model", "variant", *(f"`{name}`" for name in NAMES), *LENGTHS]
     for figure in FIGURES:
-        rows = [
-            [variant.name]
-            + [cell(done[variant.name], figure, name=name) for name in NAMES]
-            + [cell(done[variant.name], figure, length=length) for length in LENGTHS]
-            for variant in contributions
+        lines = [
+            [name, variant.name, *(cell(runs, figure, group) for group in groups)] for name, variant, runs in rows
         ]
-        header = ["variant", *(f"`{name}`" for name in NAMES), *LENGTHS]
-        parts.append(f"{figure} by manner and length of the expression:\n\n{table(header, rows)}")
+        parts.append(f"{figure} by manner and length of the expression:\n\n{table(header, lines)}")
     remedies = [
         [
+            name,
             variant.name,
-            f"{max(val_curve(done[variant.name][:1]).items())[1]:.3f}",
-            *(cell(done[variant.name][:1], figure) for figure in FIGURES),
-            minutes(done[variant.name][:1]),
+            f"{run['curve'][-1][1]:.3f}",
+            *(f"{run['figures'][ALL][figure]:.3f}" for figure in FIGURES),
+            minutes([run]),
         ]
-        for variant in (*CONTRIBUTIONS, *REMEDIES)
-        if variant.name in done
+        for name, family in FAMILIES.items()
+        for variant in (*family.contributions, *family.remedies)
+        for run in find(done, name, variant)[:1]
     ]
-    parts.append(f"Remedies, seed 0:\n\n{table(['variant', 'val mIoU', *FIGURES, 'minutes'], remedies)}")
+    header = ["model", "variant", "val mIoU", *FIGURES, "minutes"]
+    parts.append(f"Remedies, seed 0:\n\n{table(header, remedies)}")
+    sides = ", ".join(f"{RECIPES[each.recipe].stages[2].image_size} ({name})" for name, each in FAMILIES.items())
     parts.append(
-        f"Mean over seeds ± half the distance between them. {arguments.names_steps} + {arguments.steps} steps of 48 referents at 80 x 80 "
-        f"pixels after the image encoder's own training; testA and testB, {arguments.rows} referents of each manner and split, every "
-        f"expression. Measured on {machine()}."
+        f"Mean over seeds ± half the distance between them. {arguments.names_steps} + {arguments.steps} steps of 48 referents after the image "
+        f"encoder's own training, on square pictures with a side of {sides} pixels; testA and testB, {arguments.rows} referents of each manner "
+        f"and split, every expression. Measured on {', and on '.join(sorted({run['measured'] for run in done}))}."
     )
     return "\n\n".join(parts)
 
 
-def cell(results: list[dict[str, Any]], figure: str, name: str = "", length: str = "") -> str:
+def cell(runs: list[Run], figure: str, group: str = ALL) -> str:
     """A figure's mean over seeds, and half the distance between the best and the worst; of one manner or length, or all."""
-    found = [
-        summarize(
-            [
-                answer[:3]
-                for of_name, answers in result["answers"].items()
-                for answer in answers
-                if name in ("", of_name) and length in ("", answer[3])
-            ]
-        )[figure]
-        for result in results
-    ]
+    found = [run["figures"][group][figure] for run in runs]
     spread = f" ± {(max(found) - min(found)) / 2:.3f}" if len(found) > 1 else ""
     return f"{mean(found):.3f}{spread}"
 
 
-def minutes(results: list[dict[str, Any]]) -> str:
+def minutes(runs: list[Run]) -> str:
     """The mean time of training, of runs that were never stopped."""
-    seconds = [result["seconds"] for result in results if result["seconds"] is not None]
-    return f"{mean(seconds) / 60:.1f}" if seconds else ""
+    found = [run["minutes"] for run in runs if run["minutes"] is not None]
+    return f"{mean(found):.1f}" if found else ""
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measures latency, memory and arithmetic rate at the published size, and writes the table into a document.
 
-python scripts/benchmark.py magnet docs/performance.md
+python scripts/benchmark.py magnet docs/performance.md             # or cris
 python scripts/benchmark.py magnet --compile docs/performance.md   # compiled, which takes minutes a row
 python scripts/benchmark.py evaluate docs/performance.md           # all of an evaluation but the model
 python scripts/benchmark.py train docs/performance.md              # a training step; --compile as above
@@ -9,7 +9,7 @@ python scripts/benchmark.py bundled docs/performance.md            # a call of t
 python scripts/benchmark.py zero-shot docs/zero_shot.md            # further expressions, and regions in batches
 
 Every row is measured in a process of its own. A rate is only meaningful beside what the machine can do at that moment, so
-each process also times a product of two 2048 x 2048 matrices before and after.
+each process also times a product of two 2048 x 2048 matrices after each pass.
 """
 
 import argparse
@@ -23,29 +23,54 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from hf_ris import MagNetConfig, MagNetForReferringSegmentation, ReferringSegmentationOutput
+from hf_ris import (
+    CRISConfig,
+    CRISForReferringSegmentation,
+    MagNetConfig,
+    MagNetForReferringSegmentation,
+    ReferringSegmentationOutput,
+)
 from hf_ris.reporting import machine, table, write_section
 
 
-GFLOP = 327.7  # of one forward pass at 480 x 480 pixels with one expression, as the original counts it
-SIDE, TOKENS = 480, 20
+class Network(NamedTuple):
+    """
+    A published network.
+
+    Attributes:
+        build (`Callable`): Makes it, with random weights.
+        gflop (`float`): Of one forward pass with one expression, as counted of the original.
+        side (`int`): Of its square input, in pixels.
+        tokens (`int`): Of an expression.
+    """
+
+    build: Callable[[], Any]
+    gflop: float
+    side: int
+    tokens: int
+
+
+NETWORKS = {
+    "magnet": Network(lambda: MagNetForReferringSegmentation(MagNetConfig()), 327.7, 480, 20),
+    "cris": Network(lambda: CRISForReferringSegmentation(CRISConfig()), 131.7, 416, 17),
+}
 ARITHMETIC = ("float32", "bfloat16")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["magnet", "evaluate", "train", "count", "bundled", "zero-shot"])
+    parser.add_argument("what", choices=[*NETWORKS, "evaluate", "train", "count", "bundled", "zero-shot"])
     parser.add_argument(
         "document",
         nargs="?",
-        help="Markdown file with sections named magnet-speed-cpu, magnet-speed-cuda, train-speed-cpu, train-speed-cuda, all with "
+        help="Markdown file with sections named magnet-speed-cpu, magnet-speed-cuda, the same of cris, train-speed-cpu, train-speed-cuda, all with "
         "-compiled too, evaluate-speed, train-count, bundled-speed and zero-shot-speed",
     )
     parser.add_argument("--compile", action="store_true", help="measure torch.compile(fullgraph=True) instead")
@@ -53,7 +78,7 @@ def main() -> None:
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_intermixed_args()
     if arguments.row is not None:
-        measure_row = measure if arguments.what == "magnet" else measure_training
+        measure_row = measure_training if arguments.what == "train" else measure
         print(json.dumps(measure_row(**arguments.row)))
         return
 
@@ -67,15 +92,18 @@ def main() -> None:
         section, report = "zero-shot-speed", report_zero_shot(arguments.repeats)
     else:
         section = f"{arguments.what}-speed-{DEVICE}" + ("-compiled" if arguments.compile else "")
-        write = report_magnet if arguments.what == "magnet" else report_training
-        report = write(arguments.compile, arguments.repeats)
+        if arguments.what == "train":
+            report = report_training(arguments.compile, arguments.repeats)
+        else:
+            report = report_network(arguments.what, arguments.compile, arguments.repeats)
     print(report)
     if arguments.document:
         write_section(arguments.document, section, report)
 
 
-def report_magnet(compiled: bool, repeats: int) -> str:
-    rows = [magnet_row({**case, "repeats": repeats}) for case in cases(compiled)]
+def report_network(name: str, compiled: bool, repeats: int) -> str:
+    rows = [network_row({**case, "name": name, "repeats": repeats}) for case in cases(compiled)]
+    network = NETWORKS[name]
     headings = [
         "device",
         "arithmetic",
@@ -88,8 +116,8 @@ def report_magnet(compiled: bool, repeats: int) -> str:
         "mask IoU with float32",
     ]
     return f"{table(headings, rows)}\n\n" + (
-        f"Published configuration, random weights, {SIDE} x {SIDE} pixels, {TOKENS} tokens, median of {repeats} "
-        f"passes. Rate: {GFLOP} GFLOP, the published network's work for one expression, over latency; its share is of the "
+        f"Published configuration, random weights, {network.side} x {network.side} pixels, {network.tokens} tokens, median of {repeats} "
+        f"passes. Rate: {network.gflop} GFLOP, the published network's work for one expression, over latency; its share is of the "
         f"rate of a 2048 x 2048 x 2048 float32 matrix product in the same process. Measured on {machine()}."
     )
 
@@ -116,9 +144,9 @@ def measure_apart(what: str, case: dict[str, Any]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def magnet_row(case: dict[str, Any]) -> list[str]:
-    found = measure_apart("magnet", case)
-    rate = GFLOP * case["images"] / found["latency"] if case["expressions"] == 1 else None
+def network_row(case: dict[str, Any]) -> list[str]:
+    found = measure_apart(case["name"], case)
+    rate = NETWORKS[case["name"]].gflop * case["images"] / found["latency"] if case["expressions"] == 1 else None
     return [
         case["device"],
         case["arithmetic"] + (", compiled" if case["compiled"] else ""),
@@ -133,13 +161,15 @@ def magnet_row(case: dict[str, Any]) -> list[str]:
 
 
 def measure(
-    device: str, arithmetic: str, compiled: bool, images: int, expressions: int, repeats: int
+    name: str, device: str, arithmetic: str, compiled: bool, images: int, expressions: int, repeats: int
 ) -> dict[str, Any]:
     """One row: seconds a pass, GFLOP/s of a float32 matrix product, bytes at the peak, IoU of the masks with float32's."""
     torch.manual_seed(0)
-    model = MagNetForReferringSegmentation(MagNetConfig()).eval().to(device)
-    pixel_values = torch.randn(images, 3, SIDE, SIDE, device=device)
-    input_ids = torch.randint(1000, 30000, (images * expressions, TOKENS), device=device)
+    network = NETWORKS[name]
+    model = network.build().eval().to(device)
+    pixel_values = torch.randn(images, 3, network.side, network.side, device=device)
+    input_ids = torch.randint(1000, 30000, (images * expressions, network.tokens), device=device)
+    input_ids[:, -1] = model.config.text_config.eos_token_id or input_ids[:, -1]
     attention_mask = torch.ones_like(input_ids)
     run: Callable[..., Any] = torch.compile(model, fullgraph=True) if compiled else model
 
@@ -147,10 +177,10 @@ def measure(
         with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=arithmetic == "bfloat16"):
             return run(pixel_values=pixel_values, input_ids=input_ids, attention_mask=attention_mask).logits
 
-    before = matmul_rate(device)
     forward()
-    latency = median(timed(forward, device) for _ in range(repeats))
-    rate = (before + matmul_rate(device)) / 2
+    # In turn, since the machine's pace changes from second to second.
+    pairs = [(timed(forward, device), matmul_rate(device)) for _ in range(repeats)]
+    latency, rate = (median(column) for column in zip(*pairs, strict=True))
     memory = peak_memory()
     iou = None
     if arithmetic != "float32":
@@ -167,7 +197,7 @@ class InstantModel(MagNetForReferringSegmentation):
     def forward(
         self, pixel_values: torch.Tensor, input_ids: torch.Tensor, **kwargs: Any
     ) -> ReferringSegmentationOutput:
-        rows = torch.linspace(-1, 1, SIDE // 4)
+        rows = torch.linspace(-1, 1, NETWORKS["magnet"].side // 4)
         logits = 5 - 20 * (rows[:, None] ** 2 + rows**2)
         return ReferringSegmentationOutput(logits=logits.expand(len(input_ids), -1, -1))
 
@@ -181,7 +211,8 @@ def report_evaluate() -> str:
 
     torch.set_num_threads(1)
     bundled = pipeline("referring-segmentation", device="cpu")
-    bundled.processor.image_processor.size = {"height": SIDE, "width": SIDE}
+    side = NETWORKS["magnet"].side
+    bundled.processor.image_processor.size = {"height": side, "width": side}
     model = InstantModel(bundled.model.config)
     ris = pipeline("referring-segmentation", model=model, processor=bundled.processor, device="cpu")
     lines = []
@@ -396,14 +427,15 @@ def report_count() -> str:
     from torch.utils.flop_counter import FlopCounterMode
 
     torch.manual_seed(0)
+    _, _, side, tokens = NETWORKS["magnet"]
     rows = []
     plain = None
     for losses, config in LOSSES.items():
         model = MagNetForReferringSegmentation(MagNetConfig(language_attention_mask="binary", **config)).train()
-        words = torch.randint(1000, 2000, (1, TOKENS))
-        batch = {"pixel_values": torch.randn(1, 3, SIDE, SIDE), "input_ids": words, "masked_input_ids": words}
-        labels = torch.zeros(1, SIDE, SIDE)
-        labels[:, SIDE // 4 : SIDE // 2, SIDE // 4 : SIDE // 2] = 1
+        words = torch.randint(1000, 2000, (1, tokens))
+        batch = {"pixel_values": torch.randn(1, 3, side, side), "input_ids": words, "masked_input_ids": words}
+        labels = torch.zeros(1, side, side)
+        labels[:, side // 4 : side // 2, side // 4 : side // 2] = 1
         with FlopCounterMode(display=False) as counted:
             model(**batch, hidden_words=words, labels=labels).loss.backward()
         flops = counted.get_total_flops()
@@ -411,7 +443,7 @@ def report_count() -> str:
         rows.append([losses, f"{model.num_parameters() / 1e6:.1f} M", f"{flops / 1e9:.0f}", f"{flops / plain:.2f}"])
     headings = ["losses", "parameters", "GFLOP of a step", "of the mask loss's alone"]
     return f"{table(headings, rows)}\n\n" + (
-        f"Published configuration, forward and backward pass, one picture of {SIDE} x {SIDE} pixels and one expression of {TOKENS} "
+        f"Published configuration, forward and backward pass, one picture of {side} x {side} pixels and one expression of {tokens} "
         "tokens; matrix products, convolutions and attention as torch counts them."
     )
 
