@@ -1,6 +1,7 @@
 """Evaluates the bundled checkpoint on unseen RefShapes scenes and writes figures, and pictures of failures, where they are quoted.
 
 python scripts/report_bundled_checkpoint.py runs/report README.md --card src/hf_ris/checkpoints/magnet-tiny-refshapes/README.md
+python scripts/report_bundled_checkpoint.py runs/report-cris docs/training.md --model runs/cris-tiny-refshapes --section cris-tiny --scenes 300
 
 Goes on where it was stopped. Whatever a wrong mask covers instead is told from the facts of the drawn scene.
 """
@@ -58,9 +59,10 @@ class Answer:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="folder for all answers")
-    parser.add_argument("documents", nargs="*", help="Markdown files with a section named bundled-figures")
+    parser.add_argument("documents", nargs="*", help="Markdown files with the section")
+    parser.add_argument("--section", default="bundled-figures", help="where in these the figures go")
     parser.add_argument(
-        "--card", type=Path, help="one with a section named bundled-kinds, too; beside it failures.jpg"
+        "--card", type=Path, help="one with the section, and one named bundled-kinds; beside it failures.jpg"
     )
     parser.add_argument("--model", help="a folder or Hub id; by default the bundled checkpoint")
     parser.add_argument("--split", default="val", help="val, testA or testB")
@@ -83,10 +85,10 @@ def main() -> None:
     header = ["manner", "expressions", "mIoU", "oIoU", "P@0.5", "P@0.7", "P@0.9", "mIoU, expressions shuffled"]
     note = (
         f"Split `{arguments.split}`, {arguments.scenes} scenes per manner, every expression, masks at the picture's own "
-        f"320 x 320 pixels, probability above 0.5. Measured by `scripts/report_bundled_checkpoint.py` on {machine()}."
+        f"320 x 320 pixels, probability above {ris.processor.threshold}. Measured by `scripts/report_bundled_checkpoint.py` on {machine()}."
     )
     for document in [*arguments.documents, *filter(None, [arguments.card])]:
-        write_section(document, "bundled-figures", f"{table(header, rows)}\n\n{note}")
+        write_section(document, arguments.section, f"{table(header, rows)}\n\n{note}")
     kinds = by_kind(answers)
     print(kinds)
     if arguments.card:

@@ -28,7 +28,8 @@ CURVES = {"categories told": "category_accuracy", "mIoU": "mIoU", "P@0.5": "P@0.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a training run, with the last checkpoint of each stage")
-    parser.add_argument("document", nargs="?", help="Markdown file with a section named training-curve")
+    parser.add_argument("document", nargs="?", help="Markdown file with the section")
+    parser.add_argument("--section", default="training-curve", help="where in it the tables go")
     parser.add_argument("--curve", help="where a picture goes (needs matplotlib)")
     arguments = parser.parse_args()
 
@@ -55,7 +56,7 @@ def main() -> None:
             tables.append(table(["stage", "step", "training loss", *columns], rows))
     note = f"Val figures at the stage's own image size. Measured on {machine()}."
     if arguments.document:
-        write_section(arguments.document, "training-curve", "\n\n".join([*tables, note]))
+        write_section(arguments.document, arguments.section, "\n\n".join([*tables, note]))
     if arguments.curve:
         curves: dict[str, dict[float, float]] = {name: {} for name in CURVES}
         ends = [0]

@@ -2,7 +2,14 @@
 
 import io
 import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +22,7 @@ from gradio_client.exceptions import AppError  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from hf_ris import demo  # noqa: E402
+from hf_ris.hub import QUESTION, build_wheel  # noqa: E402
 from hf_ris.modeling.masks import rle_to_mask  # noqa: E402
 
 
@@ -132,3 +140,41 @@ def test_a_drawn_scene_comes_with_expressions():
     picture, text = demo.draw_me_a_scene()
     assert picture.size == (320, 320)
     assert 1 <= len(text.splitlines()) <= 3
+
+
+ROOT = Path(__file__).parents[1]
+# As where this package was never installed: the finder of an editable install goes.
+BOOT = """
+import runpy, sys
+sys.meta_path = [finder for finder in sys.meta_path if "__editable__" not in str(finder)]
+runpy.run_path("app.py", run_name="__main__")
+"""
+
+
+def test_the_space_starts_from_its_own_files(tmp_path):
+    """The folder that a push uploads, with the wheel and nothing else of this package."""
+    space = tmp_path / "space"
+    shutil.copytree(ROOT / "spaces_demo", space)
+    build_wheel(ROOT, space)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    with open(tmp_path / "log", "w+") as log:
+        server = subprocess.Popen([sys.executable, "-c", BOOT], cwd=space, env=environment, stdout=log, stderr=log)
+        try:
+            for _ in range(240):
+                with socket.socket() as asked:
+                    if asked.connect_ex(("127.0.0.1", port)) == 0 or server.poll() is not None:
+                        break
+                time.sleep(0.5)
+            log.seek(0)
+            assert server.poll() is None, log.read()
+            client = Client(f"http://127.0.0.1:{port}", verbose=False)
+            answers = client.predict(handle_file(QUESTION[0]), QUESTION[1], demo.TRAINED, 0.5, api_name="/segment")
+        finally:
+            server.kill()
+            server.wait()
+        log.seek(0)
+        assert "Successfully installed hf_ris" in log.read().replace("hf-ris", "hf_ris")
+    assert rle_to_mask(answers[0]["mask"]).any()

@@ -272,13 +272,12 @@ def _card(published: PublishedSystem, checkpoint: Checkpoint, digest: str) -> st
         where = f"[{repository}](https://huggingface.co/{repository}), file `{name}`, revision `{checkpoint.revision}`"
     else:
         where = f"local file `{checkpoint.path.name}`"
-    licence = (
-        "not stated with them"
-        if published.licence is None
-        else f"{published.licence.upper()}, as their authors published them"
-    )
+    front, licence = "", "not stated with them"
+    if published.licence is not None:
+        front = f"license: {published.licence}\n"
+        licence = f"{published.licence.upper()}, as their authors published them"
     return f"""---
-{"" if published.licence is None else f"license: {published.licence}{chr(10)}"}library_name: transformers
+{front}library_name: transformers
 pipeline_tag: image-segmentation
 tags:
 - referring-image-segmentation
