@@ -47,14 +47,6 @@ class CRISConfig(TrainableSegmentationConfig):
 
     model_type = "cris"
     attribute_map = {"hidden_size": "hidden_dim"}  # the name other libraries look for
-    # What `Trainer` leaves aside when it evaluates: the logits alone are compared with the labels.
-    keys_to_ignore_at_inference = [
-        "loss_dict",
-        "auxiliary_logits",
-        "pixel_features",
-        "image_features",
-        "word_features",
-    ]
     sub_configs_defaults = {
         "clip_config": SubConfigSpec(
             CLIPResNetConfig,

@@ -89,15 +89,6 @@ class MagNetConfig(TrainableSegmentationConfig):
 
     model_type = "magnet"
     attribute_map = {"hidden_size": "hidden_dim"}  # the name other libraries look for
-    # What `Trainer` leaves aside when it evaluates: the logits alone are compared with the labels.
-    keys_to_ignore_at_inference = [
-        "loss_dict",
-        "auxiliary_logits",
-        "class_logits",
-        "pixel_features",
-        "image_features",
-        "word_features",
-    ]
     sub_configs_defaults = {
         "backbone_config": SubConfigSpec(
             AutoConfig,

@@ -63,6 +63,16 @@ class TrainableSegmentationConfig(ReferringSegmentationConfig):
             Pixels sampled of each picture at most, half of them of what the expression refers to.
     """
 
+    # What `Trainer` leaves aside when it evaluates: the logits alone are compared with the labels.
+    keys_to_ignore_at_inference = [
+        "loss_dict",
+        "auxiliary_logits",
+        "class_logits",
+        "pixel_features",
+        "image_features",
+        "word_features",
+    ]
+
     mask_grounding_loss_weight: float | int = 0.0
     mask_grounding_layers: int = 4
     mask_grounding_stages: tuple[int, ...] | list[int] = (-1,)

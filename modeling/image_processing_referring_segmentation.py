@@ -19,7 +19,14 @@ from .image_inputs import load_image, load_mask
 
 
 class ReferringSegmentationImageProcessor(PilBackend):
-    """Base of the image processors; a system's own says how a picture and its masks are brought to the model's size."""
+    """
+    Base of the image processors; a system's own says how a picture and its masks are brought to the model's size.
+
+    Attributes:
+        keeps_aspect_ratio (`bool`): Whether pictures are fitted into the model's input, or squashed to it.
+    """
+
+    keeps_aspect_ratio = False
 
     _auto_class = "AutoImageProcessor"
     do_resize = True

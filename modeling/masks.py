@@ -70,7 +70,7 @@ def foreground_score(probabilities: torch.Tensor, mask: torch.Tensor) -> float:
     Returns:
         `float`: Between 0 and 1; 0.0 for an empty mask.
     """
-    return float(probabilities[mask].mean()) if bool(mask.any()) else 0.0
+    return min(1.0, float(probabilities[mask].mean())) if bool(mask.any()) else 0.0
 
 
 def mask_to_box(mask: np.ndarray) -> dict[str, int] | None:

@@ -271,8 +271,9 @@ class CRISPreTrainedModel(TrainableSegmentationModel):
                 bound = module.weight[0].numel() ** -0.5
                 init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, CRISAttention):
+            # One matrix in torch, of three times as many rows.
             for projection in (module.query, module.key, module.value):
-                init.xavier_uniform_(projection.weight)
+                init.xavier_uniform_(projection.weight, gain=0.5**0.5)
             for projection in (module.query, module.key, module.value, module.output):
                 init.zeros_(projection.bias)
 

@@ -127,7 +127,7 @@ class MagNetPreTrainedModel(TrainableSegmentationModel):
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=std)
         elif isinstance(module, MaskGroundingHead):
-            init.zeros_(module.word_bias)
+            super()._init_weights(module)
         elif isinstance(module, FusionStage):
             # The released code zeroes both matrices, from where neither ever receives a gradient; one is enough to start
             # with the word stream as BERT left it.

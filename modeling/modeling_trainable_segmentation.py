@@ -1,13 +1,16 @@
 """What the trained models share: from tensors to the output, with the mask's losses and those that Mask Grounding adds."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from transformers import initialization as init
 
 from .auxiliary_losses import AuxiliaryLosses
+from .mask_grounding import MaskGroundingHead
 from .modeling_outputs import ReferringSegmentationOutput
 from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel
 
@@ -42,6 +45,13 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
     """
 
     auxiliary_losses: AuxiliaryLosses
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, MaskGroundingHead):
+            init.zeros_(module.word_bias)
+        else:
+            super()._init_weights(module)
 
     @abstractmethod
     def encode_images(self, pixel_values: torch.Tensor) -> Any:
@@ -237,8 +247,22 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
                 "masked_input_ids and hidden_words are needed to train with mask_grounding_loss_weight="
                 f"{self.config.mask_grounding_loss_weight}: ReferringSegmentationCollator(mask_probability=0.15) makes them"
             )
-        logits = self._name_words(images, masked_input_ids, attention_mask, labels)
+        with unchanged_statistics(self):
+            logits = self._name_words(images, masked_input_ids, attention_mask, labels)
         return self.auxiliary_losses.ground(logits, hidden_words)
+
+
+@contextmanager
+def unchanged_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch norms take the batch's own statistics and remember nothing of it: of words that are hidden in training alone."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def expressions_at_once(pixel_values: torch.Tensor) -> int:

@@ -114,7 +114,7 @@ class ReferringSegmentationProcessor(ProcessorMixin):
         results = []
         for expression_logits, size in zip(logits, sizes, strict=True):
             # One at a time: a large photo must not be multiplied by the number of its expressions.
-            probabilities = self.probabilities(expression_logits[None], size)[0]
+            probabilities = self.probabilities(expression_logits[None], size)[0].clamp_(0, 1)
             mask = probabilities > threshold
             results.append({"mask": mask, "score": foreground_score(probabilities, mask)})
         return results
@@ -141,6 +141,8 @@ class ReferringSegmentationProcessor(ProcessorMixin):
     ) -> dict[str, list[list[int]]]:
         """Tokenize, cut and pad: `input_ids` and `attention_mask`, lists of equal length (with `padding`)."""
         max_length = self.text_length if max_length is None else max_length
+        if max_length < 1:
+            raise ValueError(f"`max_length` must be at least 1, got {max_length}.")
         all_ids = self.tokenizer(expressions, verbose=False, return_attention_mask=False)["input_ids"]
         special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
         for expression, ids in zip(expressions, all_ids, strict=True):

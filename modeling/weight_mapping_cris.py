@@ -119,7 +119,7 @@ def _rename(state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str, torch
         else:
             yield key, renamed, tensor
     for name, tensor in convert_clip_state_dict(clip).items():
-        yield f"{BACKBONE}…{name}", f"clip.{name}", tensor
+        yield f"{BACKBONE}{name}", f"clip.{name}", tensor
 
 
 __all__ = ["convert_state_dict", "read_cris_config"]

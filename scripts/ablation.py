@@ -289,7 +289,8 @@ def render(done: list[Run], arguments: argparse.Namespace) -> str:
     ]
     header = ["model", "variant", "val mIoU", *FIGURES, "minutes"]
     parts.append(f"Remedies, seed 0:\n\n{table(header, remedies)}")
-    sides = ", ".join(f"{RECIPES[each.recipe].stages[2].image_size} ({name})" for name, each in FAMILIES.items())
+    shown = {name: RECIPES[FAMILIES[name].recipe].stages[2].image_size for name, _, _ in rows}
+    sides = ", ".join(f"{side} ({name})" for name, side in shown.items())
     parts.append(
         f"Mean over seeds ± half the distance between them. {arguments.names_steps} + {arguments.steps} steps of 48 referents after the image "
         f"encoder's own training, on square pictures with a side of {sides} pixels; testA and testB, {arguments.rows} referents of each manner "

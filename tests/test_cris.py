@@ -6,7 +6,7 @@ import logging
 import pytest
 import torch
 from golden_states import cris_config, draw_state, read_tensors
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_parts import letters, save_clip_resnet
 from torch import nn
 from transformers import AutoProcessor, pipeline
@@ -394,13 +394,62 @@ def test_sizes_are_read_off_a_released_checkpoint():
         read_cris_config({"backbone.visual.conv1.weight": torch.zeros(1)})
 
 
-def test_the_command_line_converts_and_trains(tmp_path):
-    from typer.testing import CliRunner
+def test_options_that_would_do_nothing_are_refused(tmp_path, folder):
+    rows = load_refshapes("refshapes", "val", num_rows=2)
+    cases = [
+        ("cris-r50-refcoco", {"model": str(folder)}, {"weight_decay": 0.1}, "weight_decay is not for this recipe"),
+        ("finetune", {"model": str(folder)}, {"config": {"alignment_module": False}}, "no field 'alignment_module'"),
+        ("cris-r50-refcoco", {"init_from": "none.pt", "text": str(folder)}, {}, r"none\.pt' is no file"),
+    ]
+    for recipe, parts, options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            train(recipe, tmp_path, rows, parts=parts, **options)
+    with pytest.raises(ValueError, match="must be True"):
+        hf_ris.CRISImageProcessor()(rows[0]["image"], do_resize=False)
 
-    from hf_ris.cli import app
 
-    done = CliRunner().invoke(
-        app, ["train", "--recipe", "cris-r50-refcoco", "--output-dir", str(tmp_path), "--init-from", "none.pt"]
+def test_squashed_masks_are_not_compared_with_fitted_ones(ris):
+    with pytest.raises(ValueError, match=r"squashed pictures.*allowed are original, cris"):
+        evaluate(ris, load_refshapes("refshapes", "val", num_rows=2), protocol="lavt")
+
+
+def test_padding_is_never_hidden(processor):
+    """CLIP's padding is no special token."""
+    processor = copy.deepcopy(processor)
+    processor.tokenizer = letters(mask_token="<|mask|>")
+    processor.tokenizer.mask_token = "<|mask|>"
+    batch = ReferringSegmentationCollator(processor, mask_probability=1.0)(
+        list(load_refshapes("refshapes", "val", num_rows=3))
     )
-    assert done.exit_code == 2
-    assert "no dataset" in done.output or "dataset" in done.output
+    assert (batch["hidden_words"][batch["attention_mask"] == 0] == -100).all()
+    assert (batch["hidden_words"] != -100).any(dim=1).all()
+
+
+def test_hidden_words_leave_no_trace_in_batch_norms(config, inputs):
+    labels = torch.ones(4, 64, 96)
+    hidden = torch.where(inputs["attention_mask"] > 0, inputs["input_ids"], -100)
+    counts = {}
+    for name, changes in {"plain": {}, "grounding": BOTH}.items():
+        trained = make(config, dropout=0.0, **changes).train()
+        trained.load_state_dict(make(config).state_dict(), strict=False)
+        trained(**inputs, labels=labels, masked_input_ids=torch.full_like(inputs["input_ids"], 4), hidden_words=hidden)
+        counts[name] = {key: each for key, each in trained.state_dict().items() if "running" in key}
+    for key, each in counts["plain"].items():
+        torch.testing.assert_close(each, counts["grounding"][key])
+
+
+def test_adapters_leave_batch_norms_as_they_are(folder, tmp_path):
+    options = {"max_steps": 2, "eval_rows": 2, "samples": 0, "dataloader_num_workers": 0, "learning_rate": 1e-2}
+    parts = {"model": str(folder)}
+    train("finetune", tmp_path, drawn=("refshapes",), parts=parts, lora=2, eval_steps=2, **options)
+    before, after = (load_file(where / "model.safetensors") for where in (folder, tmp_path))
+    assert all(torch.equal(each, after[name]) for name, each in before.items() if "running" in name)
+    changed = {name for name, each in before.items() if not torch.equal(each, after[name])}
+    assert "decoder.layers.0.cross_attention.value.weight" in changed
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_gives_nearly_the_same(folder, ris, images, dtype):
+    half = pipeline("referring-segmentation", model=str(folder), device="cpu", dtype=dtype)
+    masks = [each(images[0], text="the red mug", output_format="array")["mask"] for each in (half, ris)]
+    assert (masks[0] == masks[1]).mean() > 0.9

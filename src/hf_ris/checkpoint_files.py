@@ -15,6 +15,7 @@ from .torchscript import is_torchscript, read_torchscript
 
 
 CLIP_TOKENIZER = "openai/clip-vit-base-patch32"  # all of OpenAI's are one
+WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 
 
@@ -115,7 +116,7 @@ def read_state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 def released_clip_file(source: str) -> str:
     """Which file is meant by a file, `hub-id::file`, or folder or Hub id of a CLIP of open_clip; as [`locate`] takes it."""
-    if "::" in source or Path(source).is_file():
+    if "::" in source or Path(source).expanduser().suffix in WEIGHTS:
         return source
-    folder = Path(source)
+    folder = Path(source).expanduser()
     return str(folder / OPEN_CLIP_WEIGHTS) if folder.is_dir() else f"{source}::{OPEN_CLIP_WEIGHTS}"

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -27,10 +26,12 @@ from .model_card import usage
 from .modeling.configuration_magnet import MagNetConfig
 from .modeling.image_processing_cris import CRISImageProcessor
 from .modeling.image_processing_magnet import MagNetImageProcessor
+from .modeling.image_processing_referring_segmentation import ReferringSegmentationImageProcessor
 from .modeling.modeling_cris import CRISForReferringSegmentation
 from .modeling.modeling_magnet import MagNetForReferringSegmentation
 from .modeling.processing_cris import CRISProcessor
 from .modeling.processing_magnet import MagNetProcessor
+from .modeling.processing_referring_segmentation import ReferringSegmentationProcessor
 from .modeling.weight_mapping_cris import convert_state_dict as convert_cris
 from .modeling.weight_mapping_cris import read_cris_config
 from .modeling.weight_mapping_magnet import convert_state_dict as convert_magnet
@@ -51,8 +52,7 @@ class PublishedSystem:
         licence (`str`, *optional*): SPDX identifier of the published weights' licence, where one was stated with them.
         config (`Callable`): Makes the published configuration, of what a released state dict's shapes tell.
         model_class (`type`): The model.
-        build_processor (`Callable`): Makes the processor from a tokenizer, the image's side in pixels and the length of texts in
-            tokens.
+        image_processor_class, processor_class (`type`): Its processors.
         convert_state_dict (`Callable`): Maps a released state dict to the model's names and shapes.
         tokenizer (`str`): Hub id of the tokenizer.
         image_sizes (`dict[str, int]`): Side of the square input in pixels, for files that differ from `image_size`.
@@ -65,22 +65,13 @@ class PublishedSystem:
     licence: str | None
     config: Callable[[Mapping[str, torch.Tensor]], PreTrainedConfig]
     model_class: type[PreTrainedModel]
-    build_processor: Callable[[Any, int, int], ProcessorMixin]
+    image_processor_class: type[ReferringSegmentationImageProcessor]
+    processor_class: type[ReferringSegmentationProcessor]
     convert_state_dict: Callable[[Mapping[str, torch.Tensor], torch.nn.Module], dict[str, torch.Tensor]]
     tokenizer: str
     image_sizes: Mapping[str, int]
     image_size: int
     text_length: int
-
-
-def _magnet_processor(tokenizer: Any, image_size: int, text_length: int) -> MagNetProcessor:
-    image_processor = MagNetImageProcessor(size={"height": image_size, "width": image_size})
-    return MagNetProcessor(image_processor, tokenizer, text_length)
-
-
-def _cris_processor(tokenizer: Any, image_size: int, text_length: int) -> CRISProcessor:
-    image_processor = CRISImageProcessor(size={"height": image_size, "width": image_size})
-    return CRISProcessor(image_processor, tokenizer, text_length)
 
 
 PUBLISHED_SYSTEMS = {
@@ -90,7 +81,8 @@ PUBLISHED_SYSTEMS = {
         licence="agpl-3.0",
         config=lambda state: MagNetConfig(language_attention_mask="published"),
         model_class=MagNetForReferringSegmentation,
-        build_processor=_magnet_processor,
+        image_processor_class=MagNetImageProcessor,
+        processor_class=MagNetProcessor,
         convert_state_dict=convert_magnet,
         tokenizer="google-bert/bert-base-uncased",
         image_sizes={"magnet_all.pth": 448},
@@ -103,7 +95,8 @@ PUBLISHED_SYSTEMS = {
         licence=None,
         config=read_cris_config,
         model_class=CRISForReferringSegmentation,
-        build_processor=_cris_processor,
+        image_processor_class=CRISImageProcessor,
+        processor_class=CRISProcessor,
         convert_state_dict=convert_cris,
         tokenizer=CLIP_TOKENIZER,
         image_sizes={},
@@ -213,7 +206,8 @@ def _load_processor(
         image_size = published.image_sizes.get(
             checkpoint.origin.rpartition("::")[2].rpartition("/")[2], published.image_size
         )
-    return published.build_processor(loaded, image_size, text_length or published.text_length)
+    images = published.image_processor_class(size={"height": image_size, "width": image_size})
+    return published.processor_class(images, loaded, text_length=text_length or published.text_length)
 
 
 @contextmanager

@@ -262,6 +262,9 @@ def _input_size(ris: Pipeline) -> tuple[int, int]:
         raise ValueError(
             "model_size must be given under this protocol: a zero-shot model has no input size of its own"
         )
+    if images.keeps_aspect_ratio:
+        allowed = ", ".join(name for name, rule in PROTOCOLS.items() if rule.where == "image")
+        raise ValueError(f"protocol compares on squashed pictures, which this model never sees; allowed are {allowed}")
     size = images.size
     return size["height"], size["width"]
 

@@ -39,6 +39,7 @@ def hide_words(
     probability: float,
     kept_share: float = 0.1,
     generator: torch.Generator | None = None,
+    is_word: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Hides words of one expression: each with the same probability, but one at least, if it has any but special tokens. The
@@ -50,6 +51,7 @@ def hide_words(
         probability (`float`): Of each word to be hidden.
         kept_share (`float`, *optional*, defaults to 0.1): Share of these that stay readable, but are to be named too.
         generator (`torch.Generator`, *optional*): Source of chance.
+        is_word (`torch.Tensor` of shape `(L,)`, *optional*): 0 for padding, which need not be a special token.
 
     Returns:
         The ids with the mask token in the place of hidden words, and the ids of the hidden words, -100 elsewhere, each (L,).
@@ -58,6 +60,8 @@ def hide_words(
     # Drawn word by word, so that padding behind them changes nothing.
     to_choose, to_keep = torch.rand(len(input_ids), 2, generator=generator).unbind(1)
     to_choose = to_choose.masked_fill(torch.isin(input_ids, special), torch.inf)
+    if is_word is not None:
+        to_choose = to_choose.masked_fill(is_word == 0, torch.inf)
     is_chosen = (to_choose < probability) | ((to_choose == to_choose.min()) & to_choose.isfinite())
     masked = torch.where(is_chosen & (to_keep >= kept_share), tokenizer.mask_token_id, input_ids)
     return masked, torch.where(is_chosen, input_ids, NOT_HIDDEN)
@@ -142,8 +146,10 @@ class ReferringSegmentationCollator:
         )
         if self.mask_probability and is_random:
             hidden = [
-                hide_words(ids, self.processor.tokenizer, self.mask_probability, generator=referent.chance)
-                for ids, referent in zip(batch["input_ids"], referents, strict=True)
+                hide_words(
+                    ids, self.processor.tokenizer, self.mask_probability, generator=referent.chance, is_word=is_word
+                )
+                for ids, is_word, referent in zip(batch["input_ids"], batch["attention_mask"], referents, strict=True)
             ]
             batch["masked_input_ids"], batch["hidden_words"] = map(torch.stack, zip(*hidden, strict=True))
         return batch

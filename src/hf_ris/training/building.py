@@ -147,9 +147,14 @@ def build_cris(
     state = rename_timm(read_state_dict(locate(released_clip_file(init_from))))
     if not is_clip_resnet(state):
         raise ValueError(f"init_from={init_from!r} holds no CLIP with a ResNet, such as OpenAI's RN50.pt")
-    tokenizer = AutoTokenizer.from_pretrained(text)
+    tokenizer, clip = AutoTokenizer.from_pretrained(text), read_clip_config(state)
+    if len(tokenizer) > clip.text_config.vocab_size:
+        raise ValueError(
+            f"text={text!r} has {len(tokenizer)} words, the CLIP's embedding {clip.text_config.vocab_size}"
+        )
+    check_fields(CRISConfig, config)
     set_seed(seed)
-    model = CRISForReferringSegmentation(CRISConfig(clip_config=read_clip_config(state).to_dict(), **config))
+    model = CRISForReferringSegmentation(CRISConfig(clip_config=clip.to_dict(), **config))
     if not from_scratch:
         missing, _ = model.clip.load_state_dict(convert_clip_state_dict(state), strict=False)
         lacking = [name for name in missing if not name.startswith("text_encoder.") and "num_batches" not in name]
@@ -163,7 +168,8 @@ def build_cris(
 
 
 def build_cris_tiny(seed: int, config: dict[str, Any]) -> Built:
-    """A CRIS of 3 million parameters at 160 x 160 pixels, random, with a vocabulary of RefShapes' words and the letters."""
+    """A CRIS of 3 million parameters, random, with a vocabulary of RefShapes' words and the letters."""
+    check_fields(CRISConfig, config)
     tokenizer = build_tokenizer(vocabulary())
     set_seed(seed)
     tiny = {
@@ -203,8 +209,15 @@ def teach_mask_token(
     """Gives a tokenizer that has none, such as CLIP's, a token that hides a word, and the model an embedding for it."""
     if model.config.mask_grounding_loss_weight and tokenizer.mask_token_id is None:
         tokenizer.add_special_tokens({"mask_token": "<|mask|>"})
-        model.resize_token_embeddings(len(tokenizer))
+        model.resize_token_embeddings(max(len(tokenizer), model.config.text_config.vocab_size))
     return model
+
+
+def check_fields(config_class: type, fields: dict[str, Any]) -> None:
+    """A configuration takes any keyword; a field that it does not have would say nothing."""
+    unknown = sorted(fields.keys() - config_class.__dataclass_fields__.keys())
+    if unknown:
+        raise ValueError(f"{config_class.__name__} has no field {unknown[0]!r}")
 
 
 def load_checkpoint(seed: int, config: dict[str, Any], model: str) -> Built:
@@ -217,6 +230,7 @@ def load_checkpoint(seed: int, config: dict[str, Any], model: str) -> Built:
         model (`str`): Folder or Hub id.
     """
     set_seed(seed)
+    check_fields(type(AutoConfig.from_pretrained(model)), config)
     loaded, processor = (
         AutoModelForReferringSegmentation.from_pretrained(model, **config),
         AutoProcessor.from_pretrained(model),
@@ -248,11 +262,20 @@ def add_lora(model: PreTrainedModel, rank: int) -> nn.Module:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module.weight.requires_grad and not name.startswith("auxiliary_losses.")
     ]
+    for module in model.modules():
+        if isinstance(
+            module, nn.modules.batchnorm._BatchNorm
+        ):  # what it remembers would not be saved with the adapters
+            module.register_forward_pre_hook(_use_what_it_remembers)
     has_heads = any(name.startswith("auxiliary_losses.") for name, _ in model.named_parameters())
     heads = ["auxiliary_losses"] if has_heads else None
     return get_peft_model(
         model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=linear, modules_to_save=heads)
     )
+
+
+def _use_what_it_remembers(norm: nn.Module, _: Any) -> None:
+    norm.eval()
 
 
 __all__ = [

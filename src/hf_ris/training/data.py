@@ -92,7 +92,7 @@ class TrainingData:
         self, processor: ProcessorMixin, config: PreTrainedConfig, mask_probability: float
     ) -> ReferringSegmentationCollator:
         # Less padding is less work, for models that do not depend on it.
-        pads_less = getattr(config, "language_attention_mask", None) == "binary"
+        pads_less = getattr(config, "language_attention_mask", "binary") == "binary"
         return ReferringSegmentationCollator(
             processor,
             text_column=self.text_column,

@@ -144,17 +144,23 @@ def cris_schedule(
         lr (`float`): Learning rate.
         steps_per_epoch (`int`): Steps of the optimizer.
         drop_after (`int`, *optional*, defaults to 35): Epochs.
-        backbone_share (`float`, *optional*, defaults to 0.1): From the second epoch on.
+        backbone_share (`float`, *optional*, defaults to 0.1): From the second epoch on. Drawings are one epoch.
+
+    Raises:
+        ValueError: If this is no CRIS.
     """
 
     def rate(step: int, share: float) -> float:
         epoch = step // steps_per_epoch
         return (0.1 if epoch >= drop_after else 1.0) * (share if epoch else 1.0)
 
+    if not hasattr(model, "clip"):
+        raise ValueError(f"this schedule is of a CRIS, not of a {type(model).__name__}: it tells CLIP from the rest")
+    of_clip = {id(parameter) for part in (model.clip, model.shortcut) for parameter in part.parameters()}
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.requires_grad:
-            groups[name.startswith(("clip.", "shortcut."))].append(parameter)
+            groups[id(parameter) in of_clip].append(parameter)
     optimizer = Adam([{"params": parameters} for parameters in groups.values()], lr)
     return optimizer, LambdaLR(
         optimizer, [lambda step, share=share: rate(step, share) for share in (backbone_share, 1.0)]

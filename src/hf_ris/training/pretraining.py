@@ -171,6 +171,8 @@ class AttributeModel(nn.Module):
         super().__init__()
         widths = stage_widths(image_encoder)
         self.image_encoder = image_encoder
+        if isinstance(image_encoder, CLIPResNetVision):
+            image_encoder.attnpool.requires_grad_(False)  # of which maps know nothing; until this is learned
         self.projections = nn.ModuleList(nn.Sequential(nn.LayerNorm(each), nn.Linear(each, width)) for each in widths)
         self.head_norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, sum(map(len, ATTRIBUTES.values())))

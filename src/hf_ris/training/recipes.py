@@ -100,7 +100,6 @@ CRIS_ARGUMENTS = {
     "learning_rate": 1e-4,
     "max_grad_norm": 0.0,
     "fp16": torch.cuda.is_available(),
-    "dataloader_drop_last": True,
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
     "load_best_model_at_end": True,

@@ -1,6 +1,7 @@
 """Runs a recipe with plain `Trainer`."""
 
 import inspect
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,8 @@ DEFAULT_ARGUMENTS = {
     "hub_strategy": "end",
     "hub_private_repo": True,
 }
+# What a recipe with a schedule of its own decides.
+SCHEDULED = {"lr_scheduler_kwargs", "lr_scheduler_type", "optim", "warmup_ratio", "warmup_steps", "weight_decay"}
 EVALUATIONS = 20  # of a training on drawings, which has no epochs
 
 
@@ -145,7 +148,7 @@ def train(
             if stage.task == "referring":
                 rows = data.training_rows(seen_rows[stage.task], num_rows, arguments.seed)
             options = learn_masks(trained, processor, collator, rows, evaluation)
-        options |= choose_optimizer(chosen, stage, trained, arguments, len(options["train_dataset"]) // rows_per_step)
+        options |= choose_optimizer(chosen, stage, trained, arguments, len(options["train_dataset"]))
         if chosen.sync_batch_norm and arguments.world_size > 1 and arguments.device.type == "cuda":
             options["model"] = nn.SyncBatchNorm.convert_sync_batchnorm(options["model"])
 
@@ -162,6 +165,7 @@ def train(
         if isinstance(trainer.model, AttributeModel):
             trainer.model.lend_to(model.get_input_embeddings(), processor.tokenizer)
             tell_places(trainer.model.image_encoder)
+            trainer.model.image_encoder.requires_grad_(True)
         seen_rows[stage.task] += num_rows
 
     trainer.remove_callback(DrawSamples)  # whose last sheet would be drawn over
@@ -226,12 +230,17 @@ def make_arguments(
     What `Trainer` needs to know of a stage.
 
     Raises:
-        ValueError: If it is not said when a training on drawings ends.
+        ValueError: If it is not said when a training on drawings ends, or an option is of no use to the recipe.
     """
     options = {**DEFAULT_ARGUMENTS, **recipe.arguments, **stage.arguments}
+    ignored = sorted(SCHEDULED & overrides.keys()) if recipe.schedule is not None else []
+    if ignored:
+        raise ValueError(f"{ignored[0]} is not for this recipe, which has a schedule of its own")
     if "eval_steps" in overrides:
         by_steps = {"eval_strategy": "steps", "save_strategy": "steps", "save_steps": overrides["eval_steps"]}
         overrides = {**by_steps, **overrides}
+    if overrides.get("bf16") or overrides.get("use_cpu"):
+        options.pop("fp16", None)  # as a recipe has it for GPUs
     options |= overrides
     if data.is_drawn:
         if options.get("max_steps", -1) < 1:
@@ -257,11 +266,13 @@ def make_arguments(
 
 
 def choose_optimizer(
-    recipe: Recipe, stage: Stage, model: nn.Module, arguments: TrainingArguments, steps_per_epoch: int
+    recipe: Recipe, stage: Stage, model: nn.Module, arguments: TrainingArguments, num_rows: int
 ) -> dict[str, Any]:
     """`Trainer`'s arguments for the recipe's optimizer, where it is not `Trainer`'s own."""
     if recipe.schedule is not None:
-        return {"optimizers": recipe.schedule(model, arguments.learning_rate, max(1, steps_per_epoch))}
+        batches = math.ceil(num_rows / (arguments.train_batch_size * arguments.world_size))
+        steps_per_epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
+        return {"optimizers": recipe.schedule(model, arguments.learning_rate, steps_per_epoch)}
     if recipe.muon:
         rates = {
             "lr": arguments.learning_rate,
