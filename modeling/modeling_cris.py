@@ -9,9 +9,11 @@ that reads the mask at stride 4, so that pixels it refers to lie near it (text-t
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -93,13 +95,13 @@ class CRISNeck(nn.Module):
         levels = [project(level) for project, level in zip(self.level_projections, (fine, middle, deep), strict=True)]
         levels[2] = enlarge(levels[2], size)
         joined = self.join_levels(torch.cat(levels, dim=1))
-        places = [torch.linspace(-1, 1, side, device=joined.device, dtype=joined.dtype) for side in size]
-        y, x = torch.meshgrid(*places, indexing="ij")
+        sides = [torch.linspace(-1, 1, side, device=joined.device, dtype=joined.dtype) for side in size]
+        y, x = torch.meshgrid(*sides, indexing="ij")
         places = torch.stack([x, y]).expand(len(joined), -1, -1, -1)
         return self.place_convolutions(torch.cat([joined, places], dim=1))
 
     def _project_state(self, state: torch.Tensor) -> torch.Tensor:
-        linear, norm, activation = self.state_projection
+        linear, norm, activation = iter(self.state_projection)  # type: Any, Any, Any
         projected = linear(state)
         if self.training and len(projected) == 1:  # which has no variance: the last batch of an epoch, say
             return activation(
@@ -304,9 +306,10 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
 
     def __init__(self, config: CRISConfig) -> None:
         super().__init__(config)
-        self.clip = CLIPResNetModel(config.clip_config)
+        clip_config: Any = config.clip_config
+        self.clip = CLIPResNetModel(clip_config)
         self.clip.logit_scale.requires_grad_(False)  # compares whole images with texts, which nothing here does
-        last_map = config.clip_config.embed_dim
+        last_map = clip_config.embed_dim
         self.shortcut = nn.Sequential(
             nn.Conv2d(last_map, config.text_config.projection_dim, 1, bias=False),
             nn.BatchNorm2d(config.text_config.projection_dim),
@@ -322,7 +325,7 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
         return self.clip.visual
 
     @property
-    def text_encoder(self) -> nn.Module:
+    def text_encoder(self) -> PreTrainedModel:
         return self.clip.text_encoder
 
     @property

@@ -202,7 +202,7 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         return self.encoder.image_encoder
 
     @property
-    def text_encoder(self) -> nn.Module:
+    def text_encoder(self) -> BertModel:
         return self.encoder.text_encoder
 
     def encode_images(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .auxiliary_losses import AuxiliaryLosses
@@ -34,7 +35,7 @@ class Segmentation(NamedTuple):
     class_logits: torch.Tensor | None
     pixel_features: torch.Tensor
     image_features: Sequence[torch.Tensor]
-    word_features: torch.Tensor | None
+    word_features: Any
 
 
 class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
@@ -91,7 +92,7 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
 
     @property
     @abstractmethod
-    def text_encoder(self) -> nn.Module:
+    def text_encoder(self) -> PreTrainedModel:
         """The text encoder, a model of transformers."""
 
     def get_input_embeddings(self) -> nn.Module:

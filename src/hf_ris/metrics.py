@@ -1,5 +1,7 @@
 """From masks to the three integers of a sample, and `Trainer`'s way to the metric."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from transformers import EvalPrediction, ProcessorMixin
@@ -34,6 +36,10 @@ class TrainerMetrics:
     def __init__(self, processor: ProcessorMixin) -> None:
         self.processor = processor
         self.counts: list[np.ndarray] = []
+
+    def for_trainer(self) -> dict[str, Any]:
+        """`Trainer`'s two arguments, by name."""
+        return {"compute_metrics": self, "preprocess_logits_for_metrics": self.count}
 
     def count(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """

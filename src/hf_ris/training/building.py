@@ -147,7 +147,8 @@ def build_cris(
     state = rename_timm(read_state_dict(locate(released_clip_file(init_from))))
     if not is_clip_resnet(state):
         raise ValueError(f"init_from={init_from!r} holds no CLIP with a ResNet, such as OpenAI's RN50.pt")
-    tokenizer, clip = AutoTokenizer.from_pretrained(text), read_clip_config(state)
+    tokenizer = AutoTokenizer.from_pretrained(text)
+    clip: Any = read_clip_config(state)
     if len(tokenizer) > clip.text_config.vocab_size:
         raise ValueError(
             f"text={text!r} has {len(tokenizer)} words, the CLIP's embedding {clip.text_config.vocab_size}"
@@ -213,7 +214,7 @@ def teach_mask_token(
     return model
 
 
-def check_fields(config_class: type, fields: dict[str, Any]) -> None:
+def check_fields(config_class: Any, fields: dict[str, Any]) -> None:
     """A configuration takes any keyword; a field that it does not have would say nothing."""
     unknown = sorted(fields.keys() - config_class.__dataclass_fields__.keys())
     if unknown:

@@ -5,6 +5,7 @@ optimizer; and CRIS's published schedule.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -133,7 +134,7 @@ class MuonWithAdamW(Optimizer):
 
 
 def cris_schedule(
-    model: nn.Module, lr: float, steps_per_epoch: int, drop_after: int = 35, backbone_share: float = 0.1
+    model: Any, lr: float, steps_per_epoch: int, drop_after: int = 35, backbone_share: float = 0.1
 ) -> tuple[Optimizer, LambdaLR]:
     """
     Adam, its learning rate a tenth after `drop_after` epochs, and that of CLIP a tenth of the others'. As the published code
@@ -162,9 +163,7 @@ def cris_schedule(
         if parameter.requires_grad:
             groups[id(parameter) in of_clip].append(parameter)
     optimizer = Adam([{"params": parameters} for parameters in groups.values()], lr)
-    return optimizer, LambdaLR(
-        optimizer, [lambda step, share=share: rate(step, share) for share in (backbone_share, 1.0)]
-    )
+    return optimizer, LambdaLR(optimizer, [partial(rate, share=share) for share in (backbone_share, 1.0)])
 
 
 __all__ = ["MuonWithAdamW", "cris_schedule"]

@@ -7,7 +7,7 @@ learns from every object of a picture what it shows (`AttributeRows`), then the 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -134,7 +134,7 @@ class NameRows(RowsOfDrawings):
         return rows
 
 
-ImageEncoder = SwinModel | CLIPResNetVision
+ImageEncoder: TypeAlias = SwinModel | CLIPResNetVision
 
 
 def stage_widths(image_encoder: ImageEncoder) -> list[int]:

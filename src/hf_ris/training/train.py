@@ -291,15 +291,13 @@ def learn_masks(
     evaluation: Dataset | None,
 ) -> dict[str, Any]:
     """`Trainer`'s arguments to train the whole model on expressions and masks."""
-    metrics = TrainerMetrics(processor)
     return {
         "model": model,
         "train_dataset": rows,
         "eval_dataset": evaluation,
         "data_collator": collator,
         "processing_class": processor,
-        "compute_metrics": metrics,
-        "preprocess_logits_for_metrics": metrics.count,
+        **TrainerMetrics(processor).for_trainer(),
         "callbacks": [TellEpoch(rows)] if isinstance(rows, RowsOfEpochs) else [],
     }
 
