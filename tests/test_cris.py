@@ -22,7 +22,7 @@ from hf_ris.modeling.weight_mapping_clip import convert_clip_state_dict, read_cl
 from hf_ris.modeling.weight_mapping_cris import read_cris_config
 from hf_ris.training import RECIPES, train
 from hf_ris.training.building import build_cris, load_checkpoint
-from hf_ris.training.optimizer import cris_schedule
+from hf_ris.training.optimizer import MuonWithAdamW, cris_schedule
 
 
 BOTH = {"mask_grounding_loss_weight": 1.0, "mask_grounding_layers": 1, "alignment_loss_weight": 0.5}
@@ -392,6 +392,16 @@ def test_sizes_are_read_off_a_released_checkpoint():
     assert (list(found.clip_config.layers), found.clip_config.width) == (golden.clip_config.layers, 8)
     with pytest.raises(ValueError, match="which every released CRIS has"):
         read_cris_config({"backbone.visual.conv1.weight": torch.zeros(1)})
+
+
+def test_muon_trains_its_convolutions_if_asked(model):
+    for asked in (False, True):
+        optimizer = MuonWithAdamW(copy.deepcopy(model), lr=1e-3, convolutions=asked)
+        kernels = [
+            each.shape for group in optimizer.parts[1].param_groups for each in group["params"] if each.ndim == 4
+        ]
+        assert bool(kernels) == asked
+        assert all(shape[1] > 3 for shape in kernels), "but for those that see colours"
 
 
 def test_options_that_would_do_nothing_are_refused(tmp_path, folder):

@@ -182,7 +182,16 @@ def test_killed_or_shared_out_it_ends_with_the_same_numbers(tmp_path):
     killed.communicate()
     assert not (tmp_path / "killed" / "results.json").exists()
 
-    two = ["-m", "torch.distributed.run", "--nproc_per_node", "2", *RUN, "--output", str(tmp_path / "killed")]
+    two = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        *RUN,
+        "--output",
+        str(tmp_path / "killed"),
+    ]
     shared = run(two)
     output, errors = shared.communicate(timeout=300)
     assert shared.returncode == 0, errors

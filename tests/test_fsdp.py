@@ -13,7 +13,16 @@ from hf_ris import MagNetForReferringSegmentation
 def test_a_spread_model_is_the_same_model(tmp_path):
     script = tmp_path / "spread.py"
     script.write_text(SPREAD)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(script),
+        str(tmp_path),
+    ]
     subprocess.run(command, check=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
     whole, spread = (torch.load(tmp_path / f"{name}.pt") for name in ("whole", "spread"))

@@ -319,6 +319,17 @@ def test_muon_on_many_matrices_at_once_is_torchs_own():
         torch.testing.assert_close(one, other, atol=1e-3, rtol=0)  # a step is about 0.01 long
 
 
+def test_muon_takes_a_kernel_for_the_matrix_it_is():
+    torch.manual_seed(0)
+    kernel = torch.nn.Parameter(torch.randn(8, 4, 3, 3))
+    matrix = torch.nn.Parameter(kernel.detach().flatten(1).clone())
+    kernel.grad = torch.randn_like(kernel)
+    matrix.grad = kernel.grad.flatten(1)
+    for parameter in (kernel, matrix):
+        Muon([parameter], lr=0.01, weight_decay=0.1, momentum=0.9).step()
+    torch.testing.assert_close(kernel.flatten(1), matrix)
+
+
 def test_schedulers_reach_both_optimizers(optimized):
     _, optimizer = optimized
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
@@ -418,7 +429,9 @@ def run_in_processes(tmp_path_factory):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
 
     def run(launcher: str) -> list[dict]:
-        together = ["-m", "torch.distributed.run", "--nproc_per_node", "2"] if launcher == "torchrun" else []
+        together = (
+            ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if launcher == "torchrun" else []
+        )
         batch_size = 8 if launcher == "alone" else 4
         command = [sys.executable, *together, str(script), str(folder / launcher), str(batch_size), launcher]
         subprocess.run(command, check=True, timeout=300, env=environment)

@@ -3,6 +3,7 @@ What trains a model, where it is not `Trainer`'s own: Muon for the matrices insi
 optimizer; and CRIS's published schedule.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -43,7 +44,8 @@ class Muon(Optimizer):
     shapes, and one by one they take a quarter of a training step on the CPU.
 
     Args:
-        matrices (`Iterable`): Parameters of two dimensions, or groups of them.
+        matrices (`Iterable`): Parameters of two dimensions, or kernels of convolutions, which map all that they see at once to a
+            channel; or groups of them.
         lr (`float`): Learning rate.
         weight_decay (`float`): Decoupled.
         momentum (`float`): Of the gradients' moving average.
@@ -59,23 +61,26 @@ class Muon(Optimizer):
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     by_shape[tuple(matrix.shape)].append(matrix)
-            for (rows, columns), matrices in by_shape.items():
+            for (rows, *rest), matrices in by_shape.items():
+                columns = math.prod(rest)
                 for matrix in matrices:
                     if not self.state[matrix]:
                         self.state[matrix]["momentum"] = torch.zeros_like(matrix)
                 gradients = [matrix.grad for matrix in matrices]
                 averages = [self.state[matrix]["momentum"] for matrix in matrices]
                 torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-                updates = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))
+                updates = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"])).flatten(2)
                 updates = orthogonalize(updates) if rows <= columns else orthogonalize(updates.mT).mT
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
                 step_length = group["lr"] * 0.2 * max(rows, columns) ** 0.5
-                torch._foreach_add_(matrices, list(updates.to(matrices[0].dtype)), alpha=-step_length)
+                updates = updates.to(matrices[0].dtype).unflatten(2, rest)
+                torch._foreach_add_(matrices, list(updates), alpha=-step_length)
 
 
 class MuonWithAdamW(Optimizer):
     """
-    [`Muon`] on every linear layer's weight, AdamW on everything else: embeddings, norms, biases, convolutions and heads.
+    [`Muon`] on every linear layer's weight, AdamW on everything else: embeddings, norms, biases, heads, and convolutions unless these are
+    asked for.
 
     From nothing, an image encoder of windowed attention learns shapes from less than half as many pictures as with AdamW alone.
 
@@ -85,6 +90,8 @@ class MuonWithAdamW(Optimizer):
         weight_decay (`float`, *optional*, defaults to 0.01): Of both, on parameters of two and more dimensions.
         momentum (`float`, *optional*, defaults to 0.9): Of Muon.
         image_encoder_lr (`float`, *optional*, defaults to 1.0): Learning rates of the image encoder, as a share of the others.
+        convolutions (`bool`, *optional*, defaults to `False`): Whether Muon also trains the kernels of convolutions of more than three
+            channels, as a network of convolutions needs it.
     """
 
     def __init__(
@@ -94,13 +101,15 @@ class MuonWithAdamW(Optimizer):
         weight_decay: float = 0.01,
         momentum: float = 0.9,
         image_encoder_lr: float = 1.0,
+        convolutions: bool = False,
     ) -> None:
         alike = defaultdict(list)
         image_encoder = getattr(model, "image_encoder", None)
         in_image_encoder = set() if image_encoder is None else {id(each) for each in image_encoder.parameters()}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                is_map = parameter.ndim == 2 and not any(part in name for part in NOT_MAPS)
+                is_kernel = convolutions and parameter.ndim == 4 and parameter.shape[1] > 3
+                is_map = (parameter.ndim == 2 or is_kernel) and not any(part in name for part in NOT_MAPS)
                 share = image_encoder_lr if id(parameter) in in_image_encoder else 1.0
                 alike[is_map, parameter.ndim > 1, share].append(parameter)
         groups: dict[bool, list[dict[str, Any]]] = {False: [], True: []}

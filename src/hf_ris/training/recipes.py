@@ -61,6 +61,7 @@ class Recipe:
         schedule (`Callable`, *optional*): Makes optimizer and schedule from the model, the learning rate and the steps of an epoch.
         sync_batch_norm (`bool`): Whether batch norms take all GPUs' pictures together.
         muon (`bool`): Whether linear layers are trained by Muon, for training from nothing; else `Trainer`'s own optimizer.
+        muon_convolutions (`bool`): Whether convolutions are trained by Muon, too.
     """
 
     about: str
@@ -73,6 +74,7 @@ class Recipe:
     schedule: Callable[[Any, float, int], tuple[Any, Any]] | None = None
     sync_batch_norm: bool = False
     muon: bool = False
+    muon_convolutions: bool = False
 
 
 # What training on photos shares. MagNet's own was never published; this is LAVT's (CVPR 2022, section 4.1), from whose code the
@@ -194,6 +196,7 @@ RECIPES = {
         build=build_cris_tiny,
         drawn=NAMES,
         muon=True,
+        muon_convolutions=True,
         stages=(
             Stage(
                 "attributes",

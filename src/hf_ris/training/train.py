@@ -278,6 +278,7 @@ def choose_optimizer(
             "lr": arguments.learning_rate,
             "weight_decay": arguments.weight_decay,
             "image_encoder_lr": stage.image_encoder_lr,
+            "convolutions": recipe.muon_convolutions,
         }
         return {"optimizer_cls_and_kwargs": (lambda: MuonWithAdamW, rates)}
     return {}
