@@ -74,4 +74,49 @@ def attend(
     return attended.flatten(2)
 
 
-__all__ = ["attend", "full_precision"]
+class ProjectedAttention(nn.Module):
+    """
+    Multi-head attention with projections of all that enters and of what comes out.
+
+    Args:
+        config (`PreTrainedConfig`): The model's; it chooses the kernel.
+        width (`int`): Channels of queries and of the output.
+        num_heads (`int`): Heads.
+        key_width (`int`, *optional*): Channels of keys and values; by default those of the queries.
+        dropout (`float`, *optional*, defaults to 0.0): Share of the weights that are left out in training.
+    """
+
+    is_causal = False
+
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        width: int,
+        num_heads: int,
+        key_width: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.num_heads = num_heads
+        self.scaling = (width // num_heads) ** -0.5
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(key_width or width, width)
+        self.value = nn.Linear(key_width or width, width)
+        self.output = nn.Linear(width, width)
+
+    def project_and_attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """`query` (batch, queries, width), `key` and `value` (batch, keys, key width) -> (batch, queries, width)."""
+        projected = self.query(query), self.key(key), self.value(value)
+        dropout = self.dropout if self.training else 0.0
+        return self.output(attend(self, *projected, self.num_heads, self.scaling, attention_mask, dropout))
+
+
+__all__ = ["ProjectedAttention", "attend", "full_precision"]

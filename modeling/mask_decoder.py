@@ -7,25 +7,16 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import attend, full_precision
+from .attention import ProjectedAttention, full_precision
 from .configuration_magnet import MagNetConfig
 from .pixel_decoder import sine_positions
 
 
-class DecoderAttention(nn.Module):
-    """Multi-head attention with projections, a residual and a norm after it."""
-
-    is_causal = False
+class DecoderAttention(ProjectedAttention):
+    """Multi-head attention with a residual and a norm after it."""
 
     def __init__(self, config: MagNetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.num_heads = config.decoder_num_heads
-        self.scaling = (config.hidden_dim // config.decoder_num_heads) ** -0.5
-        self.query = nn.Linear(config.hidden_dim, config.hidden_dim)
-        self.key = nn.Linear(config.hidden_dim, config.hidden_dim)
-        self.value = nn.Linear(config.hidden_dim, config.hidden_dim)
-        self.output = nn.Linear(config.hidden_dim, config.hidden_dim)
+        super().__init__(config, config.hidden_dim, config.decoder_num_heads)
         self.norm = nn.LayerNorm(config.hidden_dim)
 
     def forward(
@@ -36,16 +27,7 @@ class DecoderAttention(nn.Module):
         value: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        attended = attend(
-            self,
-            self.query(query),
-            self.key(key),
-            self.value(value),
-            self.num_heads,
-            self.scaling,
-            attention_mask,
-        )
-        return self.norm(states + self.output(attended))
+        return self.norm(states + self.project_and_attend(query, key, value, attention_mask))
 
 
 class MaskDecoderLayer(GradientCheckpointingLayer):

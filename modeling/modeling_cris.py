@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import attend
+from .attention import ProjectedAttention
 from .auxiliary_losses import AuxiliaryLosses
 from .clip_resnet import CLIPResNetModel
 from .configuration_cris import CRISConfig
@@ -112,7 +112,7 @@ class CRISNeck(nn.Module):
         return activation(norm(projected))
 
 
-class CRISAttention(nn.Module):
+class CRISAttention(ProjectedAttention):
     """
     Multi-head attention, with a norm of what comes out.
 
@@ -121,19 +121,9 @@ class CRISAttention(nn.Module):
         key_width (`int`): Channels of keys and values.
     """
 
-    is_causal = False
-
     def __init__(self, config: CRISConfig, key_width: int) -> None:
-        super().__init__()
-        width = config.hidden_dim
-        self.config = config
-        self.num_heads = config.decoder_num_heads
-        self.scaling = (width // self.num_heads) ** -0.5
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(key_width, width)
-        self.value = nn.Linear(key_width, width)
-        self.output = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width)
+        super().__init__(config, config.hidden_dim, config.decoder_num_heads, key_width, config.dropout)
+        self.norm = nn.LayerNorm(config.hidden_dim)
 
     def forward(
         self,
@@ -142,17 +132,7 @@ class CRISAttention(nn.Module):
         value: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        attended = attend(
-            self,
-            self.query(query),
-            self.key(key),
-            self.value(value),
-            self.num_heads,
-            self.scaling,
-            attention_mask,
-            self.config.dropout if self.training else 0.0,
-        )
-        return self.norm(self.output(attended))
+        return self.norm(self.project_and_attend(query, key, value, attention_mask))
 
 
 class CRISDecoderLayer(GradientCheckpointingLayer):

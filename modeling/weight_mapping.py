@@ -1,8 +1,18 @@
 """Puts tensors of a released checkpoint where a model wants them, or says by name which does not fit."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 import torch
+
+
+def rename(key: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str | None:
+    """A released key under the name that the first fitting rule gives it, or `None` where there is none."""
+    for pattern, target in rules:
+        renamed, count = pattern.subn(target, key)
+        if count:
+            return renamed
+    return None
 
 
 def place(
@@ -37,4 +47,4 @@ def place(
     return placed
 
 
-__all__ = ["place"]
+__all__ = ["place", "rename"]

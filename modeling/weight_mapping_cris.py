@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .configuration_cris import CRISConfig
-from .weight_mapping import place
+from .weight_mapping import place, rename
 from .weight_mapping_clip import convert_clip_state_dict, read_clip_config
 
 
@@ -107,11 +107,8 @@ def _rename(state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str, torch
         if key.startswith(BACKBONE) and not re.match(SHORTCUT, key):
             clip[key.removeprefix(BACKBONE)] = tensor
             continue
-        for pattern, target in RULES:
-            renamed, count = pattern.subn(target, key)
-            if count:
-                break
-        else:
+        renamed = rename(key, RULES)
+        if renamed is None:
             raise ValueError(f"the checkpoint holds a key that no released CRIS has: {key!r}")
         if ".in_proj." in renamed:
             for name, part in zip(STACKED, tensor.chunk(3), strict=True):

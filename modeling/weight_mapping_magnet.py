@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from .weight_mapping import place
+from .weight_mapping import place, rename
 
 
 # Stored by the released network, read by no computation that reaches its output.
@@ -129,14 +129,13 @@ def target_keys(key: str) -> tuple[str, ...]:
     """
     if is_ignored(key):
         return ()
-    for pattern, target in RULES:
-        renamed, count = pattern.subn(target, key)
-        if count:
-            for stacked, parts in STACKED.items():
-                if stacked in renamed:
-                    return tuple(renamed.replace(stacked, part) for part in parts)
-            return (renamed,)
-    raise ValueError(f"the checkpoint holds a key that no released MagNet has: {key!r}")
+    renamed = rename(key, RULES)
+    if renamed is None:
+        raise ValueError(f"the checkpoint holds a key that no released MagNet has: {key!r}")
+    for stacked, parts in STACKED.items():
+        if stacked in renamed:
+            return tuple(renamed.replace(stacked, part) for part in parts)
+    return (renamed,)
 
 
 def convert_state_dict(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:

@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainingArguments
 from transformers.utils import logging
 
-from ..auto import AutoModelForReferringSegmentation
 from ..data.collator import ReferringSegmentationCollator
 from ..metrics import TrainerMetrics
 from ..model_card import HERE, describe, render_card
@@ -91,7 +90,7 @@ def train(
         drawn (`Sequence[str]`, *optional*): Instead of `train_dataset`: manners of RefShapes, whose scenes are drawn on the way
             and never come twice; by default the recipe's.
         parts (`dict`, *optional*): What the model is made from: `backbone` and `text`, folders or Hub ids of pretrained encoders,
-            and `from_scratch`, to take their configurations alone; or `model`, a checkpoint of this library.
+            or `init_from`, a CLIP, for CRIS; and `from_scratch`, to take their configurations alone; or `model`, a checkpoint of this library.
         config (`dict`, *optional*): Fields of the model's configuration; they take precedence over the recipe's.
         lora (`int`, *optional*): Rank of adapters, which then are all that is trained; they are saved in `output_dir/adapter`, the
             model with what they learned in `output_dir`.
@@ -189,16 +188,17 @@ def check_request(
 
 def publish(trainer: Trainer, processor: ProcessorMixin, folder: Path, has_adapters: bool) -> None:
     """Saves what was trained, and uploads it if that was asked for. Adapters are saved alone, and merged into the model."""
+    model = trainer.model
     if not has_adapters:
         trainer.save_model(str(folder), _internal_call=True)  # else it would upload what is in its own folder
     elif trainer.is_world_process_zero():
         trainer.model.save_pretrained(folder / "adapter")
-        trainer.model.merge_and_unload().save_pretrained(folder)
+        model = trainer.model.merge_and_unload()
+        model.save_pretrained(folder)
         processor.save_pretrained(folder)
     if trainer.args.push_to_hub and trainer.is_world_process_zero():
         where = {"repo_id": trainer.hub_model_id, "token": trainer.args.hub_token}
         upload_folder(**where, folder_path=folder, ignore_patterns=["stage-*"])
-        model = AutoModelForReferringSegmentation.from_pretrained(folder)
         card = render_card(folder.resolve().name, f"{describe(model)} Trained with `hf-ris train`.", licence=None)
         card.text = card.text.replace(HERE, trainer.hub_model_id)
         card.push_to_hub(**where)
