@@ -96,6 +96,9 @@ def test_a_higher_threshold_makes_masks_smaller(page):
         page.keyboard.press("ArrowRight")
     expect(share).not_to_have_text(before, timeout=PATIENCE)
     assert float(share.inner_text().strip("%")) < float(before.strip("%"))
+    chosen = slider.input_value()
+    ask(page, 1)
+    assert slider.input_value() == chosen, "what was set by hand stays"
 
 
 def test_opacity_changes_without_asking_again(page):

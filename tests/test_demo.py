@@ -58,6 +58,26 @@ def test_the_api_answers_as_the_pipeline(client, picture, ris):
         assert answer["box"] == own["box"]
 
 
+def test_each_model_starts_with_its_own_threshold(client, picture, ris, monkeypatch):
+    monkeypatch.setattr(ris.processor, "threshold", 0.35)
+    (answer,) = client.predict(handle_file(picture), "the red mug", "tiny", api_name="/segment")
+    (own,) = ris(Image.open(picture), text=["the red mug"], threshold=0.35, output_format="rle")
+    assert answer["mask"] == own["mask"]
+
+    desk = demo.Desk({"tiny": lambda: ris})
+    asked = {"path": str(picture), "text": "the red mug", "name": "tiny", "opacity": 0.8}
+    slider, set_for, *_ = next(desk.on_page(**asked, threshold=0.9, set_for=""))
+    assert (slider, set_for) == (0.35, "tiny")
+    _, again = [
+        slider for slider, *_ in desk.on_page(**{**asked, "text": "the mug\nthe tree"}, threshold=0.9, set_for="")
+    ]
+    assert again != 0.35, "it may have been moved since the first answer"
+    by_hand, _, _, _, (result,), *_ = next(desk.on_page(**asked, threshold=0.9, set_for="tiny"))
+    assert by_hand != 0.35, "what was set by hand stays"
+    (own,) = ris(Image.open(picture), text=["the red mug"], threshold=0.9, output_format="rle")
+    assert result["mask"] == own["mask"]
+
+
 def test_the_api_is_documented(client):
     told = client.view_api(return_format="dict")["named_endpoints"]
     assert list(told) == ["/segment"], "and nothing else of the page can be called"

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from huggingface_hub import model_info
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image
 from transformers import Pipeline, PreTrainedConfig, pipeline
 from transformers.utils import logging
@@ -30,7 +30,7 @@ from .data.refshapes.rows import scene_rows
 from .modeling.image_inputs import load_image
 from .modeling.pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline
 from .modeling.text_inputs import check_expressions
-from .registration import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, SYSTEMS, TASK, ZERO_SHOT_TASK
+from .registration import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, SYSTEMS, TASK, ZERO_SHOT_TASK, find_model
 from .results import mask_pictures, to_plain
 from .visualization import COLOURS, draw_explanation, draw_overlay, outline
 
@@ -59,6 +59,7 @@ LARGEST_MODEL = 4 * 10**9  # bytes of weights that are fetched for a visitor
 SESSIONS = 64  # visitors of whom Gradio remembers the page, some megabytes each
 WAITING = 32  # requests in the queue; further ones are turned away
 KEPT_SECONDS = 600  # that pictures shown or uploaded lie on the server's disk, and one minute more at most
+FETCHED = (".safetensors", ".json", ".txt", ".model", ".jinja")
 SCENES = 100_000
 FILL = 0.6  # how much of a mask's fill covers the picture, at full opacity
 
@@ -71,7 +72,7 @@ TITLE = "Point at things with words"
 INTRODUCTION = """A picture and an expression go in, the mask of what the expression refers to comes out. The bundled model knows drawn
 scenes; choose another one for photos."""
 FOOTNOTE = f"Pictures are reduced to {LONGEST_SIDE} pixels a side, deleted after {KEPT_SECONDS // 60} minutes, and used for nothing else."
-OUTPUTS = 6  # of the page
+OUTPUTS = 8  # of the page
 PROGRESS = gr.Progress()
 SET_OPACITY = "(o) => { document.querySelector('#answer').style.setProperty('--mask-opacity', o); return o; }"
 STYLE = """
@@ -142,7 +143,19 @@ def remember_little(ris: Pipeline) -> Pipeline:
 def load(source: str, **options: Any) -> Pipeline:
     """A model from a folder or the Hub, with code from nowhere but this package; options of `transformers.pipeline`."""
     hub = {name: options[name] for name in ("revision", "token") if name in options}
-    values, _ = PreTrainedConfig.get_config_dict(source, **hub)
+    task = task_of(source, **hub)
+    return pipeline(task, model=source, device=device(), trust_remote_code=False, **options)
+
+
+def task_of(source: str, **options: Any) -> str:
+    """
+    Which task a model is loaded for; options of `from_pretrained`.
+
+    Raises:
+        ValueError: If it is of something else than this library, or brings a parser of its own.
+        OSError: If there is none.
+    """
+    values, _ = PreTrainedConfig.get_config_dict(source, **options)
     systems = {system.model_type: system for system in SYSTEMS}
     if values.get("model_type") not in systems:
         raise ValueError(
@@ -150,8 +163,7 @@ def load(source: str, **options: Any) -> Pipeline:
         )
     if values.get("parser", "auto") not in ("auto", "rules"):
         raise ValueError(f"{source} wants a parser of its own, {values['parser']!r}; this page takes auto or rules.")
-    task = ZERO_SHOT_TASK if systems[values["model_type"]].is_zero_shot else TASK
-    return pipeline(task, model=source, device=device(), trust_remote_code=False, **options)
+    return ZERO_SHOT_TASK if systems[values["model_type"]].is_zero_shot else TASK
 
 
 def load_from_hub(name: str) -> Pipeline:
@@ -160,10 +172,10 @@ def load_from_hub(name: str) -> Pipeline:
         raise ValueError(f"{name!r} is no model on the Hub; ids look like user/name.")
     try:
         found = model_info(name, files_metadata=True, token=False)
-    except HfHubHTTPError as error:
+    except RepositoryNotFoundError as error:
         raise ValueError(f"{name} is no model that everyone can see on the Hub.") from error
     files = found.siblings or []
-    size = sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors"))
+    size = sum(file.size or 0 for file in files if file.rfilename.endswith(FETCHED))
     if size > LARGEST_MODEL:
         raise ValueError(
             f"{name} has {size / 1e9:.1f} GB of weights; this page takes up to {LARGEST_MODEL / 1e9:.0f} GB."
@@ -300,15 +312,23 @@ class Desk:
         text: str,
         name: str,
         threshold: float,
+        set_for: str,
         opacity: float,
         progress: Any = PROGRESS,
     ) -> Iterator[tuple[Any, ...]]:
-        """Answers one expression after the other, so that the first is seen early and the rest can be stopped."""
+        """
+        Answers one expression after the other, so that the first is seen early and the rest can be stopped. A model for which the
+        threshold was not set takes its own, and the slider moves there.
+        """
         name = (name or self.default).strip()
         try:
             picture, expressions = read_request(path, text)
             progress((0, len(expressions)), desc="loading the model")
-            is_zero_shot = isinstance(self.models.get(name), ZeroShotReferringSegmentationPipeline)
+            ris = self.models.get(name)
+            is_zero_shot = isinstance(ris, ZeroShotReferringSegmentationPipeline)
+            slider = gr.skip()
+            if not is_zero_shot and name != set_for:
+                slider = threshold = cast(Any, ris.processor).threshold
             options: dict[str, Any] = {"explain": True} if is_zero_shot else {"threshold": threshold}
             results: list[dict[str, Any]] = []
             start = time.perf_counter()
@@ -317,26 +337,32 @@ class Desk:
                 results += self.ask(name, picture, [expression], **options)
                 seconds = time.perf_counter() - start
                 note = f"{number} of {len(expressions)} answered, {seconds:.2f} s on {device()}"
-                yield outputs_of(Reply(picture, results, note), opacity, is_zero_shot)
+                answer = outputs_of(Reply(picture, results, note), opacity, is_zero_shot)
+                yield slider, set_for if is_zero_shot else name, *answer
+                slider = gr.skip()  # which may have been moved meanwhile
         except Exception as error:  # the last answer stays
             message = explain(error)
             gr.Warning(message, title="That did not work")
             yield *(gr.skip(),) * (OUTPUTS - 1), f"That did not work. {message}"
 
-    def on_threshold(self, path: str | None, text: str, name: str, *options: float) -> Iterator[tuple[Any, ...]]:
-        """As the button; says nothing where there is nothing to ask, or the model has no threshold."""
-        ris = self.models.loaded((name or self.default).strip()) if path and (text or "").strip() else None
+    def on_threshold(
+        self, path: str | None, text: str, name: str, threshold: float, opacity: float
+    ) -> Iterator[tuple[Any, ...]]:
+        """As the button, with a threshold set by hand; says nothing where there is nothing to ask, or the model has no threshold."""
+        name = (name or self.default).strip()
+        ris = self.models.loaded(name) if path and (text or "").strip() else None
         if ris is None or isinstance(ris, ZeroShotReferringSegmentationPipeline):
-            yield (gr.skip(),) * OUTPUTS
+            yield gr.skip(), name, *(gr.skip(),) * (OUTPUTS - 2)
         else:
-            yield from self.on_page(path, text, name, *options)
+            yield from self.on_page(path, text, name, threshold, name, opacity)
 
-    def segment(self, image: str, text: str, model: str, threshold: float = 0.5) -> list[dict[str, Any]]:
+    def segment(self, image: str, text: str, model: str, threshold: float | None = None) -> list[dict[str, Any]]:
         """
         Segments what expressions refer to in a picture. Expressions are lines of `text`, at most 8; `model` is one of the page's or the
-        Hub id of a model of hf_ris; `threshold` is the foreground probability above which a pixel counts. Gives a list with a dictionary
-        for each expression: `label`, `score` (0 to 1), `mask` (COCO's run-length code: `size` and `counts`) and `box` (xmin, ymin, xmax,
-        ymax in pixels, maxima exclusive; null where nothing was found). Pictures of more than 2048 pixels a side are reduced to that.
+        Hub id of a model of hf_ris; `threshold` is the foreground probability above which a pixel counts, by default the model's own. Gives
+        a list with a dictionary for each expression: `label`, `score` (0 to 1), `mask` (COCO's run-length code: `size` and `counts`) and
+        `box` (xmin, ymin, xmax, ymax in pixels, maxima exclusive; null where nothing was found). Pictures of more than 2048 pixels a side
+        are reduced to that.
         """
         try:
             picture, expressions = read_request(image, text)
@@ -371,7 +397,7 @@ def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks
                 image, text, go, stop, draw = _question()
                 name, threshold, opacity = _options(list(offered))
             with gr.Column(min_width=300):
-                outputs = _answers()
+                answers = _answers()
         gr.Examples(
             _write_examples(folder),
             [image, text],
@@ -381,12 +407,15 @@ def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks
         )
         gr.Markdown(FOOTNOTE)
 
-        inputs = [image, text, name, threshold]
+        set_for = gr.State("")  # the model whose threshold the slider shows
+        outputs = [threshold, set_for, *answers]
         options: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model"}
-        asked = gr.on([go.click, text.submit], desk.on_page, [*inputs, opacity], outputs, **options)
-        again = threshold.change(
+        asked = gr.on(
+            [go.click, text.submit], desk.on_page, [image, text, name, threshold, set_for, opacity], outputs, **options
+        )
+        again = threshold.input(
             desk.on_threshold,
-            [*inputs, opacity],
+            [image, text, name, threshold, opacity],
             outputs,
             trigger_mode="always_last",
             show_progress="hidden",
@@ -396,7 +425,14 @@ def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks
         draw.click(draw_me_a_scene, None, [image, text], api_visibility="private", queue=False)
         opacity.input(None, opacity, js=SET_OPACITY)  # the browser does this alone
         api = gr.Button(visible=False)
-        api.click(desk.segment, inputs, gr.JSON(visible=False), api_name="segment", concurrency_id="model")
+        asked_for = gr.Number(label="Threshold", visible=False)
+        api.click(
+            desk.segment,
+            [image, text, name, asked_for],
+            gr.JSON(visible=False),
+            api_name="segment",
+            concurrency_id="model",
+        )
     return page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
 
 
@@ -441,7 +477,7 @@ def _options(names: list[str]) -> tuple[Any, ...]:
             0.5,
             step=0.05,
             label="Threshold",
-            info="Of a pixel's probability. Zero-shot models have none.",
+            info="Of a pixel's probability. Each model starts with its own; zero-shot models have none.",
             elem_id="threshold",
         )
         opacity = gr.Slider(
@@ -498,14 +534,20 @@ def launch(models: Sequence[str] = (), **options: Any) -> None:
     Serves the page until it is interrupted.
 
     Args:
-        models (`Sequence[str]`, *optional*): Folders or Hub ids to offer beside the bundled model.
+        models (`Sequence[str]`, *optional*): Folders or Hub ids to offer beside the bundled models.
         options: Of [`gradio.Blocks.launch`].
+
+    Raises:
+        ValueError: If one is of something else than this library.
+        OSError: If one cannot be found.
     """
     offered: dict[str, Callable[[], Pipeline]] = {
         TRAINED: partial(load, str(BUNDLED_CHECKPOINT)),
         CHOOSING: partial(load, str(BUNDLED_ZERO_SHOT)),
     }
-    offered |= {str(source): partial(load, str(source)) for source in models}
+    for source in map(str, models):
+        task_of(find_model(source))  # what is wrong is said now, not to visitors
+        offered[source] = partial(load, find_model(source))
     offered[COMPOSED] = partial(zero_shot, "tas", device=device())
     with tempfile.TemporaryDirectory(prefix="hf-ris-demo-") as folder:
         page = build(offered, Path(folder))
