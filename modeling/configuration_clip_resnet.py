@@ -34,6 +34,15 @@ class CLIPResNetConfig(PreTrainedConfig):
             self.text_config = CLIPTextConfig(**(self.text_config or {}))
         super().__post_init__(**kwargs)
 
+    def validate_architecture(self):
+        super().validate_architecture()
+        if len(self.layers) != 4 or min(self.layers) < 1:
+            raise ValueError(f"layers must be 4 numbers of blocks, got {list(self.layers)}")
+        if self.width < 2 or self.width % 2:
+            raise ValueError(f"width must be positive and even, got {self.width}")
+        if self.image_size < 32 or self.image_size % 32:
+            raise ValueError(f"image_size must be a multiple of 32, got {self.image_size}")
+
     @property
     def embed_dim(self) -> int:
         """Channels of the last stage's map."""

@@ -71,7 +71,7 @@ class CRISConfig(TrainableSegmentationConfig):
 
     @property
     def fused_widths(self) -> list[int]:
-        """Of the neck and of the decoder."""
+        """Of the neck (0) and of the decoder (1), both at stride 16."""
         return [self.hidden_dim, self.hidden_dim]
 
     def validate_architecture(self):
@@ -86,8 +86,8 @@ class CRISConfig(TrainableSegmentationConfig):
             )
         if self.hidden_dim % 4:
             raise ValueError(f"hidden_dim must be a multiple of 4 (sine positions), got {self.hidden_dim}")
-        if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be positive and odd, got {self.kernel_size}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be from 0 to below 1, got {self.dropout}")
 

@@ -412,4 +412,4 @@ def names_target(parse: Parse) -> bool:
     return parse.words[chunk.root].text not in NO_NOUNS | MIDDLES | {*SIDES, *DEPTHS, *SIZES, *ORDINALS}
 
 
-__all__ = ["EXTREMES", "Direction", "names_target", "read_directions"]
+__all__ = ["DEPTHS", "EXTREMES", "MIDDLES", "ORDINALS", "SIDES", "Direction", "names_target", "read_directions"]

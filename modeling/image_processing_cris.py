@@ -45,7 +45,9 @@ class CRISImageProcessor(ReferringSegmentationImageProcessor):
     def preprocess(
         self, images: Any, segmentation_maps: Any | None = None, **kwargs: Unpack[ImagesKwargs]
     ) -> BatchFeature:
-        """As of the base, but that every picture is fitted: only so masks can be brought back."""
+        """As of the base, but that every picture is fitted, as OpenCV does: only so masks can be brought back."""
+        if kwargs.get("resample", self.resample) != self.resample:
+            raise ValueError("`resample` is bicubic for CRIS, whose pictures are warped as OpenCV does.")
         if not kwargs.get("do_resize", self.do_resize):
             raise ValueError("`do_resize` must be True: CRIS's masks are brought back from the fitted picture.")
         return super().preprocess(images, segmentation_maps, **kwargs)

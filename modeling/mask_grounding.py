@@ -100,9 +100,10 @@ class MaskGroundingHead(nn.Module):
             projection(features.flatten(2).transpose(1, 2))
             for projection, features in zip(self.image_projections, image_features, strict=True)
         ]
-        places = [describe_cells(features.shape[-2:], features.device) for features in image_features]
-        pixels = torch.cat(projected, dim=1) + self.place_encoder(torch.cat(places))
-        mask = self.place_encoder(describe_masks(masks)).unsqueeze(1)
+        dtype = word_features.dtype
+        places = torch.cat([describe_cells(features.shape[-2:], features.device) for features in image_features])
+        pixels = torch.cat(projected, dim=1) + self.place_encoder(places.to(dtype))
+        mask = self.place_encoder(describe_masks(masks).to(dtype)).unsqueeze(1)
         kinds = self.kind_embedding.weight
         states = self.norm(torch.cat([word_features + kinds[0], pixels + kinds[1], mask + kinds[2]], dim=1))
         others = attention_mask.new_ones(len(attention_mask), pixels.shape[1] + 1)

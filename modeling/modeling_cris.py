@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import ProjectedAttention
+from .attention import ProjectedAttention, full_precision
 from .auxiliary_losses import AuxiliaryLosses
 from .clip_resnet import CLIPResNetModel
 from .configuration_cris import CRISConfig
@@ -34,6 +34,7 @@ def conv_block(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequ
 
 
 def enlarge(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Maps (N, c, h, w) at another size (h', w')."""
     return nn.functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
 
 
@@ -42,6 +43,17 @@ def sine_waves(length: int, width: int, temperature: float, like: torch.Tensor) 
     rates = temperature ** (-torch.arange(0, width, 2, device=like.device) / width)
     angles = torch.arange(length, device=like.device)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width].to(like.dtype)
+
+
+class SentenceNorm(nn.BatchNorm1d):
+    """Batch norm of sentences (N, c). One alone, such as the last batch of an epoch, has no variance: it takes what is remembered."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if self.training and len(states) == 1:
+            return nn.functional.batch_norm(
+                states, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(states)
 
 
 class CRISNeck(nn.Module):
@@ -58,7 +70,7 @@ class CRISNeck(nn.Module):
         clip, dims, width = config.clip_config, config.neck_dims, config.hidden_dim
         sentence = clip.text_config.projection_dim
         self.state_projection = nn.Sequential(
-            nn.Linear(sentence, dims[2], bias=False), nn.BatchNorm1d(dims[2]), nn.ReLU()
+            nn.Linear(sentence, dims[2], bias=False), SentenceNorm(dims[2]), nn.ReLU()
         )
         maps = (8 * clip.width, 16 * clip.width, sentence)
         self.projections = nn.ModuleList(
@@ -89,7 +101,7 @@ class CRISNeck(nn.Module):
         """
         fine, middle, deep = maps
         size = middle.shape[2:]
-        deep = self.sentence_norm(deep * self._project_state(state)[:, :, None, None])
+        deep = self.sentence_norm(deep * self.state_projection(state)[:, :, None, None])
         middle = self.join4(torch.cat([middle, enlarge(deep, size)], dim=1))
         fine = self.join3(torch.cat([fine, middle], dim=1))
         levels = [project(level) for project, level in zip(self.level_projections, (fine, middle, deep), strict=True)]
@@ -99,17 +111,6 @@ class CRISNeck(nn.Module):
         y, x = torch.meshgrid(*sides, indexing="ij")
         places = torch.stack([x, y]).expand(len(joined), -1, -1, -1)
         return self.place_convolutions(torch.cat([joined, places], dim=1))
-
-    def _project_state(self, state: torch.Tensor) -> torch.Tensor:
-        linear, norm, activation = iter(self.state_projection)  # type: Any, Any, Any
-        projected = linear(state)
-        if self.training and len(projected) == 1:  # which has no variance: the last batch of an epoch, say
-            return activation(
-                nn.functional.batch_norm(
-                    projected, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-                )
-            )
-        return activation(norm(projected))
 
 
 class CRISAttention(ProjectedAttention):
@@ -132,6 +133,7 @@ class CRISAttention(ProjectedAttention):
         value: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        """`query` (N, queries, hidden_dim), `key` and `value` (N, keys, key_width) -> (N, queries, hidden_dim)."""
         return self.norm(self.project_and_attend(query, key, value, attention_mask))
 
 
@@ -222,13 +224,14 @@ class CRISProjector(nn.Module):
             feature_map = block(enlarge(feature_map, (2 * height, 2 * width)))
         pixels = self.pixel_projection(feature_map)
         kernels, bias = self.kernel_projection(state).split([self.kernel_projection.out_features - 1, 1], dim=1)
-        logits = nn.functional.conv2d(
-            pixels.flatten(0, 1)[None],
-            kernels.unflatten(1, (pixels.shape[1], self.kernel_size, self.kernel_size)),
-            bias.flatten(),
-            padding=self.kernel_size // 2,
-            groups=len(pixels),
-        )
+        with full_precision(pixels):  # sums of thousands of products
+            logits = nn.functional.conv2d(
+                pixels.float().flatten(0, 1)[None],
+                kernels.float().unflatten(1, (pixels.shape[1], self.kernel_size, self.kernel_size)),
+                bias.float().flatten(),
+                padding=self.kernel_size // 2,
+                groups=len(pixels),
+            )
         return logits[0], pixels
 
 
@@ -313,6 +316,7 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
         return self.clip.visual.conv1, self.text_encoder.get_input_embeddings()
 
     def encode_images(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """Images (B, 3, H, W) to what [`CRISNeck.project_images`] gives."""
         # Convolutions on the CPU like channels last, and hand them on.
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         fine, middle, deep = self.clip.visual.stages(pixel_values)[1:]
@@ -322,25 +326,26 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
     def segment(
         self, images: list[torch.Tensor], input_ids: torch.Tensor, is_word: torch.Tensor, output_features: bool
     ) -> Segmentation:
-        maps, words, state = self._read(images, input_ids, is_word)
-        logits, pixels = self.projector(maps[-1], state)
-        return Segmentation([logits], None, pixels, maps, words)
+        joined, words, state = self._read(images, input_ids)
+        decoded = self.decoder(joined, words, is_word)
+        logits, pixels = self.projector(decoded, state)
+        return Segmentation([logits], None, pixels, [joined, decoded], words)
 
     def fuse(
         self, images: list[torch.Tensor], input_ids: torch.Tensor, is_word: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        maps, words, _ = self._read(images, input_ids, is_word)
-        return [maps[stage] for stage in self.config.grounding_stages], words
+        joined, words, _ = self._read(images, input_ids)
+        makers = (lambda: joined, lambda: self.decoder(joined, words, is_word))
+        return [makers[stage]() for stage in self.config.grounding_stages], words
 
     def _read(
-        self, images: list[torch.Tensor], input_ids: torch.Tensor, is_word: torch.Tensor
-    ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
-        """The maps of neck and decoder, word features (N, L, t), and sentence features (N, s)."""
+        self, images: list[torch.Tensor], input_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The neck's map (N, d, h, w), word features (N, L, t), and sentence features (N, s)."""
         encoded = self.text_encoder(input_ids)  # causal: padding reaches no word before it
         words, state = encoded.last_hidden_state, encoded.text_embeds
         per_image = len(input_ids) // len(images[0])
-        joined = self.neck([each.repeat_interleave(per_image, dim=0) for each in images], state)
-        return [joined, self.decoder(joined, words, is_word)], words, state
+        return self.neck([each.repeat_interleave(per_image, dim=0) for each in images], state), words, state
 
     def mask_losses(self, predictions: list[torch.Tensor], labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """The text-to-pixel contrastive loss (paper, section 3.3), at the logits' own size."""

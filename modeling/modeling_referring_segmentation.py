@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import file_exists
 from transformers import PreTrainedModel
 
 from .configuration_referring_segmentation import AUTO_MODEL
@@ -35,6 +36,30 @@ class ReferringSegmentationPreTrainedModel(PreTrainedModel):
         with _own_class(self):
             super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
+    def card(self) -> str | None:
+        """What a repository of this model says of it; `None` for the form that transformers has."""
+        return None
+
+    def _upload_modified_files(self, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        put_card(self, working_dir, repo_id, kwargs.get("token"))
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
+
+def put_card(model: PreTrainedModel, folder: str, repo_id: str, token: str | bool | None) -> None:
+    """
+    What `push_to_hub` uploads has either the repository's card or an empty form: instead of the form, a model's own card.
+
+    Args:
+        model ([`ReferringSegmentationPreTrainedModel`]): What is uploaded, alone or with its pipeline.
+        folder (`str`): The files that go up.
+        repo_id (`str`): Where they go.
+        token (`str` or `bool`, *optional*): As of `push_to_hub`.
+    """
+    card = model.card()
+    if card is not None and not file_exists(repo_id, "README.md", token=token):
+        with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as file:
+            file.write(card)
+
 
 @contextmanager
 def _own_class(model: PreTrainedModel) -> Iterator[None]:
@@ -48,4 +73,4 @@ def _own_class(model: PreTrainedModel) -> Iterator[None]:
         model.__class__ = spread
 
 
-__all__ = ["ReferringSegmentationPreTrainedModel"]
+__all__ = ["ReferringSegmentationPreTrainedModel", "put_card"]

@@ -110,6 +110,13 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
             head.word_bias = nn.Parameter(torch.cat([head.word_bias.data[: embeddings.num_embeddings], more]))
         return embeddings
 
+    def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
+        """Also of the head that names hidden words, whose layers may have a configuration of their own."""
+        super().set_attn_implementation(*args, **kwargs)
+        head = self.auxiliary_losses.mask_grounding
+        if head is not None:
+            head.text_config._attn_implementation = self.config.text_config._attn_implementation
+
     def enable_input_require_grads(self) -> None:
         """Makes what images and words enter through give outputs that require gradients (adapters under gradient checkpointing)."""
 

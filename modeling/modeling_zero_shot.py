@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from huggingface_hub import ModelCard, create_repo, file_exists
-from huggingface_hub.errors import RevisionNotFoundError
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.utils import logging
@@ -295,7 +293,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         card = os.path.join(save_directory, "README.md")
         if not os.path.exists(card):
             with open(card, "w", encoding="utf-8") as file:
-                file.write(render_card(type(self).__name__, self.config))
+                file.write(self.card())
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -311,20 +309,8 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
                 part.load_files(str(pretrained_model_name_or_path), subfolder=folder, **options)
         return loaded
 
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
-        """As the base class; a repository without a card gets this model's, not an empty form."""
-        token = kwargs.get("token")
-        repo_id = create_repo(repo_id, private=kwargs.get("private"), token=token, exist_ok=True).repo_id
-        revision = kwargs.get("revision")
-        try:
-            has_card = file_exists(repo_id, "README.md", token=token, revision=revision)
-        except RevisionNotFoundError:  # it is made with the first commit
-            has_card = False
-        pushed = super().push_to_hub(repo_id, **kwargs)
-        if not has_card and not kwargs.get("create_pr", False):
-            card = ModelCard(render_card(type(self).__name__, self.config))
-            card.push_to_hub(repo_id, token=token, revision=revision)
-        return pushed
+    def card(self) -> str:
+        return render_card(type(self).__name__, self.config)
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:
@@ -339,11 +325,8 @@ def render_card(name: str, config: PreTrainedConfig) -> str:
     sources = sorted({part["source"] for part in parts.values() if part.get("is_on_hub")})
     lines = ["---", "library_name: transformers", "pipeline_tag: image-segmentation"]
     lines += ["tags:", "- referring-image-segmentation", "- hf_ris", "- zero-shot"]
-    lines += (
-        [f"license: {licence}" for licence in licences]
-        if len(licences) == 1 and None not in licences
-        else ["license: other"]
-    )
+    if licences and None not in licences:
+        lines += [f"license: {licences.pop() if len(licences) == 1 else 'other'}"]
     lines += ["base_model:", *(f"- {source}" for source in sources)] if sources else []
     lines += ["---", "", f"# {name}", "", "Zero-shot referring image segmentation, composed of", ""]
     lines += ["| part | source | licence |", "|---|---|---|"]

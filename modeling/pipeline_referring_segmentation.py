@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from .image_inputs import load_image
 from .masks import mask_to_box, mask_to_rle
+from .modeling_referring_segmentation import put_card
 from .text_inputs import check_expressions
 
 
@@ -141,6 +142,10 @@ class ReferringSegmentationPipeline(Pipeline):
             )
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
+
+    def _upload_modified_files(self, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        put_card(self.model, working_dir, repo_id, kwargs.get("token"))
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def _sanitize_parameters(
         self,

@@ -48,8 +48,8 @@ class CRISProcessor(ReferringSegmentationProcessor):
         return nn.functional.interpolate(probabilities, size, mode="bicubic", align_corners=True)[:, 0]
 
     def probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        fitted = self.image_processor.size
-        return unfit(self.input_probabilities(logits, (fitted["height"], fitted["width"])), size, cubic)
+        fitted = (4 * logits.shape[1], 4 * logits.shape[2])  # logits are at stride 4
+        return unfit(self.input_probabilities(logits, fitted), size, cubic)
 
     def cut(self, ids: list[int], length: int) -> list[int]:
         return [*ids[: length - 1], ids[-1]]

@@ -40,6 +40,12 @@ class ReferringSegmentationProcessor(ProcessorMixin):
         self.text_length = text_length
         super().__init__(image_processor, tokenizer)
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As of transformers. `pipeline` hands on the model's dtype, which a tokenizer would keep and then could not save."""
+        kwargs.pop("dtype", None)
+        return super().from_pretrained(*args, **kwargs)
+
     def __call__(
         self,
         images: Any | None = None,

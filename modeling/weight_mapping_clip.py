@@ -11,6 +11,7 @@ import torch
 from transformers import CLIPConfig
 
 from .configuration_clip_resnet import CLIPResNetConfig
+from .weight_mapping import rename
 
 
 BLOCK = {
@@ -71,9 +72,8 @@ def convert_clip_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torc
         `ValueError`: If there is a key that no released CLIP has.
     """
     is_resnet = is_clip_resnet(state)
-    rules = {old: f"text_encoder.{new}" if is_resnet else new for old, new in TEXT.items()} | (
-        {} if is_resnet else VIT
-    )
+    names = {old: f"text_encoder.{new}" for old, new in TEXT.items()} if is_resnet else TEXT | VIT
+    rules = [(re.compile(old), new) for old, new in names.items()]
     converted: dict[str, torch.Tensor] = {}
     for key, tensor in state.items():
         if key in ("input_resolution", "context_length", "vocab_size"):  # plain numbers, beside the tensors
@@ -81,7 +81,7 @@ def convert_clip_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torc
         if key == "logit_scale" or (is_resnet and key.startswith("visual.")):
             converted[key] = tensor
             continue
-        renamed = next((re.sub(old, new, key) for old, new in rules.items() if re.match(old, key)), None)
+        renamed = rename(key, rules)
         if renamed is None:
             raise ValueError(f"the checkpoint holds a key that no released CLIP has: {key!r}")
         if ".in_proj." in renamed:
@@ -101,9 +101,10 @@ def rename_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     if "stem.conv1.conv.weight" not in state:
         return dict(state)
+    rules = [(re.compile(old), new) for old, new in TIMM.items()]
     renamed = {}
     for key, tensor in state.items():
-        name = next((re.sub(old, new, key) for old, new in TIMM.items() if re.match(old, key)), None)
+        name = rename(key, rules)
         if name is None:
             raise ValueError(f"the checkpoint holds a key that no CLIP of timm has: {key!r}")
         # timm counts stages from 0.

@@ -102,6 +102,15 @@ def inputs(tokenizer) -> dict[str, torch.Tensor]:
     return {"pixel_values": pixels, "input_ids": ids * is_word, "attention_mask": is_word}
 
 
+@pytest.fixture
+def lesson(inputs) -> dict[str, torch.Tensor]:
+    """What a model with both auxiliary losses is trained on."""
+    labels = torch.zeros(4, 64, 96)
+    labels[:, 8:40, 16:60] = 1
+    hidden = torch.where(inputs["attention_mask"] > 0, inputs["input_ids"], -100)
+    return {**inputs, "labels": labels, "masked_input_ids": inputs["input_ids"], "hidden_words": hidden}
+
+
 @torch.no_grad()
 def test_logits_are_per_expression_at_stride_four(model, inputs, monkeypatch):
     output = model(**inputs)
@@ -150,13 +159,10 @@ def test_any_input_size(model, inputs, size):
     assert logits.isfinite().all()
 
 
-def test_every_trained_parameter_gets_a_gradient(config, inputs):
-    labels = torch.zeros(4, 64, 96)
-    labels[:, 8:40, 16:60] = 1
-    hidden = torch.where(inputs["attention_mask"] > 0, inputs["input_ids"], -100)
+def test_every_trained_parameter_gets_a_gradient(config, lesson):
     for changes in ({}, {"mask_grounding_loss_weight": 1.0}, {"alignment_loss_weight": 1.0}, BOTH):
         trained = make(config, **changes).train()
-        output = trained(**inputs, labels=labels, masked_input_ids=inputs["input_ids"], hidden_words=hidden)
+        output = trained(**lesson)
         output.loss.backward()
         missing = [name for name, each in trained.named_parameters() if each.requires_grad and each.grad is None]
         assert not missing, (changes, missing)
@@ -166,7 +172,40 @@ def test_every_trained_parameter_gets_a_gradient(config, inputs):
 def test_one_expression_alone_can_be_learned(config, inputs):
     """The last batch of an epoch may hold one, whose sentence has no variance."""
     one = {name: each[:1] for name, each in inputs.items()}
-    assert make(config).train()(**one, labels=torch.ones(1, 64, 96)).loss.isfinite()
+    model = make(config).train()
+    remembered = model.neck.state_projection[1].running_mean.clone()
+    assert model(**one, labels=torch.ones(1, 64, 96)).loss.isfinite()
+    assert torch.equal(model.neck.state_projection[1].running_mean, remembered)
+    model(**inputs)
+    assert not torch.equal(model.neck.state_projection[1].running_mean, remembered)
+
+
+def test_losses_survive_half_precision(config, lesson):
+    whole = make(config, **BOTH).train()(**lesson)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = make(config, **BOTH).train()(**lesson)
+    halved = make(config, **BOTH).to(torch.bfloat16).train()
+    halves = halved(**{**lesson, "pixel_values": lesson["pixel_values"].bfloat16()})
+    for output in (mixed, halves):
+        assert output.logits.dtype == torch.float32
+        assert float(output.loss_dict["bce"]) == pytest.approx(float(whole.loss_dict["bce"]), rel=0.1)
+        assert all(term.isfinite() for term in output.loss_dict.values())
+        output.loss.backward()
+
+
+def test_gradient_checkpointing_and_any_attention_change_nothing(config, lesson):
+    losses = []
+    for change in ("none", "checkpointing", "eager"):
+        model = make(config, **BOTH, alignment_pixels=4096).train()
+        if change == "checkpointing":
+            model.gradient_checkpointing_enable()
+        elif change == "eager":
+            model.set_attn_implementation("eager")
+            assert model.auxiliary_losses.mask_grounding.text_config._attn_implementation == "eager"
+        torch.manual_seed(0)
+        losses.append(model(**lesson).loss_dict)
+    for changed in losses[1:]:
+        torch.testing.assert_close(changed, losses[0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +215,9 @@ def test_one_expression_alone_can_be_learned(config, inputs):
         ({"hidden_dim": 18}, "hidden_dim"),
         ({"decoder_num_heads": 5}, "decoder_num_heads"),
         ({"kernel_size": 4}, "kernel_size"),
+        ({"kernel_size": -1}, "kernel_size"),
+        ({"clip_config": {"layers": [3, 4, 6]}}, "layers must be 4"),
+        ({"clip_config": {"width": 1}}, "width must be positive and even"),
         ({"dropout": 1.0}, "dropout"),
         ({"mask_grounding_stages": [2]}, "mask_grounding_stages"),
     ],
@@ -209,6 +251,16 @@ def test_a_mask_goes_to_the_model_and_back(processor, size):
     back = processor.probabilities(logits, size)[0] > 0.5
     overlap = (back & (mask > 0)).sum() / (back | (mask > 0)).sum()
     assert overlap > 0.85
+
+
+def test_a_size_given_with_the_call_is_the_one_masks_come_back_from(processor):
+    mask = torch.zeros(48, 64)
+    mask[6:20, 40:60] = 1
+    picture, size = torch.zeros(3, 48, 64, dtype=torch.uint8), {"height": 64, "width": 128}
+    labels = processor.image_processor(picture, mask.numpy(), size=size, return_tensors="pt")["labels"]
+    logits = labels[:, 2::4, 2::4].clamp(1e-4, 1 - 1e-4).logit()
+    back = processor.probabilities(logits, (48, 64))[0] > 0.5
+    assert (back & (mask > 0)).sum() / (back | (mask > 0)).sum() > 0.7
 
 
 def test_a_saved_model_is_one_call(folder, ris, images):
@@ -317,7 +369,7 @@ def as_timm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return renamed
 
 
-@pytest.mark.parametrize("form", ["torch", "half precision", "safetensors", "timm"])
+@pytest.mark.parametrize("form", ["torch", "half precision", "safetensors", "of processes", "timm"])
 def test_training_starts_from_a_released_clip(tmp_path, clip_folder, form, caplog):
     logging.getLogger("transformers").propagate = True
     state = released_clip(clip_folder)
@@ -328,6 +380,8 @@ def test_training_starts_from_a_released_clip(tmp_path, clip_folder, form, caplo
         torch.save(
             {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}, path
         )
+    elif form == "of processes":
+        save_file({f"module.{name}": tensor for name, tensor in state.items()}, path)
     else:
         save_file(as_timm(state) if form == "timm" else state, path)
     model, processor = build_cris(0, SIZES, init_from=str(path), text=str(clip_folder), text_length=22)
@@ -416,6 +470,16 @@ def test_options_that_would_do_nothing_are_refused(tmp_path, folder):
             train(recipe, tmp_path, rows, parts=parts, **options)
     with pytest.raises(ValueError, match="must be True"):
         hf_ris.CRISImageProcessor()(rows[0]["image"], do_resize=False)
+    with pytest.raises(ValueError, match="resample"):
+        hf_ris.CRISImageProcessor()(rows[0]["image"], resample=2)
+    with pytest.raises(ValueError, match="from nothing"):
+        train("cris-tiny-refshapes", tmp_path, parts={"model": str(folder)}, lora=4)
+
+
+def test_half_precision_is_trained_in_full(folder, tmp_path):
+    pipeline("referring-segmentation", model=str(folder), dtype=torch.float16).save_pretrained(tmp_path)
+    model, _ = load_checkpoint(0, {}, str(tmp_path))
+    assert {each.dtype for each in model.parameters()} == {torch.float32}
 
 
 def test_squashed_masks_are_not_compared_with_fitted_ones(ris):

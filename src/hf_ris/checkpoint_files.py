@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -81,25 +82,7 @@ def read_state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: If the file is damaged, holds other things than tensors and plain values, or no state dict.
     """
-    if checkpoint.path.suffix == ".safetensors":
-        try:
-            return load_file(checkpoint.path)
-        except Exception as error:
-            raise ValueError(f"source={checkpoint.origin!r} is no whole file of safetensors: {error}") from error
-    is_archive = zipfile.is_zipfile(checkpoint.path)
-    try:
-        if is_archive and is_torchscript(checkpoint.path):
-            return read_torchscript(checkpoint.path)
-        # Some authors store the training's arguments beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(checkpoint.path, map_location="cpu", weights_only=True, mmap=is_archive)
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        blocked = re.search(r"GLOBAL (\S+) (?:is no weight|was not an allowed|whose module)", str(error))
-        if blocked:
-            reason = f"holds Python code beside its weights ({blocked[1]}), which is not run"
-        else:
-            reason = "is not a whole torch checkpoint; was its download cut off?"
-        raise ValueError(f"source={checkpoint.origin!r} {reason}") from error
+    content = _read(checkpoint)
     if isinstance(content, Mapping):
         content = next((content[key] for key in ("model", "state_dict") if key in content), content)
     if not isinstance(content, Mapping) or not content:
@@ -112,6 +95,29 @@ def read_state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
                 f"source={checkpoint.origin!r} holds a {type(value).__name__} named {key!r} among its weights"
             )
     return {key.removeprefix("module."): tensor for key, tensor in content.items()}
+
+
+def _read(checkpoint: Checkpoint) -> Any:
+    """What a file of safetensors, of `torch.save` or of TorchScript holds."""
+    if checkpoint.path.suffix == ".safetensors":
+        try:
+            return load_file(checkpoint.path)
+        except Exception as error:
+            raise ValueError(f"source={checkpoint.origin!r} is no whole file of safetensors: {error}") from error
+    is_archive = zipfile.is_zipfile(checkpoint.path)
+    try:
+        if is_archive and is_torchscript(checkpoint.path):
+            return read_torchscript(checkpoint.path)
+        # Some authors store the training's arguments beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(checkpoint.path, map_location="cpu", weights_only=True, mmap=is_archive)
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        blocked = re.search(r"GLOBAL (\S+) (?:is no weight|was not an allowed|whose module)", str(error))
+        if blocked:
+            reason = f"holds Python code beside its weights ({blocked[1]}), which is not run"
+        else:
+            reason = "is not a whole torch checkpoint; was its download cut off?"
+        raise ValueError(f"source={checkpoint.origin!r} {reason}") from error
 
 
 def released_clip_file(source: str) -> str:
