@@ -62,6 +62,8 @@ class Family:
         recipe (`str`): Whose first three stages are run: looks, names and whole expressions.
         build (`Callable`): Makes the model and its processor from a seed and a configuration.
         contributions (`tuple[Variant, ...]`): With every seed; the last has all.
+        names_steps (`int`): Steps of names.
+        steps (`int`): Steps of whole expressions, after those.
         remedies (`tuple[Variant, ...]`): With the first seed.
         without (`dict`): What turns off what the model has by default.
     """
@@ -69,13 +71,18 @@ class Family:
     recipe: str
     build: Callable[..., Any]
     contributions: tuple[Variant, ...]
-    remedies: tuple[Variant, ...]
+    names_steps: int
+    steps: int
+    remedies: tuple[Variant, ...] = ()
     without: dict[str, Any] = field(default_factory=dict)
 
 
 MODULE = {"alignment_module": True}
 GROUNDING = {"mask_grounding_loss_weight": 1.0}
 ALIGNMENT = {"alignment_loss_weight": 0.5}
+# CRIS's mask loss is BCE alone, a fourteenth of MagNet's.
+CRIS_GROUNDING = {"mask_grounding_loss_weight": 0.015}
+CRIS_ALIGNMENT = {"alignment_loss_weight": 0.035}
 FAMILIES = {
     "MagNet": Family(
         "magnet-tiny-refshapes",
@@ -87,7 +94,9 @@ FAMILIES = {
             Variant("+ alignment loss", ALIGNMENT),
             Variant("all", MODULE | GROUNDING | ALIGNMENT),
         ),
-        (
+        names_steps=120,
+        steps=280,
+        remedies=(
             Variant("+ Mask Grounding, a third of its weight", {"mask_grounding_loss_weight": 0.33}),
             Variant("+ Mask Grounding, 30 % of words hidden", GROUNDING, mask_probability=0.3),
             Variant(
@@ -104,15 +113,12 @@ FAMILIES = {
         build_cris_tiny,
         (
             Variant("baseline", {}),
-            Variant("+ Mask Grounding", GROUNDING),
-            Variant("+ alignment loss", ALIGNMENT),
-            Variant("all", GROUNDING | ALIGNMENT),
+            Variant("+ Mask Grounding", CRIS_GROUNDING),
+            Variant("+ alignment loss", CRIS_ALIGNMENT),
+            Variant("all", CRIS_GROUNDING | CRIS_ALIGNMENT),
         ),
-        (
-            Variant("baseline, 4 times as long", {}, times=4),
-            Variant("+ Mask Grounding, 4 times as long", GROUNDING, times=4),
-            Variant("all, 4 times as long", GROUNDING | ALIGNMENT, times=4),
-        ),
+        names_steps=200,
+        steps=700,
     ),
 }
 Run = dict[str, Any]  # model, variant, seed, and what was found
@@ -130,8 +136,6 @@ def main() -> None:
     parser.add_argument("--curves", type=Path, help="folder for pictures of val mIoU on the way (needs matplotlib)")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--runs", type=int, default=10**6, help="how many runs to do now, at most")
-    parser.add_argument("--names-steps", type=int, default=120)
-    parser.add_argument("--steps", type=int, default=280, help="of whole expressions, after those of names")
     parser.add_argument(
         "--rows", type=int, default=500, help="referents of each manner and split that are asked about"
     )
@@ -200,7 +204,7 @@ def learn_looks(name: str, arguments: argparse.Namespace) -> Path:
     RECIPES["looks"] = replace(recipe, stages=recipe.stages[:1], config={})
     looks = arguments.output / name.lower() / "looks"
     if not (looks / "model.safetensors").exists():
-        train("looks", looks, resume=any(looks.glob("stage-1/checkpoint-*")))
+        train("looks", looks, resume=any(looks.glob("stage-1/checkpoint-*/trainer_state.json")))
     return looks
 
 
@@ -210,18 +214,18 @@ def run(name: str, variant: Variant, seed: int, arguments: argparse.Namespace) -
     recipe = RECIPES[family.recipe]
     looks = learn_looks(name, arguments)
     folder = arguments.output / name.lower() / f"{re.sub(r'[^0-9a-zA-Z]+', '-', variant.name).strip('-')}-{seed}"
-    steps = variant.times * arguments.steps
+    steps = variant.times * family.steps
     first, names, referring = recipe.stages[:3]
     RECIPES["ablation"] = replace(
         recipe,
         build=partial(build, family),
         config={},
         mask_probability=variant.mask_probability,
-        stages=(first, shortened(names, arguments.names_steps), shortened(referring, steps)),
+        stages=(first, shortened(names, family.names_steps), shortened(referring, steps)),
     )
     was_stopped = any(folder.glob("stage-[23]/checkpoint-*"))
     if not (folder / "stage-1").exists():
-        shutil.copytree(looks / "stage-1", folder / "copy")
+        shutil.copytree(looks / "stage-1", folder / "copy", dirs_exist_ok=True)
         (folder / "copy").rename(folder / "stage-1")
     start = time.monotonic()
     if not (folder / "config.json").exists():
@@ -289,11 +293,14 @@ def render(done: list[Run], arguments: argparse.Namespace) -> str:
     ]
     header = ["model", "variant", "val mIoU", *FIGURES, "minutes"]
     parts.append(f"Remedies, seed 0:\n\n{table(header, remedies)}")
-    shown = {name: RECIPES[FAMILIES[name].recipe].stages[2].image_size for name, _, _ in rows}
-    sides = ", ".join(f"{side} ({name})" for name, side in shown.items())
+    shown = {name: FAMILIES[name] for name, _, _ in rows}
+    lengths = " and ".join(
+        f"{family.names_steps} + {family.steps} steps ({name}, at {RECIPES[family.recipe].stages[2].image_size} pixels)"
+        for name, family in shown.items()
+    )
     parts.append(
-        f"Mean over seeds ± half the distance between them. {arguments.names_steps} + {arguments.steps} steps of 48 referents after the image "
-        f"encoder's own training, on square pictures with a side of {sides} pixels; testA and testB, {arguments.rows} referents of each manner "
+        f"Mean over seeds ± half the distance between them. {lengths} of 48 referents, of names and of whole expressions, after the image "
+        f"encoder's own training; testA and testB, {arguments.rows} referents of each manner "
         f"and split, every expression. Measured on {', and on '.join(sorted({run['measured'] for run in done}))}."
     )
     return "\n\n".join(parts)

@@ -165,7 +165,7 @@ def report_photos(data: Path) -> str:
         for mode, each in found.items()
     ]
     return f"{table(['choice', 'mIoU', 'P@0.5'], rows)}\n\n" + (
-        f"The {len(chances)} expressions of `refcoco_micro` (44 real expressions on 12 photos) that speak of places, a detector's "
+        f"The {len(chances)} of 44 expressions of RefCOCO, on 12 of its photos, that speak of places, a detector's "
         "recorded regions, all taken to fit as well: what places alone tell. Parses by spaCy, recorded."
     )
 

@@ -216,6 +216,8 @@ def test_the_report_shows_numbers_and_pictures(rows, tmp_path):
         ("the bright one", "neither: looks alone"),
         ("man on the left", "place in the picture"),
         ("Upper tree", "place in the picture"),
+        ("the topmost box", "place in the picture"),
+        ("the fourth man", "place in the picture"),
         ("mug left of the tree", "relation to something else"),
         ("dog next to the bench", "relation to something else"),
         ("left side of the picture", "place in the picture"),

@@ -103,6 +103,10 @@ def test_results_of_another_run_are_left_alone(ris, folder, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             run(ris, folder, out, requests, **options)
+    ris.model.config.note = "changed"
+    with pytest.raises(ValueError, match="holds results made with configuration="):
+        run(ris, folder, out)
+    del ris.model.config.note
     shutil.copytree(folder, tmp_path / "other")
     with pytest.raises(ValueError, match="holds results made with"):
         run(ris, tmp_path / "other", out)

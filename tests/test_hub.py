@@ -200,6 +200,12 @@ def test_a_dataset_is_pushed_and_loads_by_its_id(hub, tmp_path):
     pushed = hub.root / "datasets" / "me" / "rows"
     assert sorted(path.name for path in pushed.rglob("*") if path.is_file()) == ["00000-of-00001.parquet", "README.md"]
     assert "datasets/me/rows" in hub.private
+    shutil.rmtree(tmp_path / "rows")
+    export_parquet(rows, tmp_path / "rows", shard_size=1)
+    told = []
+    push_dataset(tmp_path / "rows", "me/rows", note=told.append)
+    assert sorted(path.name for path in pushed.rglob("*.parquet")) == [f"0000{n}-of-00006.parquet" for n in range(6)]
+    assert any("deleted" in line and "00000-of-00001.parquet" in line for line in told)
     with pytest.raises(ValueError, match="hf-ris data export"):
         push_dataset(SPACE, "me/rows", dry_run=True)
 
@@ -251,6 +257,8 @@ def test_a_space_takes_the_wheel_along(hub, tmp_path):
     assert [name for name in pushed if name.startswith("hf_ris-") and name.endswith(".whl")]
     with pytest.raises(ValueError, match=r"lacks app\.py"):
         push_space(tmp_path, "me/demo", dry_run=True)
+    with pytest.raises(ValueError, match="no wheel of hf_ris"):
+        push_space(SPACE, "me/demo", wheel=tmp_path / "other-1.0-py3-none-any.whl", dry_run=True)
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(SPACE, elsewhere)
     with pytest.raises(ValueError, match="wheel is missing"):

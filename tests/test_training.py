@@ -36,6 +36,7 @@ from hf_ris.cli import app
 from hf_ris.data import RefShapesStream, decode_mask, load_refshapes
 from hf_ris.data.refshapes import COLOURS, draw_scene, sample_scene, true_of, vocabulary
 from hf_ris.data.segmentation import encode_mask
+from hf_ris.registration import BUNDLED_ZERO_SHOT
 from hf_ris.training import RECIPES, pretraining, recipes, train
 from hf_ris.training.checkpoints import find_checkpoints, number_of_steps
 from hf_ris.training.data import TrainingData
@@ -569,7 +570,7 @@ def test_what_was_trained_is_pushed(model_folder, tmp_path, adapters):
     assert {"README.md", "config.json", "model.safetensors", "modeling_magnet.py"} <= pushed
     assert 'model="me/mine"' in (tmp_path / "hub" / "me" / "mine" / "README.md").read_text(encoding="utf-8")
     assert ("adapter/adapter_model.safetensors" in pushed) == bool(adapters)
-    assert not any("checkpoint" in name or "samples" in name for name in pushed)
+    assert not any("checkpoint" in name or "samples" in name or "training_args" in name for name in pushed)
     ris = pipeline("referring-segmentation", model=str(tmp_path / "hub" / "me" / "mine"), device="cpu")
     local = load_file(tmp_path / "runs" / "mine" / "model.safetensors")
     assert all(torch.equal(tensor, local[name]) for name, tensor in ris.model.state_dict().items())
@@ -602,6 +603,7 @@ def test_the_published_recipe_is_lavts():
     data = TrainingData(load_refshapes("refshapes", "val", num_rows=2), None, (), None, "sent", 0.0)
     arguments = make_arguments(recipe, recipe.stages[0], Path("runs/stage-1"), data, {})
     assert (arguments.learning_rate, arguments.weight_decay, arguments.num_train_epochs) == (5e-5, 0.01, 40)
+    assert recipe.text_column == "raw"
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.AdamW([parameter], lr=1.0)
     schedule = get_scheduler(arguments.lr_scheduler_type, optimizer, 0, 100, arguments.lr_scheduler_kwargs)
@@ -626,6 +628,17 @@ def test_impossible_runs_are_named(quick_recipe, tmp_path, model_folder):
         ("a checkpoint has no use for text", quick_recipe, {"parts": {"model": str(model_folder), "text": "bert"}}),
         ("max_steps is missing", "finetune", {"parts": {"model": str(model_folder)}, "drawn": ["refshapes"]}),
         ("lora=4 adapts a trained model", quick_recipe, {"lora": 4}),
+        ("optim is not for this recipe, which has an optimizer", quick_recipe, {"optim": "adafactor"}),
+        (
+            "is a tas, which is not trained",
+            "finetune",
+            {"parts": {"model": str(BUNDLED_ZERO_SHOT)}, "drawn": ["refshapes"], "max_steps": 1},
+        ),
+        (
+            "no field 'mask_grounding_los_weight'",
+            "magnet-tiny-refshapes",
+            {"config": {"mask_grounding_los_weight": 2.0}},
+        ),
         ("text_column='cooked'", quick_recipe, {"text_column": "cooked"}),
     ):
         with pytest.raises(ValueError, match=message):

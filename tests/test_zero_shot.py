@@ -288,7 +288,7 @@ def test_the_card_names_parts_and_licences(parts, tmp_path):
         ({"system": "global-local", "captioner": "blip"}, "captioner must be left out"),
         ({"system": "tas", "image_text": "none"}, "image_text must be a folder"),
         ({"system": "tas", "proposer": "clip"}, "proposer=.* is a 'clip'; allowed are sam"),
-        ({"system": "tas", "alpha": 0.2}, "alpha is no option of TASConfig"),
+        ({"system": "tas", "alpha": 0.2}, "TASConfig has no field 'alpha'"),
         ({"system": "tas", "mode": "papers"}, "mode must be one of"),
         ({"system": "tas", "proposer_options": {"points": 3}, "proposer": "sam"}, "does not take .*points"),
     ],
@@ -344,9 +344,12 @@ def test_the_command_line_explains(parts, picture, tmp_path):
     assert "explanation" not in done.stdout
     with Image.open(tmp_path / "why.png") as drawn:
         assert drawn.height > drawn.width * 72 // 96, "tables stand below the picture"
-    done = CliRunner().invoke(app, [*command, "--explain", str(tmp_path / "why.png")])
+    done = CliRunner().invoke(app, [*command, "--model", "bundled", "--explain", str(tmp_path / "why.png")])
     assert done.exit_code == 2
     assert "--explain needs a zero-shot model" in done.stderr
+    done = CliRunner().invoke(app, [*command, "--explain", str(tmp_path / "why.png")])
+    assert done.exit_code == 0, done.output
+    assert "bundled-zero-shot" in done.stderr
 
 
 def program_of(state: dict[str, torch.Tensor]) -> torch.nn.Module:

@@ -20,6 +20,7 @@ import hf_ris
 ris = hf_ris.zero_shot("tas", image_text="someone/clip", proposer="someone/sam", captioner="someone/blip", device="cpu",
                        proposer_options={"points_per_side": 2, "min_iou": -99.0, "min_stability": 0.0})
 ris.model.push_to_hub("me/my-tas")
+ris.push_to_hub("me/piped")
 print(ris(sys.argv[1], text="the red mug", output_format="rle"))
 """
 # A process in which none of these can be imported, as on a machine where they were never installed.
@@ -71,6 +72,8 @@ def test_composed_pushed_and_loaded_by_id(hub_folder, images, tmp_path):
     card = (pushed / "README.md").read_text(encoding="utf-8")
     assert "| image_text | someone/clip | mit |" in card
     assert "- someone/sam" in card
+    assert "license:" not in card.split("---")[1], "of two parts nothing is known"
+    assert (hub_folder / "me" / "piped" / "README.md").read_text(encoding="utf-8") == card
     assert {path.name for path in pushed.iterdir() if path.is_dir()} >= {"image_text", "proposer", "captioner"}
     assert strangers == composed * 2
 

@@ -23,7 +23,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import conversion as conversion
     from . import data as data
+    from . import demo as demo
     from . import evaluation as evaluation
+    from . import hub as hub
     from . import metrics as metrics
     from . import modeling as modeling
     from . import training as training
@@ -79,7 +81,7 @@ _EXPORTS = {
 }
 
 # Not in `__all__`: a star import should not load what training needs.
-_MODULES = ("conversion", "data", "evaluation", "metrics", "modeling", "training")
+_MODULES = ("conversion", "data", "demo", "evaluation", "hub", "metrics", "modeling", "training")
 
 __all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
 

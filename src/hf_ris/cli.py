@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .registration import BUNDLED_CHECKPOINT, TASK, ZERO_SHOT_TASK
+from .registration import TASK, ZERO_SHOT_TASK, find_model
 
 
 app = typer.Typer(
@@ -78,7 +78,7 @@ def segment(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Folder or Hub id of a model. By default the bundled one, which knows drawings only."),
+        typer.Option(help="Folder or Hub id of a model, bundled or bundled-zero-shot. By default one of these."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -141,10 +141,11 @@ def _segment_image(
     if explain is not None:
         _check_writable(explain, "--explain")
     picture = load_image(image)
+    model = model or ("bundled-zero-shot" if explain else "bundled")
     ris = _load_pipeline(model, device, ZERO_SHOT_TASK if explain else TASK)
     if explain is not None:
         if not hasattr(ris.model, "named_parts"):
-            raise ValueError(f"--explain needs a zero-shot model, and {model or 'the bundled one'} was trained")
+            raise ValueError(f"--explain needs a zero-shot model, and {model} was trained")
         options = {**options, "explain": True}
 
     start = time.perf_counter()
@@ -181,7 +182,7 @@ def _segment_folder(
     from .folder import RESULTS, read_requests, segment_folder
 
     requests = read_requests(expressions)
-    ris = _load_pipeline(model, device)
+    ris = _load_pipeline(model or "bundled", device)
     failed = []
     with typer.progressbar(length=len(requests), label="segmenting", file=sys.stderr) as progress:
         for lines in segment_folder(ris, folder, requests, output, batch_size, **options):
@@ -196,7 +197,7 @@ def _segment_folder(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, or bundled.")],
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, bundled or bundled-zero-shot.")],
     dataset: DatasetName,
     split: Annotated[str, typer.Option(help="Such as val, testA or testB.")] = "val",
     root: Root = None,
@@ -233,7 +234,7 @@ def evaluate(
             rows = _load_rows(dataset, split, root, split_by, images, num_rows)
         thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
         options: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
-        ris = _load_pipeline(None if model == "bundled" else model, device or str(state.device), **options)
+        ris = _load_pipeline(model, device or str(state.device), **options)
         name = f"{dataset} {split}"
         results = run(ris, rows, protocol, batch_size, output, text, num_workers, name=name)
         if state.is_main_process:
@@ -361,7 +362,10 @@ def train(
         bool | None, typer.Option(help="Whether the model has the alignment module; by default it has.")
     ] = None,
     lora: Annotated[int | None, typer.Option(min=1, help="Train adapters of this rank alone.")] = None,
-    text_column: Annotated[str, typer.Option(help="Which text is read: sent (cleaned) or raw (as written).")] = "sent",
+    text_column: Annotated[
+        str | None,
+        typer.Option(help="Which text is read: sent (cleaned) or raw (as written); by default the recipe's."),
+    ] = None,
     flip_probability: Annotated[
         float, typer.Option(min=0, max=1, help="How often a picture is mirrored, left and right in its text too.")
     ] = 0.0,
@@ -399,7 +403,7 @@ def train(
                 if eval_split != "none":
                     rows["eval_dataset"] = _load_rows(dataset, eval_split, root, split_by, images, None)
         parts = {
-            "model": str(BUNDLED_CHECKPOINT) if model == "bundled" else model,
+            "model": model and find_model(model),
             "backbone": backbone,
             "text": text,
             "init_from": init_from,
@@ -463,7 +467,10 @@ def convert(
 @app.command()
 def push(
     source: Annotated[
-        str, typer.Argument(help="Folder or Hub id of a model, or bundled; with --dataset or --space, a folder.")
+        str,
+        typer.Argument(
+            help="Folder or Hub id of a model, bundled or bundled-zero-shot; with --dataset or --space, a folder."
+        ),
     ],
     repo: Annotated[str, typer.Argument(help="Where it goes on the Hub, such as me/my-model; made if missing.")],
     results: Annotated[
@@ -550,7 +557,7 @@ def _check_writable(output: Path, option: str = "--output") -> None:
         ) from error
 
 
-def _load_pipeline(model: str | None, device: str | None, task: str = TASK, **options: Any) -> Any:
+def _load_pipeline(model: str, device: str | None, task: str = TASK, **options: Any) -> Any:
     import torch
     from transformers import pipeline
     from transformers.utils import logging
@@ -562,15 +569,13 @@ def _load_pipeline(model: str | None, device: str | None, task: str = TASK, **op
             raise ValueError(
                 f"--device must name a device of this machine, such as cpu or cuda:0, got {device!r}."
             ) from error
-    if model is not None and (model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir()):
+    source = find_model(model)
+    if source.startswith((".", "/")) and not Path(source).is_dir():
         raise ValueError(f"--model must be a folder or a Hub id; there is no folder {model!r}.")
 
     start = time.perf_counter()
-    _note(f"loading model {'(bundled)' if model is None else model} ...")
+    _note(f"loading model {model} ...")
     logging.disable_progress_bar()
-    source = (
-        str(BUNDLED_CHECKPOINT) if model is None else str(Path(model).expanduser() if model.startswith("~") else model)
-    )
     ris = pipeline(task, model=source, device=device, **options)
     if device is not None:  # under `torchrun`, transformers leaves the model where it is
         ris.model.to(device)

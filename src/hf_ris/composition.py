@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from .checkpoint_files import CLIP_TOKENIZER, Checkpoint, locate, read_state_dict, released_clip_file
+from .fields import check_fields
 from .modeling.clip_resnet import CLIPResNetModel
 from .modeling.configuration_global_local import GlobalLocalConfig
 from .modeling.configuration_tas import TASConfig
@@ -136,10 +137,8 @@ def compose(
     """
     if sources["image_text"] == NONE:
         raise ValueError("image_text must be a folder or a Hub id; nothing works without it")
-    known = set(composition.config_class.__dataclass_fields__)
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise ValueError(f"{unknown[0]} is no option of {composition.config_class.__name__}")
+    config_class = composition.config_class
+    check_fields(options, config_class.__dataclass_fields__.keys() - {"parts"}, config_class.__name__)
     classes = composition.model_class.part_classes
     loaded = {
         name: load_part(name, source, classes[name], dtype) for name, source in sources.items() if source != NONE
@@ -201,11 +200,7 @@ def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: 
 
 
 def _felzenszwalb(options: dict[str, Any]) -> FelzenszwalbConfig:
-    """A configuration takes any keyword; a misspelt one would say nothing."""
-    allowed = FelzenszwalbConfig.__annotations__
-    unknown = sorted(set(options) - set(allowed))
-    if unknown:
-        raise ValueError(f"proposer_options has {unknown[0]!r}; allowed are {', '.join(allowed)}")
+    check_fields(options, FelzenszwalbConfig.__annotations__, "proposer_options")
     return FelzenszwalbConfig(**options)
 
 

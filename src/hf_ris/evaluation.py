@@ -24,12 +24,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import Pipeline
 
-from .data.features import check_text_column
+from .data.features import check_text_column, text_of
 from .data.segmentation import compare_masks, decode_mask, encode_mask
 from .evaluation_report import render_report
 from .evaluation_shards import SHARDS, Key, Shard, key_of, read_shards
 from .modeling.text_inputs import check_expressions
-from .output_folder import claim_folder, weights_fingerprint, write_whole
+from .output_folder import claim_folder, describe_model, write_whole
 from .protocols import PROTOCOLS
 from .referring_segmentation_iou import ReferringSegmentationIoU
 
@@ -96,7 +96,7 @@ def evaluate(
         "text_column": text_column,
         "protocol": protocol,
         "mask_size": list(square) if square else "image",
-        **_describe(ris),
+        **(describe_model(ris) if isinstance(ris, Pipeline) else {"model": _name(ris)}),
         "batch_size": batch_size,
     }
     state = join_processes()
@@ -120,20 +120,8 @@ def evaluate(
     return {**figures, **facts}
 
 
-def _describe(ris: Pipeline | Segmenter) -> dict[str, Any]:
-    """What of a model the masks depend on."""
-    if not isinstance(ris, Pipeline):
-        return {"model": getattr(ris, "__qualname__", type(ris).__qualname__)}
-    configuration = [ris.model.config.to_json_string(), repr(ris.processor)]
-    if hasattr(ris.model, "describe_surroundings"):
-        configuration.append(ris.model.describe_surroundings())
-    return {
-        "model": ris.model.name_or_path,
-        "revision": getattr(ris.model.config, "_commit_hash", None),
-        "weights": weights_fingerprint(ris.model),
-        "configuration": blake2b("".join(configuration).encode(), digest_size=8).hexdigest(),
-        **{key: value for key, value in ris._postprocess_params.items() if key != "output_format"},
-    }
+def _name(segmenter: Segmenter) -> str:
+    return getattr(segmenter, "__qualname__", type(segmenter).__qualname__)
 
 
 def join_processes(cpu: bool = False) -> PartialState:
@@ -168,7 +156,7 @@ class Questions(Dataset):
         for index, image_id in enumerate(self.rows["image_id"]):
             images[image_id].append(index)
         self.texts = [
-            [_text_of(expression, text_column, ref_id) for expression in expressions]
+            [_checked_text(expression, text_column, ref_id) for expression in expressions]
             for expressions, ref_id in zip(self.rows["expressions"], self.rows["ref_id"], strict=True)
         ]
         if not all(self.texts):
@@ -231,11 +219,9 @@ class Questions(Dataset):
         return {"image": image, "text": texts, "size": self.square or (image.height, image.width), "codes": codes}
 
 
-def _text_of(expression: dict[str, Any], column: str, ref_id: int) -> str:
-    """What is asked. Where cleaning left nothing ("?"), it is the text as written."""
-    text = expression[column] if expression[column].strip() else expression["raw"]
+def _checked_text(expression: dict[str, Any], column: str, ref_id: int) -> str:
     try:
-        return check_expressions(text)[0]
+        return check_expressions(text_of(expression, column))[0]
     except ValueError as error:
         raise ValueError(f"expression {expression['sent_id']} of referent {ref_id}: {error}") from error
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from .data.segmentation import decode_mask
+from .modeling.directions import DEPTHS, MIDDLES, ORDINALS, SIDES
 from .protocols import Protocol
 from .referring_segmentation_iou import sample_ious, summarize
 
@@ -31,8 +32,7 @@ RELATIONS = re.compile(
     r"standing (?:on|by)|than)\b"
 )
 LOCATIONS = re.compile(
-    r"\b(?:left|right|leftmost|rightmost|top|bottom|upper|lower|middle|cent(?:er|re)|central|front|back|far|corner|edge|side|"
-    r"first|second|third|last|foreground|background)\b"
+    rf"\b(?:{'|'.join([*SIDES, *DEPTHS, *MIDDLES, *ORDINALS, 'central', 'far', 'corner', 'edge', 'side'])})\b"
 )
 
 

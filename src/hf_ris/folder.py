@@ -10,7 +10,7 @@ from typing import Any
 from transformers import Pipeline
 
 from .modeling.text_inputs import check_expressions
-from .output_folder import claim_folder, weights_fingerprint
+from .output_folder import claim_folder, describe_model
 
 
 RESULTS = "results.jsonl"
@@ -95,8 +95,7 @@ def segment_folder(
     """
     folder, output = Path(folder), Path(output)
     settings = {
-        "model": ris.model.name_or_path,
-        "weights": weights_fingerprint(ris.model),
+        **describe_model(ris),
         "folder": str(folder.resolve()),
         "batch_size": batch_size,
         **options,

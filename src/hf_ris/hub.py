@@ -1,4 +1,4 @@
-"""Publishing on the Hub. Nothing goes up before it was loaded in a fresh process and has answered there."""
+"""Publishing on the Hub. No model goes up before it has answered in a fresh process, no dataset before every split was loaded."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import httpx2
@@ -29,8 +29,8 @@ from . import endpoint_handler
 from .auto import AutoModelForReferringSegmentation
 from .data.export import MARK
 from .model_card import HERE, METRICS, add_results, describe, render_card, usage
-from .output_folder import weights_fingerprint
-from .registration import BUNDLED_CHECKPOINT, TASK
+from .output_folder import read_json, weights_fingerprint
+from .registration import TASK, find_model
 
 
 Note = Callable[[str], None]
@@ -38,7 +38,12 @@ Result = TypeVar("Result")
 
 QUESTION = (Path(__file__).parent / "assets" / "demo_scene.png", "the black teapot in the middle")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-STALE = (".safetensors", ".safetensors.index.json", ".py", ".whl")
+# What is loaded for lying there, so that what an earlier version left of it must go.
+STALE = {
+    "model": (".safetensors", ".safetensors.index.json", ".py"),
+    "dataset": (".parquet",),
+    "space": (".whl", ".py"),
+}
 BUSY = (429, 500, 502, 503, 504)  # what the Hub answers where asking again later helps
 TRIES = 6
 CHECK_SECONDS = 1800  # a large model loads slowly
@@ -73,7 +78,7 @@ def push_model(
     Publishes a model: weights, processor, code, card and a handler for Inference Endpoints, in one commit.
 
     Args:
-        source (`str` or `Path`): Folder or Hub id of a model, or "bundled".
+        source (`str` or `Path`): Folder or Hub id of a model, or one that comes with this package: "bundled" or "bundled-zero-shot".
         repo_id (`str`): Where it goes, such as "me/my-model".
         results (`Sequence`, *optional*): Files that `hf-ris evaluate` wrote about these weights, for the card.
         licence (`str`, *optional*): Of the weights, such as "apache-2.0"; needed where the source's card does not say.
@@ -167,6 +172,8 @@ def push_space(
         if wheel is None:
             note("building the wheel")
             build_wheel(source.parent, folder)
+        elif not re.fullmatch(r"hf_ris-.*\.whl", Path(wheel).name):
+            raise ValueError(f"wheel={str(wheel)!r} is no wheel of hf_ris")
         else:
             shutil.copy(wheel, folder)
         return upload(folder, repo_id, "space", public, dry_run, revision, note)
@@ -195,7 +202,7 @@ def build_wheel(checkout: Path, folder: Path) -> None:
 def read_results(path: str | Path) -> dict[str, Any]:
     """What `hf-ris evaluate` wrote: its `results.json`, or the folder with it."""
     path = Path(path)
-    results = json.loads((path / "results.json" if path.is_dir() else path).read_text(encoding="utf-8"))
+    results = read_json(path / "results.json" if path.is_dir() else path)
     missing = sorted({"dataset", "protocol", "text_column", "expressions", "weights", *METRICS} - set(results))
     if missing:
         raise ValueError(f"results={str(path)!r} is no results.json of hf-ris evaluate: it lacks {missing[0]!r}")
@@ -206,8 +213,7 @@ def stage_model(
     source: str | Path, repo_id: str, folder: Path, results: Sequence[dict[str, Any]], licence: str | None
 ) -> None:
     """Writes to `folder` what is to be published of a model, and nothing else that may lie in its folder."""
-    origin = BUNDLED_CHECKPOINT if str(source) == "bundled" else Path(source)
-    source = str(origin) if origin.is_dir() else str(source)
+    source = find_model(source)
     model, report = AutoModelForReferringSegmentation.from_pretrained(source, output_loading_info=True)
     if report["missing_keys"]:
         raise ValueError(f"source={source!r} lacks weights, such as {sorted(report['missing_keys'])[0]}")
@@ -233,7 +239,7 @@ def stage_model(
     if results:
         add_results(card, repo_id.rpartition("/")[2], results)
     card.save(folder / "README.md")
-    for path in origin.iterdir() if origin.is_dir() else ():
+    for path in Path(source).glob("*"):
         if path.suffix.lower() in PICTURES and path.name in card.text:
             shutil.copy(path, folder)
 
@@ -366,9 +372,11 @@ def upload(
         there = retried(lambda: api.list_repo_files(repo_id, repo_type=kind, revision=revision))
         names = {path.relative_to(folder).as_posix(): path for path in files}
         operations: list[Any] = [CommitOperationAdd(name, path) for name, path in names.items()]
-        # What an earlier version wrote and this one does not: it would be loaded, too.
-        stale = [name for name in there if name.endswith(STALE) and name not in names]
-        operations += [CommitOperationDelete(name) for name in stale]
+        folders = {PurePosixPath(name).parent for name in names}
+        for name in there:
+            if name not in names and name.endswith(STALE[kind]) and PurePosixPath(name).parent in folders:
+                note(f"  {'deleted':>13}  {name}, which an earlier version left")
+                operations.append(CommitOperationDelete(name))
         commit = retried(
             lambda: api.create_commit(
                 repo_id,

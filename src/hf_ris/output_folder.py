@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import Pipeline, PreTrainedModel
 
 
 SETTINGS = "settings.json"
@@ -28,11 +28,13 @@ def claim_folder(output: Path, settings: dict[str, Any], results: str) -> None:
     output.mkdir(parents=True, exist_ok=True)
     path = output / SETTINGS
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before != settings:
-            raise ValueError(
-                f"output={str(output)!r} holds results made with {before}, not {settings}; name another folder"
-            )
+        before = read_json(path)
+        for name in sorted(before.keys() | settings.keys()):
+            if before.get(name) != settings.get(name):
+                raise ValueError(
+                    f"output={str(output)!r} holds results made with {name}={before.get(name)!r}, not {settings.get(name)!r}; "
+                    "name another folder"
+                )
     elif any(output.glob(results)):
         raise ValueError(f"output={str(output)!r} holds {results} of unknown origin; name another folder")
     else:
@@ -46,6 +48,33 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(unfinished, path)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """
+    What a file of JSON holds.
+
+    Raises:
+        ValueError: If it is cut off, or something else; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not whole: {error}") from error
+
+
+def describe_model(ris: Pipeline) -> dict[str, Any]:
+    """What of a pipeline its masks depend on."""
+    configuration = [ris.model.config.to_json_string(), repr(ris.processor)]
+    if hasattr(ris.model, "describe_surroundings"):
+        configuration.append(ris.model.describe_surroundings())
+    return {
+        "model": ris.model.name_or_path,
+        "revision": getattr(ris.model.config, "_commit_hash", None),
+        "weights": weights_fingerprint(ris.model),
+        "configuration": blake2b("".join(configuration).encode(), digest_size=8).hexdigest(),
+        **{key: value for key, value in ris._postprocess_params.items() if key != "output_format"},
+    }
+
+
 def weights_fingerprint(model: PreTrainedModel) -> str:
     """A hash of a model's weights."""
     digest = blake2b(digest_size=8)
@@ -55,4 +84,4 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["claim_folder", "weights_fingerprint", "write_whole"]
+__all__ = ["claim_folder", "describe_model", "read_json", "weights_fingerprint", "write_whole"]

@@ -18,6 +18,7 @@ ZERO_SHOT_TASK = "zero-shot-referring-segmentation"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 BUNDLED_CHECKPOINT = CHECKPOINTS / "magnet-tiny-refshapes"
 BUNDLED_ZERO_SHOT = CHECKPOINTS / "tas-tiny-refshapes"
+BUNDLED = {"bundled": BUNDLED_CHECKPOINT, "bundled-zero-shot": BUNDLED_ZERO_SHOT}  # as commands call them
 NOTICE = "This is a small checkpoint that comes with hf_ris: it was trained on drawn shapes and does not understand photos. For photos, "
 NOTICES = {
     str(
@@ -25,6 +26,11 @@ NOTICES = {
     ): f'{NOTICE}name a model that was trained on them: pipeline("{TASK}", model="folder-or-hub-id").',
     str(BUNDLED_ZERO_SHOT): f'{NOTICE}compose one of parts from the Hub: hf_ris.zero_shot("tas").',
 }
+
+
+def find_model(name: str | Path) -> str:
+    """Folder or Hub id of the model that a command names; `bundled` and `bundled-zero-shot` come with this package."""
+    return str(BUNDLED.get(str(name), Path(name).expanduser() if str(name).startswith("~") else name))
 
 
 class System(NamedTuple):

@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import datasets
 from PIL import ExifTags, Image
@@ -41,6 +42,11 @@ def check_text_column(name: str) -> None:
         raise ValueError(f"text_column={name!r} is unknown; allowed are 'sent' and 'raw'")
 
 
+def text_of(expression: dict[str, Any], text_column: str) -> str:
+    """What is read of an expression. Where cleaning left nothing of it ("?"), it is the text as written."""
+    return expression[text_column] if expression[text_column].strip() else expression["raw"]
+
+
 def image_size(image: str | Path | bytes) -> tuple[int, int]:
     """(height, width) of a picture as `datasets` will decode it: upright."""
     try:
@@ -51,4 +57,4 @@ def image_size(image: str | Path | bytes) -> tuple[int, int]:
         raise ValueError(f"{'a picture' if isinstance(image, bytes) else image} cannot be read: {error}") from error
 
 
-__all__ = ["FEATURES", "check_text_column", "image_size"]
+__all__ = ["FEATURES", "check_text_column", "image_size", "text_of"]

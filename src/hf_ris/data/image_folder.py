@@ -1,6 +1,8 @@
 """One's own pictures, masks and expressions as a dataset."""
 
+import os
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,9 @@ def load_image_folder(root: str | Path, split: str = "train", num_proc: int | No
     if None in rows["image"]:
         raise ValueError(f"root={str(root)!r}: in its {split} table, file_name must be the first column")
     paths = [image["path"] for image in rows["image"]]
-    image_ids = {path: number for number, path in enumerate(dict.fromkeys(paths))}
+    # Of no other folder's picture, should rows be joined.
+    base = int.from_bytes(blake2b(os.fsencode(Path(root, split).resolve()), digest_size=4).digest()) // 2 << 32
+    image_ids = {path: base + number for number, path in enumerate(dict.fromkeys(paths))}
     convert = partial(_convert, image_ids=image_ids, split=split)
     surplus = [column for column in rows.column_names if column not in FEATURES]
     rows = rows.map(convert, with_indices=True, remove_columns=surplus, features=FEATURES, num_proc=num_proc)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -19,8 +20,10 @@ from transformers.utils import logging
 from ..auto import AutoModelForReferringSegmentation
 from ..checkpoint_files import CLIP_TOKENIZER, locate, read_state_dict, released_clip_file
 from ..data.refshapes import vocabulary
+from ..fields import check_fields
 from ..modeling.configuration_cris import CRISConfig
 from ..modeling.configuration_magnet import MagNetConfig
+from ..modeling.configuration_referring_segmentation import TrainableSegmentationConfig
 from ..modeling.image_processing_cris import CRISImageProcessor
 from ..modeling.image_processing_magnet import MagNetImageProcessor
 from ..modeling.modeling_cris import CRISForReferringSegmentation
@@ -55,6 +58,7 @@ def build_magnet(
         text (`str`): Folder or Hub id of a BERT and its tokenizer.
         from_scratch (`bool`, *optional*, defaults to `False`): Whether the encoders' weights are left out, and random too.
     """
+    check_fields(config, MagNetConfig.__dataclass_fields__, "MagNetConfig")
     set_seed(seed)
     parts = {"backbone_config": AutoConfig.from_pretrained(backbone), "text_config": AutoConfig.from_pretrained(text)}
     if parts["backbone_config"].model_type == "swin":
@@ -74,6 +78,7 @@ def _copy_weights(source: PreTrainedModel, target: PreTrainedModel) -> None:
 
 def build_magnet_tiny(seed: int, config: dict[str, Any]) -> Built:
     """A MagNet of 3 million parameters at 160 x 160 pixels, random, with a vocabulary of RefShapes' words and the letters."""
+    check_fields(config, MagNetConfig.__dataclass_fields__, "MagNetConfig")
     tokenizer = build_tokenizer(vocabulary())
     set_seed(seed)
     tiny = {
@@ -144,6 +149,7 @@ def build_cris(
     Raises:
         ValueError: If this is no CLIP with a ResNet.
     """
+    check_fields(config, CRISConfig.__dataclass_fields__, "CRISConfig")
     state = rename_timm(read_state_dict(locate(released_clip_file(init_from))))
     if not is_clip_resnet(state):
         raise ValueError(f"init_from={init_from!r} holds no CLIP with a ResNet, such as OpenAI's RN50.pt")
@@ -153,24 +159,24 @@ def build_cris(
         raise ValueError(
             f"text={text!r} has {len(tokenizer)} words, the CLIP's embedding {clip.text_config.vocab_size}"
         )
-    check_fields(CRISConfig, config)
     set_seed(seed)
     model = CRISForReferringSegmentation(CRISConfig(clip_config=clip.to_dict(), **config))
     if not from_scratch:
         missing, _ = model.clip.load_state_dict(convert_clip_state_dict(state), strict=False)
-        lacking = [name for name in missing if not name.startswith("text_encoder.") and "num_batches" not in name]
-        lacking = [name for name in lacking if name != "logit_scale"]
+        unneeded = ["logit_scale", "num_batches_tracked"]
+        if "token_embedding.weight" not in state:
+            logger.warning(f"{init_from} is of an image encoder alone: the text encoder starts with random weights.")
+            unneeded.append("text_encoder.")
+        lacking = [name for name in missing if not any(part in name for part in unneeded)]
         if lacking:
             raise ValueError(f"init_from={init_from!r} lacks weights, such as {lacking[0]}")
-        if any(name.startswith("text_encoder.") for name in missing):
-            logger.warning(f"{init_from} is of an image encoder alone: the text encoder starts with random weights.")
     processor = CRISProcessor(CRISImageProcessor(), tokenizer, text_length)
     return teach_mask_token(model, processor.tokenizer), processor
 
 
 def build_cris_tiny(seed: int, config: dict[str, Any]) -> Built:
     """A CRIS of 3 million parameters, random, with a vocabulary of RefShapes' words and the letters."""
-    check_fields(CRISConfig, config)
+    check_fields(config, CRISConfig.__dataclass_fields__, "CRISConfig")
     tokenizer = build_tokenizer(vocabulary())
     set_seed(seed)
     tiny = {
@@ -214,13 +220,6 @@ def teach_mask_token(
     return model
 
 
-def check_fields(config_class: Any, fields: dict[str, Any]) -> None:
-    """A configuration takes any keyword; a field that it does not have would say nothing."""
-    unknown = sorted(fields.keys() - config_class.__dataclass_fields__.keys())
-    if unknown:
-        raise ValueError(f"{config_class.__name__} has no field {unknown[0]!r}")
-
-
 def load_checkpoint(seed: int, config: dict[str, Any], model: str) -> Built:
     """
     A trained model of any system.
@@ -231,11 +230,13 @@ def load_checkpoint(seed: int, config: dict[str, Any], model: str) -> Built:
         model (`str`): Folder or Hub id.
     """
     set_seed(seed)
-    check_fields(type(AutoConfig.from_pretrained(model)), config)
-    loaded, processor = (
-        AutoModelForReferringSegmentation.from_pretrained(model, **config),
-        AutoProcessor.from_pretrained(model),
-    )
+    known: Any = type(AutoConfig.from_pretrained(model))
+    if not issubclass(known, TrainableSegmentationConfig):
+        raise ValueError(f"model={model!r} is a {known.model_type}, which is not trained")
+    check_fields(config, known.__dataclass_fields__, known.__name__)
+    # Whatever it was saved in: half precision is for storing and asking, the optimizer's steps are too small for it.
+    loaded = AutoModelForReferringSegmentation.from_pretrained(model, dtype=torch.float32, **config)
+    processor = AutoProcessor.from_pretrained(model)
     return teach_mask_token(loaded, processor.tokenizer), processor
 
 

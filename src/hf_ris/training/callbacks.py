@@ -17,6 +17,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from ..data.features import text_of
 from ..data.segmentation import decode_mask
 from ..visualization import draw_comparison, draw_sheet
 
@@ -134,7 +135,7 @@ class DrawSamples(TrainerCallback):
 
     @torch.no_grad()
     def _draw(self, row: dict[str, Any], model: PreTrainedModel) -> Image.Image:
-        text = row["expressions"][0][self.text_column]
+        text = text_of(row["expressions"][0], self.text_column)
         true = decode_mask(row["mask"])
         inputs = self.processor(images=row["image"], text=text, return_tensors="pt").to(model.device)
         found = self.processor.post_process_referring_segmentation(model.eval()(**inputs), [true.shape])[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import nn
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.utils import ADAPTER_CONFIG_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 
 def find_checkpoints(folders: Sequence[Path], resume: bool) -> list[str | None]:
@@ -15,7 +15,7 @@ def find_checkpoints(folders: Sequence[Path], resume: bool) -> list[str | None]:
     The last checkpoint of each stage, if it has any: one that is whole. `Trainer` writes its own state last.
 
     Raises:
-        ValueError: If there is none to resume from, or there is one and a new training would mix with it.
+        ValueError: If there is none to resume from, or a new training would mix with one that is there, or overwrite a model.
     """
     whole = [[path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")] for folder in folders]
     checkpoints = [str(max(paths, key=number_of_steps)) if paths else None for paths in whole]
@@ -24,6 +24,8 @@ def find_checkpoints(folders: Sequence[Path], resume: bool) -> list[str | None]:
         raise ValueError(f"{name} holds no checkpoint to resume from")
     if any(checkpoints) and not resume:
         raise ValueError(f"{name} holds checkpoints: resume that run or name another folder")
+    if (folders[0].parent / CONFIG_NAME).exists() and not resume:
+        raise ValueError(f"{name} holds a model: name another folder")
     return checkpoints
 
 

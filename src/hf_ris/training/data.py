@@ -10,8 +10,9 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMix
 
 from ..data import load_refshapes
 from ..data.collator import ReferringSegmentationCollator
-from ..data.features import check_text_column, image_size
+from ..data.features import check_text_column, image_size, text_of
 from ..data.segmentation import mask_geometry
+from ..modeling.text_inputs import check_expressions
 from .rows import DrawnRows, EvaluationRows, RowsOfEpochs
 
 
@@ -115,7 +116,7 @@ def check_rows(
         tokenizer (`PreTrainedTokenizerBase`, *optional*): If given, each expression must have a word that it can hide.
 
     Raises:
-        ValueError: If there are no rows, or one has no expression, an expression without a word that can be hidden, an empty
+        ValueError: If there are no rows, or one has no expression, a blank one, one without a word that can be hidden, an empty
             mask although it refers to something (`ann_ids` is not empty), or a mask of another size than its image.
     """
     if not len(rows):
@@ -125,6 +126,7 @@ def check_rows(
         where = f"{name}[{number}] (ref_id {row['ref_id']})"
         if not row["expressions"]:
             raise ValueError(f"{where} has no expression")
+        check_expressions([text_of(each, text_column) for each in row["expressions"]], argument=f"the text of {where}")
         image, image_id = row["image"], row["image_id"]
         if image_id not in sizes:
             sizes[image_id] = image_size(image["path"] if image["bytes"] is None else image["bytes"])
@@ -142,9 +144,10 @@ def _check_words(
 ) -> None:
     special = np.array(tokenizer.all_special_ids)
     for number, texts in enumerate(expressions):
-        for ids, text in zip(tokenizer([text[text_column] for text in texts])["input_ids"], texts, strict=True):
+        read = [text_of(each, text_column) for each in texts]
+        for ids, text in zip(tokenizer(read)["input_ids"], read, strict=True):
             if np.isin(ids, special).all():
-                raise ValueError(f"{name}[{number}]: {text[text_column]!r} has no word that Mask Grounding can hide")
+                raise ValueError(f"{name}[{number}]: {text!r} has no word that Mask Grounding can hide")
 
 
 __all__ = ["DRAWN_EVALUATION_ROWS", "TrainingData", "check_rows"]

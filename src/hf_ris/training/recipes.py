@@ -58,8 +58,8 @@ class Recipe:
         arguments (`dict`): Fields of `TrainingArguments`.
         drawn (`tuple[str, ...]`): Manners of RefShapes that it is trained on when no dataset is given; without any, one must be.
         mask_probability (`float`): How often a word is hidden, where Mask Grounding is on.
+        text_column (`str`): Which text of an expression it learns, "sent" (cleaned) or "raw" (as written).
         schedule (`Callable`, *optional*): Makes optimizer and schedule from the model, the learning rate and the steps of an epoch.
-        sync_batch_norm (`bool`): Whether batch norms take all GPUs' pictures together.
         muon (`bool`): Whether linear layers are trained by Muon, for training from nothing; else `Trainer`'s own optimizer.
         muon_convolutions (`bool`): Whether convolutions are trained by Muon, too.
     """
@@ -71,8 +71,8 @@ class Recipe:
     arguments: dict[str, Any] = field(default_factory=dict)
     drawn: tuple[str, ...] = ()
     mask_probability: float = 0.15
+    text_column: str = "sent"
     schedule: Callable[[Any, float, int], tuple[Any, Any]] | None = None
-    sync_batch_norm: bool = False
     muon: bool = False
     muon_convolutions: bool = False
 
@@ -118,7 +118,6 @@ def cris_recipe(clip: str, name: str, dataset: str, text_length: int) -> Recipe:
         stages=(Stage(image_size=416),),
         arguments=CRIS_ARGUMENTS,
         schedule=cris_schedule,
-        sync_batch_norm=True,
     )
 
 
@@ -147,6 +146,7 @@ RECIPES = {
         stages=(Stage(image_size=480),),
         config={"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5},
         arguments={**LAVT_ARGUMENTS, "num_train_epochs": 40},
+        text_column="raw",
     ),
     **CRIS_RECIPES,
     "finetune": Recipe(

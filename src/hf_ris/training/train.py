@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 import torch
-from huggingface_hub import upload_folder
+from huggingface_hub import create_branch, file_exists, upload_file, upload_folder
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainingArguments
@@ -53,8 +53,10 @@ DEFAULT_ARGUMENTS = {
     "hub_strategy": "end",
     "hub_private_repo": True,
 }
-# What a recipe with a schedule of its own decides.
-SCHEDULED = {"lr_scheduler_kwargs", "lr_scheduler_type", "optim", "warmup_ratio", "warmup_steps", "weight_decay"}
+# What a recipe with an optimizer of its own decides, and one with a schedule of its own.
+OPTIMIZED = {"adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args"}
+SCHEDULED = OPTIMIZED | {"lr_scheduler_kwargs", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "weight_decay"}
+SAVED = (".safetensors", ".json", ".jinja", ".py")  # not what Trainer keeps of its arguments, a token among them
 EVALUATIONS = 20  # of a training on drawings, which has no epochs
 
 
@@ -68,7 +70,7 @@ def train(
     parts: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     lora: int | None = None,
-    text_column: str = "sent",
+    text_column: str | None = None,
     flip_probability: float = 0.0,
     eval_rows: int | None = None,
     samples: int = 8,
@@ -94,7 +96,7 @@ def train(
         config (`dict`, *optional*): Fields of the model's configuration; they take precedence over the recipe's.
         lora (`int`, *optional*): Rank of adapters, which then are all that is trained; they are saved in `output_dir/adapter`, the
             model with what they learned in `output_dir`.
-        text_column (`str`, *optional*, defaults to `"sent"`): Which text is read: "sent" (cleaned) or "raw" (as written).
+        text_column (`str`, *optional*): Which text is read: "sent" (cleaned) or "raw" (as written); by default the recipe's.
         flip_probability (`float`, *optional*, defaults to 0.0): How often a picture is mirrored, left and right in its text too.
         eval_rows (`int`, *optional*): How many rows of `eval_dataset` are evaluated on, from its first; of drawn ones 100 of each
             manner by default.
@@ -115,7 +117,12 @@ def train(
     check_request(recipe, train_dataset, parts or {}, lora)
     chosen = RECIPES[recipe]
     data = TrainingData(
-        train_dataset, eval_dataset, tuple(drawn) or chosen.drawn, eval_rows, text_column, flip_probability
+        train_dataset,
+        eval_dataset,
+        tuple(drawn) or chosen.drawn,
+        eval_rows,
+        text_column or chosen.text_column,
+        flip_probability,
     )
     folders = [Path(output_dir) / f"stage-{number}" for number in range(1, len(chosen.stages) + 1)]
     checkpoints = find_checkpoints(folders, resume)
@@ -148,7 +155,8 @@ def train(
                 rows = data.training_rows(seen_rows[stage.task], num_rows, arguments.seed)
             options = learn_masks(trained, processor, collator, rows, evaluation)
         options |= choose_optimizer(chosen, stage, trained, arguments, len(options["train_dataset"]))
-        if chosen.sync_batch_norm and arguments.world_size > 1 and arguments.device.type == "cuda":
+        # Batch norms take all GPUs' pictures together, but for those that adapters leave as they are.
+        if lora is None and arguments.world_size > 1 and arguments.device.type == "cuda":
             options["model"] = nn.SyncBatchNorm.convert_sync_batchnorm(options["model"])
 
         trainer = Trainer(args=arguments, **options)
@@ -156,7 +164,7 @@ def train(
         trainer.callback_handler.callbacks.insert(0, WatchLoss())
         if stage.task != "attributes" and evaluation is not None:
             folder = Path(arguments.output_dir) / "samples"
-            trainer.add_callback(DrawSamples(evaluation, processor, folder, samples, text_column))
+            trainer.add_callback(DrawSamples(evaluation, processor, folder, samples, data.text_column))
         if checkpoint is not None:
             check_checkpoint(trainer.model, checkpoint, lora)
         with explained(trainer, processor):
@@ -184,6 +192,8 @@ def check_request(
         raise ValueError(f"recipe={recipe!r} learns from drawings alone: it takes no train_dataset")
     if lora is not None and "model" not in parts:
         raise ValueError(f"lora={lora} adapts a trained model: name a checkpoint (model)")
+    if lora is not None and any(stage.task == "attributes" for stage in RECIPES[recipe].stages):
+        raise ValueError(f"lora={lora} is not for recipe={recipe!r}, which trains an image encoder from nothing")
 
 
 def publish(trainer: Trainer, processor: ProcessorMixin, folder: Path, has_adapters: bool) -> None:
@@ -197,11 +207,22 @@ def publish(trainer: Trainer, processor: ProcessorMixin, folder: Path, has_adapt
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     if trainer.args.push_to_hub and trainer.is_world_process_zero():
-        where = {"repo_id": trainer.hub_model_id, "token": trainer.args.hub_token}
-        upload_folder(**where, folder_path=folder, ignore_patterns=["stage-*"])
+        share(model, folder, trainer.hub_model_id, trainer.args)
+
+
+def share(model: PreTrainedModel, folder: Path, repo_id: str, arguments: TrainingArguments) -> None:
+    """Uploads what was trained, and nothing else that lies in its folder. A repository without a card gets one."""
+    saved = [
+        path.name for path in folder.iterdir() if path.suffix in SAVED or path.name in ("merges.txt", "vocab.txt")
+    ]
+    where = {"repo_id": repo_id, "token": arguments.hub_token, "revision": arguments.hub_revision}
+    if arguments.hub_revision is not None:
+        create_branch(repo_id, branch=arguments.hub_revision, token=arguments.hub_token, exist_ok=True)
+    upload_folder(**where, folder_path=folder, allow_patterns=[*saved, "adapter/*"])
+    if not file_exists(repo_id, "README.md", token=arguments.hub_token):
         card = render_card(folder.resolve().name, f"{describe(model)} Trained with `hf-ris train`.", licence=None)
-        card.text = card.text.replace(HERE, trainer.hub_model_id)
-        card.push_to_hub(**where)
+        card.text = card.text.replace(HERE, repo_id)
+        upload_file(**where, path_or_fileobj=str(card).encode(), path_in_repo="README.md")
 
 
 def build(
@@ -233,9 +254,11 @@ def make_arguments(
         ValueError: If it is not said when a training on drawings ends, or an option is of no use to the recipe.
     """
     options = {**DEFAULT_ARGUMENTS, **recipe.arguments, **stage.arguments}
-    ignored = sorted(SCHEDULED & overrides.keys()) if recipe.schedule is not None else []
+    own = SCHEDULED if recipe.schedule is not None else OPTIMIZED if recipe.muon else set()
+    ignored = sorted(own & overrides.keys())
     if ignored:
-        raise ValueError(f"{ignored[0]} is not for this recipe, which has a schedule of its own")
+        kind = "a schedule" if recipe.schedule is not None else "an optimizer"
+        raise ValueError(f"{ignored[0]} is not for this recipe, which has {kind} of its own")
     if "eval_steps" in overrides:
         by_steps = {"eval_strategy": "steps", "save_strategy": "steps", "save_steps": overrides["eval_steps"]}
         overrides = {**by_steps, **overrides}
