@@ -132,7 +132,7 @@ class CLIPResNetVision(nn.Module):
         cells = (config.image_size // 32) ** 2
         self.attnpool = AttentionPool(config.embed_dim, cells, config.text_config.projection_dim)
 
-    def stages(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
         """Images (B, 3, H, W) to the maps of all stages, fine to coarse, at strides 4, 8, 16 and 32."""
         states = self.bn1(self.conv1(pixel_values)).relu()
         states = self.bn2(self.conv2(states)).relu()
@@ -174,7 +174,7 @@ class CLIPResNetModel(PreTrainedModel):
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, d), not normalised."""
-        return self.visual.attnpool(self.visual.stages(pixel_values)[-1])
+        return self.visual.attnpool(self.visual(pixel_values)[-1])
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """(N, L) -> (N, d), not normalised."""

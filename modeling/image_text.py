@@ -137,7 +137,7 @@ class CLIPResNetImageText(ImageText):
 
     def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
         """`block` has no meaning here: the last map is masked."""
-        last = nn.functional.normalize(self.network.visual.stages(pixel_values)[-1], dim=1)
+        last = nn.functional.normalize(self.network.visual(pixel_values)[-1], dim=1)
         return self.network.visual.attnpool(last * grid_masks[:, None].to(last.dtype))
 
 

@@ -319,7 +319,7 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
         """Images (B, 3, H, W) to what [`CRISNeck.project_images`] gives."""
         # Convolutions on the CPU like channels last, and hand them on.
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        fine, middle, deep = self.clip.visual.stages(pixel_values)[1:]
+        fine, middle, deep = self.clip.visual(pixel_values)[1:]
         deep = (self.shortcut(deep) + self.clip.visual.attnpool.attend_everywhere(deep)).relu()
         return self.neck.project_images([fine, middle, deep])
 

@@ -21,6 +21,7 @@ gr = pytest.importorskip("gradio")
 from gradio_client import Client, handle_file  # noqa: E402
 from gradio_client.exceptions import AppError  # noqa: E402
 from PIL import Image  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 from hf_ris import demo  # noqa: E402
 from hf_ris.hub import QUESTION, build_wheel  # noqa: E402
@@ -132,6 +133,17 @@ def test_models_of_others_are_not_loaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="no model on the Hub"):
         demo.load_from_hub("user/name")
+
+
+def test_models_that_lack_weights_are_not_asked(model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights.pop(sorted(weights)[0])
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks weights"):
+        demo.load(str(tmp_path / "model"))
+    with pytest.raises(OSError, match="nowhere"):
+        demo.launch(["runs/nowhere"])
 
 
 def test_of_visitors_models_one_stays_loaded(monkeypatch):

@@ -33,13 +33,13 @@ from typer.testing import CliRunner
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.cli import app
-from hf_ris.data import RefShapesStream, decode_mask, load_refshapes
+from hf_ris.data import ReferringSegmentationCollator, RefShapesStream, decode_mask, load_refshapes
 from hf_ris.data.refshapes import COLOURS, draw_scene, sample_scene, true_of, vocabulary
 from hf_ris.data.segmentation import encode_mask
 from hf_ris.registration import BUNDLED_ZERO_SHOT
 from hf_ris.training import RECIPES, pretraining, recipes, train
 from hf_ris.training.checkpoints import find_checkpoints, number_of_steps
-from hf_ris.training.data import TrainingData
+from hf_ris.training.data import TrainingData, check_rows
 from hf_ris.training.optimizer import MATRIX_LR, Muon, MuonWithAdamW
 from hf_ris.training.pretraining import (
     ATTRIBUTES,
@@ -651,6 +651,23 @@ def test_impossible_runs_are_named(quick_recipe, tmp_path, model_folder):
         result = CliRunner().invoke(app, ["train", "--output-dir", str(tmp_path), option, "3"])
         assert result.exit_code == 2
         assert option in result.output
+
+
+def test_a_finished_model_is_not_overwritten(quick_recipe, model_folder):
+    with pytest.raises(ValueError, match="holds a model"):
+        train(quick_recipe, model_folder)
+
+
+def test_a_text_that_cleaning_emptied_is_read_as_written(processor):
+    rows = load_refshapes("refshapes", "val", num_rows=2)
+    for raw in ("?", " "):
+        changed = rows.map(lambda row, raw=raw: {"expressions": [{"sent_id": 0, "raw": raw, "sent": ""}]})
+        if raw.strip():
+            check_rows(changed, "rows")
+            assert ReferringSegmentationCollator(processor)(list(changed))["input_ids"].shape[0] == 2
+        else:
+            with pytest.raises(ValueError, match=r"the text of rows\[0\] \(ref_id"):
+                check_rows(changed, "rows")
 
 
 def test_a_checkpoint_of_another_architecture_is_named(quick_recipe, tmp_path):

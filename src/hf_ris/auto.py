@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from typing import Any
 
+from transformers import PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -43,4 +44,18 @@ class AutoModelForReferringSegmentation(_BaseAutoModelClass):
     _model_mapping = _ModelMapping(CONFIG_MAPPING_NAMES, OrderedDict())
 
 
-__all__ = ["AutoModelForReferringSegmentation"]
+def load_whole(source: str, **options: Any) -> PreTrainedModel:
+    """
+    A model, none of whose weights is missing, and random instead; options of `from_pretrained`.
+
+    Raises:
+        ValueError: If one is missing.
+        OSError: If there is no such model.
+    """
+    model, report = AutoModelForReferringSegmentation.from_pretrained(source, output_loading_info=True, **options)
+    if report["missing_keys"]:
+        raise ValueError(f"source={source!r} lacks weights, such as {sorted(report['missing_keys'])[0]}")
+    return model
+
+
+__all__ = ["AutoModelForReferringSegmentation", "load_whole"]

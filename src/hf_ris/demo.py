@@ -21,9 +21,10 @@ import torch
 from huggingface_hub import model_info
 from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image
-from transformers import Pipeline, PreTrainedConfig, pipeline
+from transformers import AutoProcessor, Pipeline, PreTrainedConfig, pipeline
 from transformers.utils import logging
 
+from .auto import load_whole
 from .composition import zero_shot
 from .data.refshapes import EXAMPLES
 from .data.refshapes.rows import scene_rows
@@ -141,10 +142,11 @@ def remember_little(ris: Pipeline) -> Pipeline:
 
 
 def load(source: str, **options: Any) -> Pipeline:
-    """A model from a folder or the Hub, with code from nowhere but this package; options of `transformers.pipeline`."""
-    hub = {name: options[name] for name in ("revision", "token") if name in options}
-    task = task_of(source, **hub)
-    return pipeline(task, model=source, device=device(), trust_remote_code=False, **options)
+    """A whole model from a folder or the Hub, with code from nowhere but this package; options of `from_pretrained`."""
+    task = task_of(source, **options)
+    model = load_whole(source, use_safetensors=True, trust_remote_code=False, **options)
+    processor = AutoProcessor.from_pretrained(source, trust_remote_code=False, **options)
+    return pipeline(task, model=model, processor=processor, device=device())
 
 
 def task_of(source: str, **options: Any) -> str:
@@ -155,7 +157,10 @@ def task_of(source: str, **options: Any) -> str:
         ValueError: If it is of something else than this library, or brings a parser of its own.
         OSError: If there is none.
     """
-    values, _ = PreTrainedConfig.get_config_dict(source, **options)
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(source, **options)
+    except OSError as error:
+        raise OSError(f"{source} cannot be loaded: {error}") from error
     systems = {system.model_type: system for system in SYSTEMS}
     if values.get("model_type") not in systems:
         raise ValueError(
@@ -180,7 +185,7 @@ def load_from_hub(name: str) -> Pipeline:
         raise ValueError(
             f"{name} has {size / 1e9:.1f} GB of weights; this page takes up to {LARGEST_MODEL / 1e9:.0f} GB."
         )
-    return load(name, revision=found.sha, token=False, model_kwargs={"use_safetensors": True})
+    return load(name, revision=found.sha, token=False)
 
 
 def device() -> str:
@@ -477,7 +482,7 @@ def _options(names: list[str]) -> tuple[Any, ...]:
             0.5,
             step=0.05,
             label="Threshold",
-            info="Of a pixel's probability. Each model starts with its own; zero-shot models have none.",
+            info="Starts at each model's own; zero-shot models have none.",
             elem_id="threshold",
         )
         opacity = gr.Slider(

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 from transformers import AutoProcessor, pipeline
 
 from . import endpoint_handler
-from .auto import AutoModelForReferringSegmentation
+from .auto import load_whole
 from .data.export import MARK
 from .model_card import HERE, METRICS, add_results, describe, render_card, usage
 from .output_folder import read_json, weights_fingerprint
@@ -214,9 +214,7 @@ def stage_model(
 ) -> None:
     """Writes to `folder` what is to be published of a model, and nothing else that may lie in its folder."""
     source = find_model(source)
-    model, report = AutoModelForReferringSegmentation.from_pretrained(source, output_loading_info=True)
-    if report["missing_keys"]:
-        raise ValueError(f"source={source!r} lacks weights, such as {sorted(report['missing_keys'])[0]}")
+    model = load_whole(source)
     fingerprint = weights_fingerprint(model) if results else ""
     for result in results:
         if result["weights"] != fingerprint:

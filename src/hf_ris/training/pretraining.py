@@ -155,7 +155,7 @@ def stage_maps(image_encoder: ImageEncoder, pixel_values: torch.Tensor) -> Seque
             output_hidden_states_before_downsampling=True,
         )
         return encoded.reshaped_hidden_states[1:]
-    return image_encoder.stages(pixel_values)
+    return image_encoder(pixel_values)
 
 
 class AttributeModel(nn.Module):
