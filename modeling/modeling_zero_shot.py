@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from .configuration_zero_shot import ZeroShotSegmentationConfig
 from .expression_parsing import Parse
 from .image_inputs import check_regions
 from .image_text import IMAGE_TEXT
+from .model_card import render_card
 from .modeling_outputs import ZeroShotSegmentationOutput
 from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel
 from .negative_phrases import has_wordnet
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     # So that a saved model brings along the code of this pipeline, too.
     from .pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline  # noqa: F401
 
-HERE = "this folder or its Hub id"  # what a card calls the model until it is published
 logger = logging.get_logger(__name__)
 LOGIT = 10.0  # inside of the chosen region
 
@@ -310,7 +309,24 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         return loaded
 
     def card(self) -> str:
-        return render_card(type(self).__name__, self.config)
+        """What the model is composed of, and each part's licence."""
+        parts = self.config.parts or {}
+        licences = {part.get("license") for part in parts.values() if part.get("has_weights", True)}
+        rows = [
+            f"| {kind} | {part['source']} | {part.get('license') or 'not stated: ask its authors'} |"
+            for kind, part in parts.items()
+        ]
+        return render_card(
+            type(self).__name__,
+            "Zero-shot referring image segmentation, composed of parts that were trained elsewhere.",
+            "\n".join(
+                ["| part | source | licence |", "| --- | --- | --- |", *rows]
+                + ["", "Whoever uses it is bound by the licences of all parts."]
+            ),
+            licence=None if None in licences or not licences else "other" if len(licences) > 1 else licences.pop(),
+            tags=["zero-shot"],
+            base_models=sorted({part["source"] for part in parts.values() if part.get("is_on_hub")}),
+        )
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:
@@ -318,31 +334,4 @@ def unit(features: torch.Tensor) -> torch.Tensor:
     return nn.functional.normalize(features, dim=-1)
 
 
-def render_card(name: str, config: PreTrainedConfig) -> str:
-    """The card of a composed model: what it is composed of, and each part's licence."""
-    parts = config.parts or {}
-    licences = {part.get("license") for part in parts.values() if part.get("has_weights", True)}
-    sources = sorted({part["source"] for part in parts.values() if part.get("is_on_hub")})
-    lines = ["---", "library_name: transformers", "pipeline_tag: image-segmentation"]
-    lines += ["tags:", "- referring-image-segmentation", "- hf_ris", "- zero-shot"]
-    if licences and None not in licences:
-        lines += [f"license: {licences.pop() if len(licences) == 1 else 'other'}"]
-    lines += ["base_model:", *(f"- {source}" for source in sources)] if sources else []
-    lines += ["---", "", f"# {name}", "", "Zero-shot referring image segmentation, composed of", ""]
-    lines += ["| part | source | licence |", "|---|---|---|"]
-    lines += [
-        f"| {kind} | {part['source']} | {part.get('license') or 'not stated: ask its authors'} |"
-        for kind, part in parts.items()
-    ]
-    lines += ["", "Whoever uses it is bound by the licences of all parts.", ""]
-    lines += ["```python", "import hf_ris", "from transformers import pipeline", ""]
-    lines += [
-        f'ris = pipeline("referring-segmentation", model="{HERE}")',
-        'answer = ris("photo.jpg", text="the woman in the red coat")',
-        "```",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-__all__ = ["HERE", "Answer", "Seen", "ZeroShotPreTrainedModel", "render_card", "unit"]
+__all__ = ["Answer", "Seen", "ZeroShotPreTrainedModel", "unit"]

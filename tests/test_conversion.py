@@ -153,7 +153,7 @@ KEY = "image_model.patch_embed.proj.weight"
         (changed(**{KEY: torch.tensor(1.0)}), "does not fit MagNet"),
         ({1: torch.zeros(1)}, "the name 1 among its weights"),
         ([1, 2], "no state dict, but a list"),
-        ({}, "no state dict"),
+        ({}, "holds no weights"),
     ],
 )
 def test_unfit_weights_are_named_and_leave_nothing(content, message, given, tmp_path):
@@ -212,7 +212,7 @@ def test_wrong_arguments_are_named(given, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"unfit\.json' is unfit"):
         convert("magnet", source, tmp_path / "out", config=tmp_path / "unfit.json", tokenizer=given["tokenizer"])
     torch.jit.script(torch.nn.Identity()).save(tmp_path / "program.pt")
-    with pytest.raises(ValueError, match="does not fit MagNet"):
+    with pytest.raises(ValueError, match="holds no weights"):
         convert("magnet", str(tmp_path / "program.pt"), tmp_path / "out", **given)
     with pytest.raises(LocalEntryNotFoundError):
         convert("magnet", "no/such::magnet.pth", tmp_path / "out", **given)

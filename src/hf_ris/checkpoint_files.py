@@ -85,8 +85,10 @@ def read_state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     content = _read(checkpoint)
     if isinstance(content, Mapping):
         content = next((content[key] for key in ("model", "state_dict") if key in content), content)
-    if not isinstance(content, Mapping) or not content:
+    if not isinstance(content, Mapping):
         raise ValueError(f"source={checkpoint.origin!r} holds no state dict, but a {type(content).__name__}")
+    if not content:
+        raise ValueError(f"source={checkpoint.origin!r} holds no weights")
     for key, value in content.items():
         if not isinstance(key, str):
             raise ValueError(f"source={checkpoint.origin!r} has the name {key!r} among its weights, which is no text")

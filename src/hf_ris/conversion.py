@@ -22,11 +22,11 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from .checkpoint_files import CLIP_TOKENIZER, Checkpoint, locate, read_state_dict
-from .model_card import usage
 from .modeling.configuration_magnet import MagNetConfig
 from .modeling.image_processing_cris import CRISImageProcessor
 from .modeling.image_processing_magnet import MagNetImageProcessor
 from .modeling.image_processing_referring_segmentation import ReferringSegmentationImageProcessor
+from .modeling.model_card import render_card
 from .modeling.modeling_cris import CRISForReferringSegmentation
 from .modeling.modeling_magnet import MagNetForReferringSegmentation
 from .modeling.processing_cris import CRISProcessor
@@ -35,6 +35,7 @@ from .modeling.processing_referring_segmentation import ReferringSegmentationPro
 from .modeling.weight_mapping_cris import convert_state_dict as convert_cris
 from .modeling.weight_mapping_cris import read_cris_config
 from .modeling.weight_mapping_magnet import convert_state_dict as convert_magnet
+from .reporting import table
 
 
 # Small enough that a conversion needs little memory: one shard at a time is read and written.
@@ -266,40 +267,24 @@ def _card(published: PublishedSystem, checkpoint: Checkpoint, digest: str) -> st
         where = f"[{repository}](https://huggingface.co/{repository}), file `{name}`, revision `{checkpoint.revision}`"
     else:
         where = f"local file `{checkpoint.path.name}`"
-    front, licence = "", "not stated with them"
-    if published.licence is not None:
-        front = f"license: {published.licence}\n"
-        licence = f"{published.licence.upper()}, as their authors published them"
-    return f"""---
-{front}library_name: transformers
-pipeline_tag: image-segmentation
-tags:
-- referring-image-segmentation
-- hf_ris
----
-
-# {published.name}, converted
-
-The published weights of {published.name}, {published.paper}, under the names that `hf_ris` uses. Only names and the layout
-of some tensors were changed; no value was.
-
-```python
-{usage()}
-```
-
-Without `hf_ris`, the code in this folder does the same with `trust_remote_code=True`.
-
-## Source
-
-| | |
-| --- | --- |
-| weights | {where} |
-| sha256 of the file | `{digest}` |
-| licence of the weights | {licence} |
-| licence of the code here | Apache-2.0 |
-
-Nothing was measured during the conversion.
-"""
+    licence = (
+        f"{published.licence.upper()}, as their authors published them"
+        if published.licence
+        else "not stated with them"
+    )
+    rows = [
+        ["weights", where],
+        ["sha256 of the file", f"`{digest}`"],
+        ["licence of the weights", licence],
+        ["licence of the code here", "Apache-2.0"],
+    ]
+    return render_card(
+        f"{published.name}, converted",
+        f"The published weights of {published.name}, {published.paper}, under the names that `hf_ris` uses. Only names and the layout of some "
+        "tensors were changed; no value was.",
+        f"## Source\n\n{table(['', ''], rows)}\n\nNothing was measured during the conversion.",
+        published.licence,
+    )
 
 
 __all__ = ["PUBLISHED_SYSTEMS", "Checkpoint", "PublishedSystem", "convert", "locate", "read_state_dict"]

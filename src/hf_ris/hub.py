@@ -28,7 +28,7 @@ from transformers import AutoProcessor, pipeline
 from . import endpoint_handler
 from .auto import load_whole
 from .data.export import MARK
-from .model_card import HERE, METRICS, add_results, describe, render_card, usage
+from .model_card import HERE, METRICS, add_results, trained_card, usage
 from .output_folder import read_json, weights_fingerprint
 from .registration import TASK, find_model
 
@@ -226,7 +226,7 @@ def stage_model(
 
     card = _card_of(source) or _card_of(str(folder))  # composed models write their own
     if card is None:
-        card = render_card(repo_id.rpartition("/")[2], describe(model), licence)
+        card = trained_card(repo_id.rpartition("/")[2], model, licence)
     if licence is not None:
         card.data["license"] = licence
     if not card.data.get("license"):

@@ -1,22 +1,18 @@
 """Model cards: what a model is, how it is used, under which licence, and what was measured of it."""
 
-import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard
 from transformers import PreTrainedModel
 
-from .modeling.modeling_zero_shot import HERE
+from .modeling.model_card import HERE, render_card, usage
 from .reporting import table
 
 
-TEMPLATE = Path(__file__).parent / "assets" / "model_card.md.jinja"
 SECTION = re.compile(r"<!-- evaluation -->.*?<!-- /evaluation -->", re.DOTALL)
 METRICS = ("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9")
-TAGS = ("referring-image-segmentation", "hf_ris")
 # As they are on the Hub.
 PAPERS = {
     "magnet": "[*Mask Grounding for Referring Image Segmentation*](https://arxiv.org/abs/2312.12198) (CVPR 2024)",
@@ -26,39 +22,25 @@ PAPERS = {
 }
 
 
-def usage(model: str = HERE, picture: str = "photo.jpg", text: str = "the woman in the red coat") -> str:
-    """The lines that every card shows, and that are run before a model is published."""
-    return f"""import hf_ris
-from transformers import pipeline
-
-ris = pipeline("referring-segmentation", model={json.dumps(model)})
-answer = ris({json.dumps(picture)}, text={json.dumps(text)})"""
-
-
 def describe(model: PreTrainedModel) -> str:
     """What a model is, in a sentence."""
     size = sum(parameter.numel() for parameter in model.parameters())
     return f"A model of {PAPERS[model.config.model_type]} with {size / 1e6:.1f} million parameters."
 
 
-def render_card(title: str, summary: str, licence: str | None) -> ModelCard:
+def trained_card(title: str, model: PreTrainedModel, licence: str | None, note: str = "") -> ModelCard:
     """
-    A model's card.
+    The card of a model that was trained.
 
     Args:
         title (`str`): Its heading.
-        summary (`str`): What the model is, in a paragraph.
+        model (`PreTrainedModel`): The model.
         licence (`str`, *optional*): Of the weights, as the Hub writes licences; `None` where it is not known.
+        note (`str`, *optional*): A sentence on how it came about.
     """
-    data = ModelCardData(
-        license=licence,
-        library_name="transformers",
-        pipeline_tag="image-segmentation",
-        tags=list(TAGS),
-    )
-    return ModelCard.from_template(
-        data, str(TEMPLATE), title=title, summary=summary, usage=usage(), licence=licence or "not stated"
-    )
+    rows = [["weights", licence or "not stated"], ["code in this repository", "apache-2.0"]]
+    details = f"## Licences\n\n{table(['', 'licence'], rows)}"
+    return ModelCard(render_card(title, f"{describe(model)} {note}".rstrip(), details, licence))
 
 
 def add_results(card: ModelCard, name: str, results: Sequence[dict[str, Any]]) -> None:
@@ -101,4 +83,4 @@ def add_results(card: ModelCard, name: str, results: Sequence[dict[str, Any]]) -
         card.text = f"{card.text.rstrip()}\n\n## Evaluation\n\n{section}\n"
 
 
-__all__ = ["HERE", "METRICS", "PAPERS", "add_results", "describe", "render_card", "usage"]
+__all__ = ["HERE", "METRICS", "PAPERS", "add_results", "describe", "trained_card", "usage"]

@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from ..data.collator import ReferringSegmentationCollator
 from ..metrics import TrainerMetrics
-from ..model_card import HERE, describe, render_card
+from ..model_card import HERE, trained_card
 from .building import add_lora, load_checkpoint
 from .callbacks import DrawSamples, WatchLoss
 from .checkpoints import check_checkpoint, find_checkpoints
@@ -220,7 +220,7 @@ def share(model: PreTrainedModel, folder: Path, repo_id: str, arguments: Trainin
         create_branch(repo_id, branch=arguments.hub_revision, token=arguments.hub_token, exist_ok=True)
     upload_folder(**where, folder_path=folder, allow_patterns=[*saved, "adapter/*"])
     if not file_exists(repo_id, "README.md", token=arguments.hub_token):
-        card = render_card(folder.resolve().name, f"{describe(model)} Trained with `hf-ris train`.", licence=None)
+        card = trained_card(folder.resolve().name, model, licence=None, note="Trained with `hf-ris train`.")
         card.text = card.text.replace(HERE, repo_id)
         upload_file(**where, path_or_fileobj=str(card).encode(), path_in_repo="README.md")
 
