@@ -91,7 +91,7 @@ def evaluate(
         square = model_size or _input_size(ris)
     questions = Questions(dataset, batch_size, text_column, square)
     settings = {
-        "dataset": name or f"{dataset.info.dataset_name or 'a dataset'} {dataset.split or ''}".strip(),
+        "dataset": name or f"{dataset.info.dataset_name or 'unnamed'} {dataset.split or ''}".strip(),
         "data": questions.fingerprint(),
         "text_column": text_column,
         "protocol": protocol,

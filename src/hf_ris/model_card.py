@@ -59,10 +59,10 @@ def add_results(card: ModelCard, name: str, results: Sequence[dict[str, Any]]) -
         EvalResult(
             task_type="image-segmentation",
             task_name="Referring image segmentation",
-            dataset_type=result["dataset"].split()[0],
+            dataset_type=result["dataset"].partition(" ")[0],
             dataset_name=result["dataset"],
             dataset_config=f"{result['protocol']} protocol, {result['text_column']} text, {result['expressions']} expressions",
-            dataset_split=result["dataset"].split()[-1],
+            dataset_split=result["dataset"].partition(" ")[2] or None,
             metric_type=metric.lower(),
             metric_name=metric,
             metric_value=round(result[metric], 5),
