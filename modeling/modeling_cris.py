@@ -335,8 +335,9 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
         self, images: list[torch.Tensor], input_ids: torch.Tensor, is_word: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         joined, words, _ = self._read(images, input_ids)
-        makers = (lambda: joined, lambda: self.decoder(joined, words, is_word))
-        return [makers[stage]() for stage in self.config.grounding_stages], words
+        stages = self.config.grounding_stages
+        maps = [joined, self.decoder(joined, words, is_word)] if 1 in stages else [joined]
+        return [maps[stage] for stage in stages], words
 
     def _read(
         self, images: list[torch.Tensor], input_ids: torch.Tensor

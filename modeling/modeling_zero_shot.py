@@ -316,6 +316,9 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             f"| {kind} | {part['source']} | {part.get('license') or 'not stated: ask its authors'} |"
             for kind, part in parts.items()
         ]
+        licence = None  # as long as one of them is not known
+        if licences and None not in licences:
+            licence = licences.pop() if len(licences) == 1 else "other"
         return render_card(
             type(self).__name__,
             "Zero-shot referring image segmentation, composed of parts that were trained elsewhere.",
@@ -323,7 +326,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
                 ["| part | source | licence |", "| --- | --- | --- |", *rows]
                 + ["", "Whoever uses it is bound by the licences of all parts."]
             ),
-            licence=None if None in licences or not licences else "other" if len(licences) > 1 else licences.pop(),
+            licence=licence,
             tags=["zero-shot"],
             base_models=sorted({part["source"] for part in parts.values() if part.get("is_on_hub")}),
         )

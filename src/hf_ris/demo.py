@@ -550,9 +550,10 @@ def launch(models: Sequence[str] = (), **options: Any) -> None:
         TRAINED: partial(load, str(BUNDLED_CHECKPOINT)),
         CHOOSING: partial(load, str(BUNDLED_ZERO_SHOT)),
     }
-    for source in map(str, models):
-        task_of(find_model(source))  # what is wrong is said now, not to visitors
-        offered[source] = partial(load, find_model(source))
+    for name in models:
+        source = find_model(name)
+        task_of(source)  # what is wrong is said now, not to visitors
+        offered[str(name)] = partial(load, source)
     offered[COMPOSED] = partial(zero_shot, "tas", device=device())
     with tempfile.TemporaryDirectory(prefix="hf-ris-demo-") as folder:
         page = build(offered, Path(folder))
