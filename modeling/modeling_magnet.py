@@ -108,7 +108,17 @@ class MagNetPreTrainedModel(TrainableSegmentationModel):
     base_model_prefix = "magnet"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["SwinLayer", "BertLayer", "FusionStage", "DeformableLayer", "MaskDecoderLayer"]
+    _no_split_modules = [
+        "SwinEmbeddings",
+        "SwinLayer",
+        "BertEmbeddings",
+        "BertLayer",
+        "FusionStage",
+        "PixelDecoder",
+        "DeformableLayer",
+        "MaskDecoder",
+        "MaskDecoderLayer",
+    ]
     _can_compile_fullgraph = True
 
     @torch.no_grad()
