@@ -334,8 +334,38 @@ def test_numbers_that_do_not_fit_are_named(tiny_model, inputs):
         tiny_model(inputs["pixel_values"], inputs["input_ids"][:3], inputs["attention_mask"][:3])
     with pytest.raises(ValueError, match=r"0 images"):
         tiny_model(inputs["pixel_values"][:0], inputs["input_ids"])
-    with pytest.raises(ValueError, match=r"labels.*4"):
+    with pytest.raises(ValueError, match=r"labels.*4 expressions, got shape \(3, 64, 96\)"):
         tiny_model(**inputs, labels=torch.zeros(3, 64, 96))
+    with pytest.raises(ValueError, match="labels must be between 0 and 1, got values from 0 to 255"):
+        tiny_model(**inputs, labels=torch.full((4, 64, 96), 255).tril().byte())
+    with pytest.raises(ValueError, match="labels must be between 0 and 1, got values from nan"):
+        tiny_model(**inputs, labels=torch.full((4, 64, 96), torch.nan))
+    long = torch.ones(4, 65, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"input_ids must hold at most 64 tokens .*, got 65"):
+        tiny_model(inputs["pixel_values"], long)
+    with pytest.raises(TypeError, match="attentionmask"):
+        tiny_model(inputs["pixel_values"], inputs["input_ids"], attentionmask=inputs["attention_mask"])
+
+
+@torch.no_grad()
+def test_hidden_states_and_tuples_as_in_any_model(tiny_model, inputs):
+    plain = tiny_model(**inputs)
+    assert plain.hidden_states is None and plain.auxiliary_logits is None
+    output = tiny_model(**inputs, output_hidden_states=True)
+    assert [tuple(states.shape) for states in output.hidden_states] == [
+        (4, 16, 16, 24),
+        (4, 32, 8, 12),
+        (4, 64, 4, 6),
+        (4, 128, 2, 3),
+    ]
+    by_configuration = with_config(tiny_model, output_hidden_states=True)(**inputs)
+    for first, second in zip(output.hidden_states, by_configuration.hidden_states, strict=True):
+        assert torch.equal(first, second)
+    torch.testing.assert_close(output.logits, plain.logits, atol=1e-5, rtol=1e-5)
+
+    for as_tuple in (tiny_model(**inputs, return_dict=False), with_config(tiny_model, return_dict=False)(**inputs)):
+        assert isinstance(as_tuple, tuple)
+        assert torch.equal(as_tuple[0], plain.logits)
 
 
 @pytest.mark.parametrize(
