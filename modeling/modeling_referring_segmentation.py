@@ -23,6 +23,7 @@ class ReferringSegmentationPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image", "text")
     _keys_to_ignore_on_load_unexpected = [r"^auxiliary_losses\."]  # whoever sets their weights to 0 leaves them out
+    takes_regions = False  # whether it chooses among regions, which a call may give
     accepts_loss_kwargs = False  # losses are means over the batch: Trainer must divide them when it accumulates
 
     def save_pretrained(

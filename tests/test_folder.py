@@ -79,7 +79,7 @@ def test_one_bad_picture_does_not_lose_the_others(ris, folder, tmp_path):
     lines = run(ris, folder, tmp_path / "out", requests, batch_size=3)
 
     assert [line["image"] for line in lines if "error" in line] == ["a.png", "none.png", "none.png", "b.png"]
-    assert "a.png" in lines[2]["error"] and "blank" in lines[-1]["error"]
+    assert "a.png" in lines[2]["error"] and "without a letter" in lines[-1]["error"]
     assert all("mask" in line for line in lines if "error" not in line)
 
 
@@ -89,7 +89,7 @@ def test_one_bad_expression_does_not_lose_the_others(ris, folder, tmp_path):
         lines = run(ris, folder, tmp_path / "out", requests)
         assert ["mask" in line for line in lines] == [True, False, False, True]
         assert [line["label"] for line in lines] == requests[0].text
-        assert "blank" in lines[1]["error"] and "surrogate" in lines[2]["error"]
+        assert "without a letter" in lines[1]["error"] and "surrogate" in lines[2]["error"]
 
 
 def test_results_of_another_run_are_left_alone(ris, folder, tmp_path):

@@ -144,8 +144,6 @@ def _segment_image(
     model = model or ("bundled-zero-shot" if explain else "bundled")
     ris = _load_pipeline(model, device, ZERO_SHOT_TASK if explain else TASK)
     if explain is not None:
-        if not hasattr(ris.model, "named_parts"):
-            raise ValueError(f"--explain needs a zero-shot model, and {model} was trained")
         options = {**options, "explain": True}
 
     start = time.perf_counter()

@@ -300,7 +300,10 @@ class _Prepared(Dataset):
 
     def __getitem__(self, index: int) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
         items = self.questions[self.numbers[index]]
-        return self.numbers[index], items, self.prepare(items)[0] if self.prepare else {}
+        if self.prepare is None:
+            return self.numbers[index], items, {}
+        (group,), _ = self.prepare([{"image": item["image"], "text": item["text"]} for item in items])
+        return self.numbers[index], items, group
 
 
 def _as_it_is(batch: Any) -> Any:
