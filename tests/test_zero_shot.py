@@ -399,6 +399,11 @@ def test_a_program_is_never_run(tmp_path):
         archive.writestr("evil/data.pkl", pickle.dumps(print))
     with pytest.raises(ValueError, match=r"builtins\.print.*not run"):
         read_state_dict(Checkpoint(tmp_path / "evil.pt", "evil.pt"))
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/constants.pkl", pickle.dumps(()))
+        archive.writestr("bomb/data.pkl", bytes(2**20))
+    with pytest.raises(ValueError, match="is not a whole torch checkpoint"):
+        read_state_dict(Checkpoint(tmp_path / "bomb.pt", "bomb.pt"))
 
 
 def test_real_photos_with_recorded_regions(ris, real_data):
