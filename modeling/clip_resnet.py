@@ -11,6 +11,7 @@ from torch import nn
 from transformers import CLIPTextModelWithProjection, PreTrainedModel
 from transformers import initialization as init
 
+from .attention import attend
 from .configuration_clip_resnet import CLIPResNetConfig
 
 
@@ -55,32 +56,42 @@ class AttentionPool(nn.Module):
     A map's mean asks its cells: one head for every 64 channels.
 
     Args:
-        embed_dim (`int`): Channels of the map.
-        cells (`int`): Of the map that the position table is for.
-        output_dim (`int`): Channels of the output.
+        config (`CLIPResNetConfig`): The model's configuration.
     """
 
-    def __init__(self, embed_dim: int, cells: int, output_dim: int) -> None:
+    is_causal = False
+
+    def __init__(self, config: CLIPResNetConfig) -> None:
         super().__init__()
+        embed_dim, cells = config.embed_dim, (config.image_size // 32) ** 2
+        self.config = config
         self.num_heads = embed_dim // 64
+        self.scaling = (embed_dim // self.num_heads) ** -0.5
         self.positional_embedding = nn.Parameter(torch.empty(cells + 1, embed_dim))
         self.q_proj = nn.Linear(embed_dim, embed_dim)
         self.k_proj = nn.Linear(embed_dim, embed_dim)
         self.v_proj = nn.Linear(embed_dim, embed_dim)
-        self.c_proj = nn.Linear(embed_dim, output_dim)
+        self.c_proj = nn.Linear(embed_dim, config.text_config.projection_dim)
 
-    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """(B, c, h, w) -> (B, d). For a map of another size, the position table is stretched."""
+    def forward(self, feature_map: torch.Tensor, everywhere: bool = False) -> torch.Tensor:
+        """
+        Args:
+            feature_map (`torch.Tensor` of shape `(B, c, h, w)`): A map of any size; the position table is stretched to it.
+            everywhere (`bool`, *optional*, defaults to `False`): Whether each cell asks, instead of their mean.
+
+        Returns:
+            `torch.Tensor` of shape `(B, d)`, or `(B, d, h, w)` if each cell asks.
+        """
+        return self._attend_everywhere(feature_map) if everywhere else self._attend_from_mean(feature_map)
+
+    def _attend_from_mean(self, feature_map: torch.Tensor) -> torch.Tensor:
         cells = feature_map.flatten(2).transpose(1, 2)
         tokens = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1)
         tokens = tokens + self._positions(tokens.shape[1])
         return self._attend(tokens[:, :1], tokens)[:, 0]
 
-    def attend_everywhere(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """
-        (B, c, h, w) -> (B, d, h, w): each cell asks all cells, instead of their mean (CRIS, section 3.1). The position table,
-        without the mean's row, is stretched along both axes.
-        """
+    def _attend_everywhere(self, feature_map: torch.Tensor) -> torch.Tensor:
+        # CRIS, section 3.1: the position table, without the mean's row, is stretched along both axes.
         side = round((len(self.positional_embedding) - 1) ** 0.5)
         table = self.positional_embedding[1:].T.unflatten(1, (side, side))[None]
         size = feature_map.shape[2:]
@@ -89,12 +100,8 @@ class AttentionPool(nn.Module):
         return self._attend(cells, cells).transpose(1, 2).unflatten(2, size)
 
     def _attend(self, asking: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        query, key, value = (
-            projection(states).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for projection, states in ((self.q_proj, asking), (self.k_proj, tokens), (self.v_proj, tokens))
-        )
-        attended = nn.functional.scaled_dot_product_attention(query, key, value)
-        return self.c_proj(attended.transpose(1, 2).flatten(2))
+        projected = self.q_proj(asking), self.k_proj(tokens), self.v_proj(tokens)
+        return self.c_proj(attend(self, *projected, self.num_heads, self.scaling))
 
     def _positions(self, length: int) -> torch.Tensor:
         """As Global-Local does it: along the sequence, the mean's own position included."""
@@ -129,8 +136,7 @@ class CLIPResNetVision(nn.Module):
                 channels = 4 * width * 2**stage
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.stage_widths = [4 * width * 2**stage for stage in range(len(config.layers))]
-        cells = (config.image_size // 32) ** 2
-        self.attnpool = AttentionPool(config.embed_dim, cells, config.text_config.projection_dim)
+        self.attnpool = AttentionPool(config)
 
     def forward(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
         """Images (B, 3, H, W) to the maps of all stages, fine to coarse, at strides 4, 8, 16 and 32."""

@@ -243,7 +243,7 @@ class CRISPreTrainedModel(TrainableSegmentationModel):
     base_model_prefix = "cris"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["Bottleneck", "CLIPEncoderLayer", "CRISDecoderLayer"]
+    _no_split_modules = ["AttentionPool", "Bottleneck", "CLIPEncoderLayer", "CRISDecoderLayer"]
     _can_compile_fullgraph = True
 
     @torch.no_grad()
@@ -320,7 +320,7 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
         # Convolutions on the CPU like channels last, and hand them on.
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         fine, middle, deep = self.clip.visual(pixel_values)[1:]
-        deep = (self.shortcut(deep) + self.clip.visual.attnpool.attend_everywhere(deep)).relu()
+        deep = (self.shortcut(deep) + self.clip.visual.attnpool(deep, everywhere=True)).relu()
         return self.neck.project_images([fine, middle, deep])
 
     def segment(

@@ -108,7 +108,8 @@ class MagNetPreTrainedModel(TrainableSegmentationModel):
     base_model_prefix = "magnet"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["SwinLayer", "BertLayer", "FusionStage", "DeformableLayer", "MaskDecoderLayer"]
+    # The two decoders own parameters that they combine with what their layers give.
+    _no_split_modules = ["SwinLayer", "BertLayer", "FusionStage", "PixelDecoder", "MaskDecoder"]
     _can_compile_fullgraph = True
 
     @torch.no_grad()
