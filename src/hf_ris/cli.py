@@ -213,6 +213,12 @@ def evaluate(
     no_target_threshold: NoTargetThreshold = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Expressions in one forward pass.")] = 16,
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that read and prepare images.")] = 0,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="What becomes of images that cannot be read: raise (end the run) or report (count as misses)."
+        ),
+    ] = "raise",
     output: Annotated[
         Path | None,
         typer.Option(help="Folder for predicted masks, results.json and report.html; a stopped run goes on there."),
@@ -234,7 +240,7 @@ def evaluate(
         options: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
         ris = _load_pipeline(model, device or str(state.device), **options)
         name = f"{dataset} {split}"
-        results = run(ris, rows, protocol, batch_size, output, text, num_workers, name=name)
+        results = run(ris, rows, protocol, batch_size, output, text, num_workers, name=name, on_error=on_error)
         if state.is_main_process:
             typer.echo(json.dumps(results, indent=2))
             if output is not None:
