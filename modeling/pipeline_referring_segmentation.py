@@ -175,7 +175,7 @@ class ReferringSegmentationPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
 
     def _upload_modified_files(self, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        put_card(self.model, working_dir, repo_id, kwargs.get("token"))
+        put_card(self.model, working_dir, repo_id, kwargs)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict, dict, dict]:

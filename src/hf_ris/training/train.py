@@ -217,7 +217,7 @@ def share(model: PreTrainedModel, folder: Path, repo_id: str, arguments: Trainin
     if arguments.hub_revision is not None:
         create_branch(repo_id, branch=arguments.hub_revision, token=arguments.hub_token, exist_ok=True)
     upload_folder(**where, folder_path=folder, allow_patterns=[*saved, "adapter/*"])
-    if not file_exists(repo_id, "README.md", token=arguments.hub_token):
+    if not file_exists(repo_id, "README.md", revision=arguments.hub_revision, token=arguments.hub_token):
         card = trained_card(folder.resolve().name, model, licence=None, note="Trained with `hf-ris train`.")
         card.text = card.text.replace(HERE, repo_id)
         upload_file(**where, path_or_fileobj=str(card).encode(), path_in_repo="README.md")
