@@ -184,41 +184,6 @@ def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(size) for size in mask.shape], "counts": "".join(characters)}
 
 
-def read_runs(counts: str) -> list[int]:
-    """
-    The lengths of the runs in COCO's compressed run-length encoding, background first.
-
-    Raises:
-        ValueError: If this is no such text.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise ValueError(f"no run-length code has {character!r} there")
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20:  # more follow
-            continue
-        if bits & 0x10:  # negative
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise ValueError("the run-length code is cut off")
-    return runs
-
-
-def check_runs(runs: Sequence[int], height: int, width: int) -> None:
-    """
-    Raises:
-        ValueError: If these runs do not fill a mask of this size.
-    """
-    if min(runs, default=0) < 0 or sum(runs) != height * width:
-        raise ValueError(f"its runs do not fill a mask {height} high and {width} wide")
-
-
 def rle_to_mask(rle: dict[str, Any]) -> np.ndarray:
     """
     Undo [`mask_to_rle`].
@@ -234,10 +199,19 @@ def rle_to_mask(rle: dict[str, Any]) -> np.ndarray:
         ValueError: If the runs do not fill a mask of this size.
     """
     height, width = rle["size"]
-    try:
-        runs = read_runs(rle["counts"])
-        check_runs(runs, height, width)
-    except ValueError as error:
-        raise ValueError(f"`rle` is damaged: {error}.") from error
+    runs: list[int] = []
+    value = shift = 0
+    for character in rle["counts"]:
+        bits = ord(character) - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:  # more follow
+            continue
+        if bits & 0x10:  # negative
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift or min(runs, default=0) < 0 or sum(runs) != height * width:
+        raise ValueError(f"`rle` is damaged: its runs do not fill a mask {height} high and {width} wide.")
     kinds = np.arange(len(runs)) % 2 == 1
     return np.repeat(kinds, runs).reshape(height, width, order="F")

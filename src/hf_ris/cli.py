@@ -270,8 +270,6 @@ def check(
                 verdict = "published: " + ", ".join(f"{number:,} {key}" for key, number in found.differing.items())
             if found.missing:
                 verdict += f"{'; ' if verdict else ''}{len(found.missing):,} images are missing"
-            if found.left_out:
-                verdict += f"{'; ' if verdict else ''}{found.left_out:,} referents without a sentence are left out"
             counts = [f"{found.counts[key]:,}" for key in ("referents", "expressions", "images")]
             typer.echo(row.format(f"{found.name} ({found.split_by})", found.split, *counts, verdict).rstrip())
             whole = whole and not found.differing and not found.missing

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .refer import PARTITIONS, Annotations, images_of, missing_images
+from .refer import PARTITIONS, Annotations, find_images, missing_images
 
 
 # Referents, expressions and images of each split, where they are known.
@@ -20,14 +20,12 @@ PUBLISHED: dict[tuple[str, str, str], dict[str, int]] = {
 
 LAYOUT = """\
 ROOT/
-  refcoco/   refs(unc).p, refs(google).p, instances.json
+  refcoco/   refs(unc).p, instances.json
   refcoco+/  refs(unc).p, instances.json
   refcocog/  refs(umd).p, refs(google).p, instances.json
-  refclef/   refs(unc).p, refs(berkeley).p, instances.json
   grefcoco/  grefs(unc).json, instances.json
   images/mscoco/images/train2014/  COCO_train2014_000000000009.jpg, ...
-  images/saiapr_tc-12/             the photos of refclef
-One of the first five is enough, and ROOT may be one of them. refcoco.zip, refcoco+.zip and refcocog.zip were at bvisionweb1.cs.unc.edu/licheng/referit/data,
+One of the first four is enough. refcoco.zip, refcoco+.zip and refcocog.zip were at bvisionweb1.cs.unc.edu/licheng/referit/data,
 which is gone; the Internet Archive (web.archive.org) keeps that folder. gRefCOCO: github.com/henghuiding/gRefCOCO."""
 
 PHOTOS = """\
@@ -44,7 +42,6 @@ class SplitCounts:
         name, split_by, split (`str`): Which.
         counts (`dict[str, int]`): Number of "referents", "expressions" and "images".
         missing (`list[str]`): Images that are not there.
-        left_out (`int`): Referents without a sentence, which are not counted among the others.
     """
 
     name: str
@@ -52,7 +49,6 @@ class SplitCounts:
     split: str
     counts: dict[str, int]
     missing: list[str] = field(default_factory=list)
-    left_out: int = 0
 
     @property
     def published(self) -> dict[str, int]:
@@ -79,12 +75,11 @@ def check_refer(root: str | Path, image_root: str | Path | None = None) -> Itera
     Raises:
         ValueError: If none is found, or a file is damaged.
     """
-    folders = [(partition, partition.find_folder(root)) for partition in PARTITIONS]
-    found = [partition for partition, folder in folders if folder and partition.find_refs(folder).is_file()]
+    found = [partition for partition in PARTITIONS if Path(root, partition.refs_file).is_file()]
     if not found:
         raise ValueError(f"root={str(root)!r} holds none of the datasets. They are expected as\n{LAYOUT}")
+    folder = find_images(image_root or root)
     for partition in found:
-        folder = images_of(partition, root, image_root)
         annotations = Annotations(root, partition)
         for split in partition.splits:
             referents = annotations.referents(split)
@@ -94,14 +89,7 @@ def check_refer(root: str | Path, image_root: str | Path | None = None) -> Itera
                 "expressions": sum(len(referent["expressions"]) for referent in referents),
                 "images": len(names),
             }
-            yield SplitCounts(
-                partition.name,
-                partition.split_by,
-                split,
-                counts,
-                missing_images(folder, names),
-                annotations.count_left_out(split),
-            )
+            yield SplitCounts(partition.name, partition.split_by, split, counts, missing_images(folder, names))
 
 
 __all__ = ["LAYOUT", "PHOTOS", "PUBLISHED", "SplitCounts", "check_refer"]

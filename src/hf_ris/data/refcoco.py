@@ -1,9 +1,8 @@
-"""RefCOCO, RefCOCO+, RefCOCOg, RefClef and gRefCOCO as a `datasets.Dataset`, from whatever copy a user has."""
+"""RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO as a `datasets.Dataset`, from whatever copy a user has."""
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,11 +13,11 @@ from transformers.utils import logging
 
 from .check import PUBLISHED
 from .features import FEATURES, image_size
-from .refer import Annotations, Partition, find_images, find_partition, fingerprint, images_of, missing_images
+from .refer import Annotations, Partition, find_images, find_partition, fingerprint, missing_images
 from .segmentation import encode_segmentations, mask_geometry
 
 
-logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
+logger = logging.get_logger(__name__)
 
 VERSION = "1.0.0"
 NAMED_AT_MOST = 20  # missing images in an error; `hf-ris data check` lists them all
@@ -38,18 +37,16 @@ def load_refcoco(
     Loads a split from
 
     - the authors' own files: `root/refcoco/refs(unc).p`, `root/refcoco/instances.json` and COCO's train2014 photos (for
-      gRefCOCO `root/grefcoco/grefs(unc).json`, for RefClef its own photos); `root` may also be the dataset's own folder;
+      gRefCOCO `root/grefcoco/grefs(unc).json`);
     - a copy on the Hub, by its id or as a local folder: `jxu124/refcoco`, `jxu124/refcocoplus`, `jxu124/refcocog`, which
-      hold no photos and need `image_root`, or, with photos, `jxu124/refcoco-benchmark`, `moondream/refcoco-m`,
-      `lmms-lab/RefCOCO` and its siblings;
+      hold no photos and need `image_root`, or `lmms-lab/RefCOCO` and its siblings;
     - Parquet files that `hf-ris data export` wrote or [`~datasets.Dataset.push_to_hub`] uploaded.
 
     Args:
-        name (`str`): "refcoco", "refcoco+", "refcocog", "refclef" or "grefcoco".
-        split (`str`): "train", "val" (or "validation"), and "testA" and "testB" (and "testC" of RefClef), or "test".
+        name (`str`): "refcoco", "refcoco+", "refcocog" or "grefcoco".
+        split (`str`): "train", "val", and "testA" and "testB", or "test".
         root (`str` or `Path`): The folder or Hub id.
-        split_by (`str`, *optional*): Who divided it into splits: by default "unc", for RefCOCOg "umd". RefCOCO and RefCOCOg were
-            also divided by "google", RefClef by "berkeley".
+        split_by (`str`, *optional*): Who divided RefCOCOg into splits: "umd" (the default) or "google". The others are by "unc".
         image_root (`str` or `Path`, *optional*): Where COCO's train2014 photos lie, if not below `root`.
         streaming (`bool`, *optional*, defaults to `False`): Whether to make rows on the fly instead of keeping them in the cache.
         num_proc (`int`, *optional*): Processes that make the rows.
@@ -73,16 +70,13 @@ def load_refcoco(
     ```
     """
     partition = find_partition(name, split_by)
-    split = "val" if split == "validation" else split
     if split not in partition.splits:
         allowed = ", ".join(partition.splits)
         raise ValueError(f"split={split!r} is unknown for {name} ({partition.split_by}); allowed are {allowed}")
     cache = None if cache_dir is None else str(cache_dir)
-    if partition.find_folder(root) is None:
+    if not Path(root, partition.name).is_dir():
         if Path(root).is_dir() and not any(Path(root).rglob("*.parquet")):
-            raise ValueError(
-                f"root={str(root)!r} holds neither the folder {partition.name}, nor {partition.refs_files[0]}, nor Parquet files"
-            )
+            raise ValueError(f"root={str(root)!r} holds neither the folder {partition.name} nor Parquet files")
         return _load_copy(partition, split, str(root), image_root, streaming, num_proc, cache)
 
     builder = ReferBuilder(
@@ -92,7 +86,7 @@ def load_refcoco(
         hash=fingerprint(root, partition),
         version=VERSION,
         root=str(Path(root).resolve()),
-        image_folder=str(images_of(partition, root, image_root)),
+        image_folder=str(find_images(image_root or root)),
         partition=partition,
         split=split,
     )
@@ -142,14 +136,9 @@ class ReferBuilder(datasets.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         config = self.config
-        annotations = Annotations(config.root, config.partition)
-        referents = annotations.referents(config.split)
+        referents = Annotations(config.root, config.partition).referents(config.split)
         if not referents:
-            raise ValueError(f"{annotations.refs_name} holds no referent of the split {config.split!r}")
-        if left_out := annotations.count_left_out(config.split):
-            logger.warning(
-                f"{annotations.refs_name}: {left_out} referents of {config.split} have no sentence and are left out"
-            )
+            raise ValueError(f"{config.partition.refs_file} holds no referent of the split {config.split!r}")
         check_images(config.image_folder, [referent["file_name"] for referent in referents])
         # `datasets` shares a list among its processes.
         return [datasets.SplitGenerator(name=config.split, gen_kwargs={"referents": referents})]
@@ -160,13 +149,7 @@ class ReferBuilder(datasets.GeneratorBasedBuilder):
             size = referent["height"], referent["width"]
             if image_size(path) != size:
                 raise ValueError(f"{path} is {image_size(path)} (height, width), its annotation says {size}")
-            row = _with_mask(
-                referent,
-                referent["segmentations"],
-                *size,
-                box=referent["bbox"],
-                file=f"{self.config.partition.name}/instances.json",
-            )
+            row = _with_mask(referent, referent["segmentations"], *size, box=referent["bbox"])
             yield number, {**row, "image": {"path": str(path), "bytes": None}}
 
 
@@ -188,32 +171,19 @@ def check_images(folder: str | Path, names: Iterable[str]) -> None:
 
 
 def _with_mask(
-    facts: dict[str, Any],
-    segmentations: list[Any],
-    height: int,
-    width: int,
-    box: list[float] | None,
-    file: str | None = None,
+    facts: dict[str, Any], segmentations: list[Any], height: int, width: int, box: list[float] | None
 ) -> dict[str, Any]:
     """A row without its picture, from what is known of a referent. The annotation's own box is more exact than its mask's."""
     name = f"referent {facts['ref_id']}"
     if not facts["expressions"]:
         raise ValueError(f"{name} has no sentence")
     try:
-        mask = encode_segmentations(segmentations, height, width, facts["ann_ids"])
+        mask = encode_segmentations(segmentations, height, width)
     except ValueError as error:
-        raise ValueError(f"{f'{file}: ' if file else ''}{name}: {error}") from error
+        raise ValueError(f"{name}, annotation {facts['ann_ids']}: {error}") from error
     row = {key: facts[key] for key in FEATURES if key in facts}
     measured = mask_geometry(mask)
-    return {**row, "mask": mask, "area": measured["area"], "bbox": box if _is_box(box) else measured["bbox"]}
-
-
-def _is_box(box: Any) -> bool:
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(side, int | float) and math.isfinite(side) for side in box)
-    )
+    return {**row, "mask": mask, "area": measured["area"], "bbox": box or measured["bbox"]}
 
 
 # The copies on the Hub: for each kind the column it is known by.
@@ -229,15 +199,13 @@ def _load_copy(
     cache_dir: str | None,
 ) -> datasets.Dataset | datasets.IterableDataset:
     available = datasets.get_dataset_split_names(source)
-    # The Hub's names of splits: "validation" for val, "test" for testA, and "refcoco_plus_unc_val" where a copy holds several datasets.
+    # The Hub's names of splits: "validation" for val, and "test" for testA.
     aliases = {"val": ["val", "validation"], "testA": ["testA", "test"]}.get(split, [split])
-    aliases += [f"{partition.name.replace('+', '_plus')}_{partition.split_by}_{alias}" for alias in aliases]
     found = [name for name in aliases if name in available]
     if not found:
         raise ValueError(f"split={split!r} is not in {source}, which has {', '.join(available)}")
     rows = datasets.load_dataset(source, split=found[0], streaming=streaming, cache_dir=cache_dir)
     columns = set(rows.features)
-    is_batched = False  # whether one of its rows holds several referents
     if set(FEATURES) <= columns:
         rows = rows.select_columns(list(FEATURES))
         return rows if rows.features == FEATURES else rows.cast(FEATURES)
@@ -253,18 +221,11 @@ def _load_copy(
     elif {"image", "segmentation", "answer", "file_name"} <= columns:
         rows = rows.cast_column("image", datasets.Image(decode=False))
         convert = partial(_from_lmms_lab, split=split)
-    elif {"image", "ref_list"} <= columns or {"image", "image_id", "file_name", "samples"} <= columns:
-        rows = rows.cast_column("image", datasets.Image(decode=False))
-        of_image = _from_benchmark if "ref_list" in columns else _from_refcoco_m
-        convert = partial(_from_images, of_image=of_image, split=split)
-        is_batched = True
     else:
         raise ValueError(
             f"root={source!r} is no copy of RefCOCO that is known here: its columns are {sorted(columns)}"
         )
     options: dict[str, Any] = {} if streaming else {"num_proc": num_proc}
-    if is_batched:
-        options |= {"batched": True, "batch_size": 16}
     rows = rows.map(convert, remove_columns=sorted(columns - set(FEATURES)), features=FEATURES, **options)
     if streaming:
         return rows
@@ -315,61 +276,6 @@ def _from_lmms_lab(row: dict[str, Any], split: str) -> dict[str, Any]:
     }
     size = image_size(row["image"]["bytes"])
     return {**_with_mask(facts, [[row["segmentation"]]], *size, box=row["bbox"]), "image": row["image"]}
-
-
-def _from_images(
-    batch: dict[str, list[Any]], of_image: Callable[[dict[str, Any]], Iterator[tuple[Any, ...]]], split: str
-) -> dict[str, list[Any]]:
-    """Rows of images with all their referents to rows of referents."""
-    images = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    rows = [
-        {**_with_mask({**facts, "split": split}, [segmentation], *size, box=box), "image": image["image"]}
-        for image in images
-        for size in [image_size(image["image"]["bytes"])]
-        for facts, segmentation, box in of_image(image)
-    ]
-    return {name: [row[name] for row in rows] for name in FEATURES}
-
-
-def _from_benchmark(image: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """What jxu124/refcoco-benchmark says of an image: of each referent the facts, the segmentation and the box."""
-    for each in image["ref_list"]:
-        ref, annotation = each["ref_info"], each["ann_info"]
-        image_id = annotation["image_id"]
-        yield (
-            {
-                "ref_id": ref["ref_id"],
-                "ann_ids": [annotation["id"]],
-                "image_id": image_id,
-                "file_name": f"COCO_train2014_{image_id:012d}.jpg",
-                "category": "",
-                "expressions": [
-                    {key: sentence[key] for key in ("sent_id", "raw", "sent")} for sentence in ref["sentences"]
-                ],
-            },
-            annotation["segmentation"],
-            annotation["bbox"],
-        )
-
-
-def _from_refcoco_m(image: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """The same of moondream/refcoco-m, whose masks were drawn anew."""
-    for sample in image["samples"]:
-        yield (
-            {
-                "ref_id": sample["id"],
-                "ann_ids": [sample["id"]],
-                "image_id": image["image_id"],
-                "file_name": image["file_name"],
-                "category": sample["category"],
-                "expressions": [
-                    {"sent_id": order, "raw": text, "sent": text.lower().strip()}
-                    for order, text in enumerate(sample["sentences"])
-                ],
-            },
-            sample["mask"],
-            sample["bbox"],
-        )
 
 
 __all__ = ["load_refcoco"]
