@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from transformers import Pipeline
 
 from .data.features import check_text_column, text_of
-from .data.segmentation import compare_masks, decode_mask, encode_mask
+from .data.segmentation import check_mask, compare_masks, decode_mask, encode_mask
 from .evaluation_report import render_report
 from .evaluation_shards import SHARDS, Key, Shard, key_of, read_shards
 from .modeling.text_inputs import check_expressions
@@ -206,11 +206,10 @@ class Questions(Dataset):
         for index in indices:
             row = self.rows[index]
             code = row["mask"]
-            if code["size"] != [image.height, image.width]:
-                raise ValueError(
-                    f"the mask of referent {row['ref_id']} is {code['size']}, its image {row['image_id']} "
-                    f"{[image.height, image.width]} (height, width)"
-                )
+            try:
+                check_mask(code, image.height, image.width)
+            except ValueError as error:
+                raise ValueError(f"referent {row['ref_id']} of image {row['image_id']}: {error}") from error
             if self.square is not None:
                 mask = Image.fromarray(decode_mask(code).astype(np.uint8))
                 code = encode_mask(np.asarray(mask.resize(self.square[::-1], Image.Resampling.NEAREST)))
