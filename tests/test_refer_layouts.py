@@ -134,6 +134,7 @@ GREFS = [
     ref(3, [2], "val", category_id=[7], no_target=False),  # no sentence
     ref(4, [1, 3], "val", "thing and crowd", category_id=[7, 7], no_target=False),
     ref(5, [3], "val", "the crowd", category_id=[7], no_target=False),
+    ref(7, [], "train", "no such thing", category_id=[], no_target=True),
     ref(6, [4], "train", "a thing", image_id=2, category_id=[7], no_target=False),
 ]
 
@@ -154,7 +155,7 @@ def test_grefcoco(name, flat, root, load, caplog):
         "the two things",
     ]
     assert f"{name}: 2 of 5 referents of val are left out" in caplog.text
-    assert_masks(load("grefcoco", "train"), r6=LEFT)
+    assert_masks(load("grefcoco", "train"), r6=LEFT, r7=np.zeros_like(both))
 
     counts = {found.split: found for found in check_refer(root)}
     assert counts["val"].counts == {"referents": 3, "expressions": 4, "images": 1} and counts["val"].left_out == 2

@@ -169,11 +169,11 @@ class ReferBuilder(datasets.GeneratorBasedBuilder):
     def _generate_examples(self, referents: list[dict[str, Any]], file: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, referent in enumerate(referents):
             path = Path(self.config.image_folder, referent["file_name"])
-            size = referent["height"], referent["width"]
-            if image_size(path) != size:
-                raise ValueError(f"{path} is {image_size(path)} (height, width), its annotation says {size}")
+            size, claimed = image_size(path), (referent["height"], referent["width"])
+            if size != claimed:
+                raise ValueError(f"{path} is {size} (height, width), its annotation says {claimed}")
             try:
-                row = _with_mask(referent, referent["segmentations"], *image_size(path), box=referent["bbox"])
+                row = _with_mask(referent, referent["segmentations"], *size, box=referent["bbox"])
             except ValueError as error:
                 raise ValueError(f"{file}: {error}") from error
             yield number, {**row, "image": {"path": str(path), "bytes": None}}
@@ -254,15 +254,11 @@ def _load_copy(
             check_images(folder, (Path(path).name for path in rows["image_path"]))
     if "image" in columns:
         rows = rows.cast_column("image", datasets.Image(decode=False))
-    made = {
-        "batched": True,
-        "batch_size": 32,
-        "remove_columns": sorted(columns),
-    }  # few rows, as they hold their photos
-    convert = partial(_convert, convert=partial(convert, split=split, folder=folder), source=source)
+    make_rows = partial(_convert, convert=partial(convert, split=split, folder=folder), source=source)
+    options = {"batched": True, "batch_size": 32, "remove_columns": sorted(columns)}  # small batches: they hold photos
     if streaming:
-        return rows.map(convert, **made).cast(FEATURES)
-    rows = rows.map(convert, **made, features=FEATURES, num_proc=num_proc)
+        return rows.map(make_rows, **options).cast(FEATURES)
+    rows = rows.map(make_rows, **options, features=FEATURES, num_proc=num_proc)
     if not len(rows):
         raise ValueError(f"{source} holds no referent of the split {split!r} by {partition.split_by}")
     whole = f"{partition.name} ({partition.split_by})"
@@ -271,9 +267,9 @@ def _load_copy(
         whole, published = "RefCOCO-M", REFCOCO_M_REFERENTS
     if published != len(rows):
         logger.warning(
-            f"{source} has {len(rows):,} rows in {found[0]}, {whole} has {published:,} referents "
-            f"in {split}: it may be another dataset, or several (lmms-lab/RefCOCO's val holds those of unc and of google). "
-            "What is measured on it cannot be compared with published figures."
+            f"{source} has {len(rows):,} rows in {found[0]}, {whole} has {published:,} referents in {split}: it may be "
+            "another dataset, or several (lmms-lab/RefCOCO's val has as many as those by unc and by google together). What is "
+            "measured on it cannot be compared with published figures."
         )
     return rows.sort(["image_id", "ref_id"])
 

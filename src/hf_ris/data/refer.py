@@ -149,10 +149,8 @@ class Annotations:
         files = annotation_files(root, partition)
         self.refs_file, self.instances_file = (_relative(path, root) for path in files)
         self.refs, self.instances = map(_read, files)
-        if not (isinstance(self.refs, list) and isinstance(self.instances, dict)) or not {
-            "images",
-            "annotations",
-        } <= set(self.instances):
+        is_whole = isinstance(self.instances, dict) and {"images", "annotations"} <= set(self.instances)
+        if not (isinstance(self.refs, list) and is_whole):
             raise ValueError(f"root={str(root)!r}: {self.refs_file} or {self.instances_file} is none of REFER's")
 
     @cached_property
@@ -205,7 +203,8 @@ class Annotations:
         """Whether gRefCOCO's readers make nothing of a ref: it has no sentence, or nothing but crowds, whose masks they skip."""
         if self.partition.name != "grefcoco":
             return False
-        return not ref["sentences"] or all(self._is_crowd(number) for number in _annotation_ids(ref))
+        ids = _annotation_ids(ref)
+        return not ref["sentences"] or (len(ids) > 0 and all(map(self._is_crowd, ids)))
 
     def _is_crowd(self, number: int) -> bool:
         return bool(self.objects.get(number, {}).get("iscrowd"))
