@@ -347,10 +347,14 @@ def test_a_folder_is_one_runs_alone(rows, tmp_path):
     evaluate(ask_again, rows, output=tmp_path / "out", batch_size=100)
 
 
-def test_masks_of_another_size_are_named(rows):
-    row = {**rows[0], "mask": encode_segmentations([[[0, 0, 9, 0, 9, 9]]], 10, 10)}
-    with pytest.raises(ValueError, match=rf"mask of referent {row['ref_id']} is \[10, 10\].*\[320, 320\]"):
-        evaluate(tell_the_truth, datasets.Dataset.from_list([row], features=FEATURES))
+def test_damaged_masks_and_those_of_another_size_are_named(rows):
+    for mask, message in (
+        (encode_segmentations([[[0, 0, 9, 0, 9, 9]]], 10, 10), "its mask is 10 x 10, its image 320 x 320"),
+        ({**rows[0]["mask"], "counts": rows[0]["mask"]["counts"] + "1"}, "its mask has"),
+    ):
+        row = {**rows[0], "mask": mask}
+        with pytest.raises(ValueError, match=rf"referent {row['ref_id']} of image {row['image_id']}: {message}"):
+            evaluate(tell_the_truth, datasets.Dataset.from_list([row], features=FEATURES))
     with pytest.raises(ValueError, match=r"predicted mask is \(5, 5\)"):
         evaluate(lambda items: [[{"mask": np.zeros((5, 5), bool)} for _ in i["text"]] for i in items], rows)
 

@@ -37,15 +37,20 @@ NoTargetThreshold = Annotated[
 DatasetName = Annotated[
     str,
     typer.Argument(
-        help="refshapes, refshapes+, refshapesg (drawn), refcoco, refcoco+, refcocog, grefcoco or folder (these need --root)."
+        help="refshapes, refshapes+, refshapesg (drawn), refcoco, refcoco+, refcocog, grefcoco, refclef or folder (these "
+        "need --root)."
     ),
 ]
 Root = Annotated[
     str | None,
     typer.Option(help="Folder with the annotations in their authors' layout, or folder or Hub id of a copy."),
 ]
-SplitBy = Annotated[str | None, typer.Option(help="For refcocog: umd or google.")]
-Images = Annotated[Path | None, typer.Option(help="Folder of COCO's train2014 photos, if not below the annotations.")]
+SplitBy = Annotated[
+    str | None, typer.Option(help="For refcocog: umd or google; refcoco: unc or google; refclef: unc or berkeley.")
+]
+Images = Annotated[
+    Path | None, typer.Option(help="Folder of the photos (COCO's train2014), if not below the annotations.")
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -253,7 +258,10 @@ app.add_typer(data, name="data")
 
 @data.command()
 def check(
-    root: Annotated[Path, typer.Argument(help="Folder with refcoco, refcoco+, refcocog or grefcoco in it.")],
+    root: Annotated[
+        Path,
+        typer.Argument(help="Folder with refcoco, refcoco+, refcocog, grefcoco or refclef in it, or one of them."),
+    ],
     images: Images = None,
 ) -> None:
     """Count referents, images and expressions of RefCOCO's files, and tell what is missing."""
@@ -268,6 +276,8 @@ def check(
             verdict = "" if not found.published else "as published"
             if found.differing:
                 verdict = "published: " + ", ".join(f"{number:,} {key}" for key, number in found.differing.items())
+            if found.left_out:
+                verdict += f"{'; ' if verdict else ''}{found.left_out:,} more are left out"
             if found.missing:
                 verdict += f"{'; ' if verdict else ''}{len(found.missing):,} images are missing"
             counts = [f"{found.counts[key]:,}" for key in ("referents", "expressions", "images")]
@@ -339,7 +349,7 @@ def train(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="folder (one's own; needs --root), refcoco, refcoco+, refcocog or grefcoco (need --root), or refshapes, "
+            help="folder (one's own; needs --root), refcoco, refcoco+, refcocog, grefcoco or refclef (need --root), or refshapes, "
             "refshapes+ or refshapesg, drawn on the way (need --max-steps). By default the recipe's."
         ),
     ] = None,

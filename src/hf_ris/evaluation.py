@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from transformers import Pipeline
 
 from .data.features import check_text_column, text_of
-from .data.segmentation import compare_masks, decode_mask, encode_mask
+from .data.segmentation import check_mask, compare_masks, decode_mask, encode_mask
 from .evaluation_report import render_report
 from .evaluation_shards import SHARDS, Key, Shard, key_of, read_shards
 from .modeling.text_inputs import check_expressions
@@ -275,6 +275,12 @@ class Questions(Dataset):
             if not self.reports:
                 raise
             return {"keys": keys, "error": str(error)}
+        for index in indices:
+            row = self.rows[index]
+            try:
+                check_mask(row["mask"], image.height, image.width)
+            except ValueError as error:
+                raise ValueError(f"referent {row['ref_id']} of image {row['image_id']}: {error}") from error
         return {
             "image": image,
             "text": [self.texts[row][order] for row, order in keys],
@@ -288,7 +294,7 @@ class Questions(Dataset):
         The image of some rows.
 
         Raises:
-            ValueError: If it cannot be read, or a mask has another size; the message names file and referent.
+            ValueError: If it cannot be read; the message names file and referent.
         """
         try:
             image = self.dataset[indices[0]]["image"]
@@ -298,13 +304,6 @@ class Questions(Dataset):
             raise ValueError(
                 f"the image {name} of referent {self.rows[indices[0]]['ref_id']} cannot be read: {error}"
             ) from error
-        for index in indices:
-            row = self.rows[index]
-            if row["mask"]["size"] != [image.height, image.width]:
-                raise ValueError(
-                    f"the mask of referent {row['ref_id']} is {row['mask']['size']}, its image {row['image_id']} "
-                    f"{[image.height, image.width]} (height, width)"
-                )
         return image
 
     def _code(self, code: dict[str, Any]) -> dict[str, Any]:
