@@ -56,41 +56,42 @@ class AttentionPool(nn.Module):
     A map's mean asks its cells: one head for every 64 channels.
 
     Args:
-        config (`CLIPResNetConfig`): The model's; it chooses the kernel.
+        config (`CLIPResNetConfig`): The model's configuration.
     """
 
     is_causal = False
 
     def __init__(self, config: CLIPResNetConfig) -> None:
         super().__init__()
+        embed_dim, cells = config.embed_dim, (config.image_size // 32) ** 2
         self.config = config
-        width, cells = config.embed_dim, (config.image_size // 32) ** 2
-        self.num_heads = width // 64
-        self.scaling = 64**-0.5
-        self.positional_embedding = nn.Parameter(torch.empty(cells + 1, width))
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.c_proj = nn.Linear(width, config.text_config.projection_dim)
+        self.num_heads = embed_dim // 64
+        self.scaling = (embed_dim // self.num_heads) ** -0.5
+        self.positional_embedding = nn.Parameter(torch.empty(cells + 1, embed_dim))
+        self.q_proj = nn.Linear(embed_dim, embed_dim)
+        self.k_proj = nn.Linear(embed_dim, embed_dim)
+        self.v_proj = nn.Linear(embed_dim, embed_dim)
+        self.c_proj = nn.Linear(embed_dim, config.text_config.projection_dim)
 
     def forward(self, feature_map: torch.Tensor, everywhere: bool = False) -> torch.Tensor:
         """
         Args:
-            feature_map (`torch.Tensor` of shape `(B, c, h, w)`): For a map of another size, the position table is stretched.
-            everywhere (`bool`, *optional*, defaults to `False`): Whether each cell asks, instead of their mean (CRIS, section 3.1).
+            feature_map (`torch.Tensor` of shape `(B, c, h, w)`): A map of any size; the position table is stretched to it.
+            everywhere (`bool`, *optional*, defaults to `False`): Whether each cell asks, instead of their mean.
 
         Returns:
-            `torch.Tensor` of shape `(B, d)`, or `(B, d, h, w)` with `everywhere`.
+            `torch.Tensor` of shape `(B, d)`, or `(B, d, h, w)` if each cell asks.
         """
-        if everywhere:
-            return self._attend_everywhere(feature_map)
+        return self._attend_everywhere(feature_map) if everywhere else self._attend_from_mean(feature_map)
+
+    def _attend_from_mean(self, feature_map: torch.Tensor) -> torch.Tensor:
         cells = feature_map.flatten(2).transpose(1, 2)
         tokens = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1)
         tokens = tokens + self._positions(tokens.shape[1])
         return self._attend(tokens[:, :1], tokens)[:, 0]
 
     def _attend_everywhere(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """The position table, without the mean's row, is stretched along both axes."""
+        # CRIS, section 3.1: the position table, without the mean's row, is stretched along both axes.
         side = round((len(self.positional_embedding) - 1) ** 0.5)
         table = self.positional_embedding[1:].T.unflatten(1, (side, side))[None]
         size = feature_map.shape[2:]

@@ -28,7 +28,8 @@ class MagNetConfig(TrainableSegmentationConfig):
             additive mask (0 for words, -10000 for padding) to an operation that expects 1 and 0, so real words attend
             uniformly and padding words attend hard; the released weights need exactly that, with 20 tokens always.
         fusion_num_heads (`list[int]`, *optional*, defaults to `[1, 1, 1, 1]`):
-            Attention heads of the image fusion of each stage.
+            Attention heads of the image fusion of each stage, and of the image fusions of its pooled contexts. Scores are
+            scaled by the full width whatever the number of heads, as in the released code.
         alignment_module (`bool`, *optional*, defaults to `True`):
             Whether the stages have the cross-modal alignment module (paper, section 3.3). Without it, a stage's feature
             is its image fusion alone.
@@ -173,6 +174,11 @@ class MagNetConfig(TrainableSegmentationConfig):
                 raise ValueError(f"fusion_num_heads: {num_heads} heads do not divide the stage width {width}")
             if width % self.pyramid_reduction:
                 raise ValueError(f"pyramid_reduction ({self.pyramid_reduction}) must divide the stage width {width}")
+            if self.alignment_module and (width // self.pyramid_reduction) % num_heads:
+                raise ValueError(
+                    f"fusion_num_heads: {num_heads} heads do not divide the width of pooled contexts, "
+                    f"{width // self.pyramid_reduction}"
+                )
 
 
 __all__ = ["MagNetConfig"]

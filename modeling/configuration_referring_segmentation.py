@@ -1,6 +1,5 @@
 """What the configurations of all systems share: a saved folder loads without this package."""
 
-import sys
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -30,8 +29,8 @@ class ReferringSegmentationConfig(PreTrainedConfig):
     }
 
     def __post_init__(self, **kwargs: Any) -> None:
-        pipelines = sys.modules.get("transformers.pipelines")
-        if pipelines is not None and TASK in pipelines.PIPELINE_REGISTRY.supported_tasks:
+        # This module runs out of transformers' cache of remote code only where this package did not load the folder.
+        if not type(self).__module__.startswith("transformers_modules."):
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
@@ -68,8 +67,8 @@ class TrainableSegmentationConfig(ReferringSegmentationConfig):
         "loss_dict",
         "auxiliary_logits",
         "class_logits",
+        "hidden_states",
         "pixel_features",
-        "image_features",
         "word_features",
     ]
 

@@ -44,7 +44,7 @@ def instance_norm(states: torch.Tensor, eps: float, mask: torch.Tensor | None = 
         variance, mean = torch.var_mean(values, dim=1, keepdim=True, correction=0)
     else:
         weights = mask.unsqueeze(-1).float()
-        weights = weights / weights.sum(dim=1, keepdim=True)
+        weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)  # a sample may have no position
         mean = (values * weights).sum(dim=1, keepdim=True)
         variance = ((values - mean).square() * weights).sum(dim=1, keepdim=True)
     scale = torch.rsqrt(variance + eps)
@@ -128,8 +128,8 @@ class WordFusion(nn.Module):
         value = instance_norm(self.value(pixels), self.eps)
         if self.config.language_attention_mask == "published":
             # The released code multiplies queries by BERT's additive mask: real words attend uniformly, padding words
-            # attend hard, and the statistics below include padding. Kept for parity; scores of 1e5 need float32. (TF32 will do: it
-            # moves them by about 5, and between a padding word's two best pixels lie 2,000.)
+            # attend hard, and the statistics below include padding. Kept for parity; scores of 1e5 need float32 (or TF32,
+            # which errs by about 5, where a padding word's best pixel is ahead by 2,000).
             query = query.float() * (~attention_mask).unsqueeze(-1) * PUBLISHED_PADDING_BIAS
             with full_precision(words):
                 attended = self.gather(query, key.float(), value.float()).to(words.dtype)
@@ -150,7 +150,7 @@ class WordFusion(nn.Module):
 class PooledContext(nn.Module):
     """One level of the pyramid: the picture pooled to `grid` x `grid` cells, narrowed, and fused with the words."""
 
-    def __init__(self, config: MagNetConfig, width: int, grid: int) -> None:
+    def __init__(self, config: MagNetConfig, width: int, grid: int, num_heads: int) -> None:
         super().__init__()
         inner, reduced = width * config.pyramid_expansion, width // config.pyramid_reduction
         self.grid = (grid, grid)
@@ -159,7 +159,7 @@ class PooledContext(nn.Module):
         self.contract = nn.Linear(inner, width, bias=False)
         self.activation = nn.GELU()
         self.reduce = nn.Linear(width, reduced, bias=False)
-        self.fusion = ImageFusion(config, reduced)
+        self.fusion = ImageFusion(config, reduced, num_heads)
 
     def forward(
         self, image_map: torch.Tensor, words: torch.Tensor, attention_mask: torch.Tensor, size: tuple[int, int]
@@ -176,9 +176,9 @@ class PooledContext(nn.Module):
 class AlignmentModule(nn.Module):
     """The cross-modal alignment module: pooled contexts of several grids, mixed with the full-resolution fusion."""
 
-    def __init__(self, config: MagNetConfig, width: int) -> None:
+    def __init__(self, config: MagNetConfig, width: int, num_heads: int) -> None:
         super().__init__()
-        self.contexts = nn.ModuleList([PooledContext(config, width, grid) for grid in config.pyramid_grids])
+        self.contexts = nn.ModuleList([PooledContext(config, width, grid, num_heads) for grid in config.pyramid_grids])
         mixed_width = width + len(config.pyramid_grids) * (width // config.pyramid_reduction)
         self.mix = nn.Linear(mixed_width, width)
         self.norm = nn.LayerNorm(width, eps=config.fusion_norm_eps)
@@ -225,8 +225,9 @@ class FusionStage(GradientCheckpointingLayer):
     def __init__(self, config: MagNetConfig, stage: int) -> None:
         super().__init__()
         width = config.stage_widths[stage]
-        self.image_fusion = ImageFusion(config, width, config.fusion_num_heads[stage])
-        self.alignment = AlignmentModule(config, width) if config.alignment_module else None
+        num_heads = config.fusion_num_heads[stage]
+        self.image_fusion = ImageFusion(config, width, num_heads)
+        self.alignment = AlignmentModule(config, width, num_heads) if config.alignment_module else None
         self.image_gate = Gate(width, nn.GELU())
         self.word_fusion = WordFusion(config, width)
         self.word_gate = Gate(config.text_config.hidden_size, nn.ReLU())

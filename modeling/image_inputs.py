@@ -6,20 +6,24 @@ base64, PIL, array, tensor), EXIF orientation, colour modes, bit depths, and hos
 
 import base64
 import os
+import threading
+import time
 import urllib.request
 from io import BytesIO
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 
 ALLOWED_SOURCES = (
-    "a path, an http(s) URL, a base64 string, bytes, a PIL image, a NumPy array or a torch tensor of shape (H, W), "
-    "(H, W, C) or (C, H, W) with 1 to 4 channels"
+    "a path, an http(s) or file URL, a base64 string, bytes, an open file, a PIL image, a NumPy array or a torch tensor of "
+    "shape (H, W), (H, W, C) or (C, H, W) with 1 to 4 channels"
 )
 MAX_DOWNLOAD_BYTES = 256 * 2**20
+CHUNK_BYTES = 2**16
 PROGRAMS = ("EPS",)  # PIL hands these to Ghostscript, which may run for ever
 
 
@@ -31,14 +35,15 @@ def load_image(image: Any, *, argument: str = "image", timeout: float | None = 3
     than clipped.
 
     Args:
-        image (`str`, `os.PathLike`, `bytes`, `PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
-            A path, an http(s) URL, a base64 string (with or without the `data:image/...;base64,` prefix), the bytes of
-            an image file, a picture, or an array. Integer arrays hold 0 to 255 (`uint16`: 0 to 65535), floating-point
-            arrays 0 to 1.
+        image (`str`, `os.PathLike`, `bytes`, a binary file, `PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
+            A path, an http(s) or file URL, a base64 string (with or without the `data:image/...;base64,` prefix), the bytes
+            of an image file, a file that is open for reading them, a picture, or an array. Integer arrays hold 0 to 255
+            (`uint16`: 0 to 65535); floating-point arrays hold 0 to 1, or whole grey levels from 0 to 255. A string that a
+            stranger wrote may name any file or address that this process can reach.
         argument (`str`, *optional*, defaults to `"image"`):
             What to call this input in an error message.
         timeout (`float`, *optional*, defaults to 30.0):
-            Seconds to wait for a URL.
+            Seconds that fetching a URL may take as a whole; `None` for as long as it takes.
 
     Returns:
         `PIL.Image.Image`: Mode `"RGB"`.
@@ -63,7 +68,9 @@ def load_image(image: Any, *, argument: str = "image", timeout: float | None = 3
         raise _too_large(argument, f"{width} x {height} pixels")
 
     try:
-        upright = ImageOps.exif_transpose(picture)
+        picture.load()
+        is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        upright = ImageOps.exif_transpose(picture) if is_turned else picture  # the former copies all pixels
     except Exception as error:  # decoding happens here, and decoders raise anything on damaged files
         raise ValueError(f"`{argument}` cannot be decoded, the file may be truncated or damaged: {error}") from error
     return _to_rgb(upright, argument)
@@ -89,12 +96,30 @@ def load_mask(mask: Any, *, argument: str = "segmentation_maps") -> np.ndarray:
         raise ValueError(
             f"`{argument}` must be PIL images, NumPy arrays or torch tensors of shape (H, W), got {_describe(mask)}."
         )
-    array = mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
+    array = to_array(mask) if isinstance(mask, torch.Tensor) else np.asarray(mask)
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"`{argument}` must hold masks of shape (H, W) with at least one pixel, got {array.shape}.")
+    check_finite(array, argument)
     return array != 0
+
+
+def to_array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor of any dtype, on any device, as an array; NumPy has no bfloat16."""
+    tensor = tensor.detach().cpu()
+    return tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
+
+
+def check_finite(array: np.ndarray, name: str) -> None:
+    """
+    Raises:
+        ValueError: If an array of numbers holds NaN or infinity, or holds no numbers.
+    """
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"`{name}` must hold numbers or booleans, got an array of dtype {array.dtype}.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"`{name}` must hold finite numbers, got NaN or infinity.")
 
 
 def check_regions(masks: Any, size: tuple[int, int], name: str) -> None:
@@ -110,6 +135,7 @@ def check_regions(masks: Any, size: tuple[int, int], name: str) -> None:
             f"`{name}` holds masks {masks.shape[2]} pixels wide and {masks.shape[1]} high, but the image is {size[1]} wide and "
             f"{size[0]} high."
         )
+    check_finite(masks, name)
     empty = np.flatnonzero(~masks.any(axis=(1, 2)))
     if len(empty):
         raise ValueError(f"`{name}` must hold no empty mask; number {empty[0]} is.")
@@ -133,37 +159,75 @@ def _open(given: Any, argument: str, timeout: float | None) -> Image.Image:
 def _find_source(given: Any, argument: str, timeout: float | None) -> tuple[BytesIO | str, str]:
     """What `PIL.Image.open` can read, and what to say if that turns out to be no image."""
     unreadable = f"is not an image that PIL can read: {_describe(given)}."
-    if isinstance(given, bytes):
+    if isinstance(given, bytes | bytearray | memoryview):
         return BytesIO(given), unreadable
+    if hasattr(given, "read"):
+        content = given.read()
+        if not isinstance(content, bytes):
+            raise ValueError(f"`{argument}` must be a file that is open for reading bytes (mode 'rb').")
+        return BytesIO(content), unreadable
     if not isinstance(given, str | os.PathLike):
         raise ValueError(f"`{argument}` must be {ALLOWED_SOURCES}, got {_describe(given)}.")
 
     text = os.fsdecode(given)
     if text.startswith(("http://", "https://")):
-        # Some servers refuse the default agent of urllib.
-        request = urllib.request.Request(text, headers={"User-Agent": "Mozilla/5.0 (compatible; hf_ris)"})
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as response:
-                # One more than allowed tells a file that is too long from one that just fits.
-                content = response.read(MAX_DOWNLOAD_BYTES + 1)
+            return BytesIO(_fetch(text, timeout)), unreadable
         except Exception as error:
             raise ValueError(f"`{argument}` could not be fetched from {_describe(text)}: {error}") from error
-        if len(content) > MAX_DOWNLOAD_BYTES:
-            raise ValueError(
-                f"`{argument}` from {_describe(text)} is longer than the {MAX_DOWNLOAD_BYTES} bytes allowed; download "
-                "it yourself if you trust its source."
-            )
-        return BytesIO(content), unreadable
+    if text.startswith("file://"):
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost"):
+            raise ValueError(f"`{argument}` must be a file of this machine, got {_describe(text)}.")
+        text = urllib.request.url2pathname(parts.path)
     if "\0" not in text and os.path.isfile(text):
         return text, unreadable
     nothing = (
-        f"must be {ALLOWED_SOURCES}; {_describe(text)} is neither an existing file, nor a URL starting with http:// or "
-        "https://, nor an image in base64."
+        f"must be {ALLOWED_SOURCES}; {_describe(text)} is neither an existing file, nor a URL starting with http://, "
+        "https:// or file://, nor an image in base64."
     )
     try:
         return BytesIO(base64.b64decode("".join(text.split(",", 1)[-1].split()), validate=True)), nothing
     except ValueError as error:
         raise ValueError(f"`{argument}` {nothing}") from error
+
+
+def _fetch(url: str, timeout: float | None) -> bytes:
+    """
+    What an address gives, within `timeout` seconds as a whole.
+
+    Timeouts of sockets begin anew with each byte, so a server that drips could hold a caller for ever: the download runs in a
+    thread, which the caller leaves behind.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    # Some servers refuse the default agent of urllib.
+    request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (compatible; hf_ris)"})
+    content = bytearray()
+    errors: list[Exception] = []
+
+    def download() -> None:
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                while part := response.read1(CHUNK_BYTES):
+                    content.extend(part)
+                    if len(content) > MAX_DOWNLOAD_BYTES:
+                        raise ValueError(
+                            f"it is longer than the {MAX_DOWNLOAD_BYTES} bytes allowed; download it yourself if you trust "
+                            "its source"
+                        )
+                    if deadline is not None and time.monotonic() > deadline:
+                        return
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=download, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if thread.is_alive() or (deadline is not None and time.monotonic() > deadline):
+        raise TimeoutError(f"it took longer than the {timeout:g} seconds allowed")
+    if errors:
+        raise errors[0]
+    return bytes(content)
 
 
 def _picture_from_array(array: np.ndarray | torch.Tensor, argument: str) -> Image.Image:
@@ -180,8 +244,7 @@ def _picture_from_array(array: np.ndarray | torch.Tensor, argument: str) -> Imag
         raise ValueError(f"`{argument}` holds no pixel: its shape is {shape}.")
 
     if isinstance(array, torch.Tensor):
-        array = array.detach().cpu()
-        array = array.float().numpy() if array.is_floating_point() else array.numpy()
+        array = to_array(array)
     pixels = _to_uint8(array, argument)
     if channel_axis is not None:
         pixels = np.moveaxis(pixels, channel_axis, -1)
@@ -200,13 +263,16 @@ def _to_uint8(array: np.ndarray, argument: str) -> np.ndarray:
     if array.dtype.kind not in "iuf":
         raise ValueError(f"`{argument}` must hold numbers, got an array of dtype {array.dtype}.")
     low, high = array.min(), array.max()
-    if np.issubdtype(array.dtype, np.floating) and low >= 0.0 and high <= 1.0:
+    if array.dtype.kind == "f" and low >= 0.0 and high <= 1.0:
         return np.round(array * 255.0).astype(np.uint8)
-    if np.issubdtype(array.dtype, np.integer) and low >= 0 and high <= 255:
+    # Grey levels, as arithmetic on bytes leaves them.
+    if low >= 0 and high <= 255 and (array.dtype.kind != "f" or (array == np.rint(array)).all()):
         return array.astype(np.uint8)
+    divisor = next((limit for limit in (255, 65535) if 1.0 < high <= limit), None)
+    advice = f" Divide it by {divisor}." if array.dtype.kind == "f" and low >= 0 and divisor else ""
     raise ValueError(
-        f"`{argument}` of dtype {array.dtype} holds values from {low} to {high}; allowed are integers from 0 to 255, "
-        "uint16, booleans, or floating-point values from 0 to 1."
+        f"`{argument}` of dtype {array.dtype} holds values from {low} to {high}; allowed are integers from 0 to 255, uint16, "
+        f"booleans, floating-point values from 0 to 1, or whole ones from 0 to 255.{advice}"
     )
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
@@ -42,6 +43,10 @@ class CRISImageProcessor(ReferringSegmentationImageProcessor):
     image_std = OPENAI_CLIP_STD
     size = {"height": 416, "width": 416}
 
+    def __init__(self, **kwargs: Unpack[ImagesKwargs]) -> None:
+        super().__init__(**kwargs)
+        check_size(self.size)
+
     def preprocess(
         self, images: Any, segmentation_maps: Any | None = None, **kwargs: Unpack[ImagesKwargs]
     ) -> BatchFeature:
@@ -52,17 +57,28 @@ class CRISImageProcessor(ReferringSegmentationImageProcessor):
             raise ValueError("`do_resize` must be True: CRIS's masks are brought back from the fitted picture.")
         return super().preprocess(images, segmentation_maps, **kwargs)
 
-    def resize(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
-        """A picture (3, h, w) of bytes to one of the model's size."""
-        border = torch.tensor([round(255 * mean) for mean in self.image_mean])
-        fitted = fit(torch.from_numpy(np.ascontiguousarray(image)), (size.height, size.width), cubic, border)
-        return fitted.round().clamp(0, 255).byte().numpy()
+    def resize_image(self, image: Image.Image, size: SizeDict, **kwargs: Any) -> np.ndarray:
+        check_size(size)
+        border = torch.tensor([round(255 * mean) for mean in kwargs["image_mean"]])
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        fitted = fit(pixels, (size.height, size.width), cubic, border)
+        return fitted.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
     def resize_mask(self, mask: np.ndarray, size: SizeDict) -> np.ndarray:
         fitted = fit(
             torch.from_numpy(255 * mask.astype(np.uint8))[None], (size.height, size.width), linear, torch.zeros(1)
         )
         return (fitted[0].round() / 255).numpy()
+
+
+def check_size(size: Any) -> None:
+    """
+    Raises:
+        ValueError: If the network cannot have an input of this size and logits at a quarter of it, from which masks are brought back.
+    """
+    sides = dict(size)
+    if set(sides) != {"height", "width"} or any(side < 32 or side % 32 for side in sides.values()):
+        raise ValueError(f"`size` must be a height and a width that are multiples of 32 pixels, got {sides}.")
 
 
 __all__ = ["CRISImageProcessor"]

@@ -1,5 +1,7 @@
 """MagNet's pictures: RGB, squashed to one size, ImageNet statistics; masks squashed the same way by nearest neighbour."""
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
@@ -32,6 +34,9 @@ class MagNetImageProcessor(ReferringSegmentationImageProcessor):
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD
     size = {"height": 480, "width": 480}
+
+    def resize_image(self, image: Image.Image, size: SizeDict, **kwargs: Any) -> np.ndarray:
+        return np.asarray(image.resize((size.width, size.height), kwargs["resample"]))
 
     def resize_mask(self, mask: np.ndarray, size: SizeDict) -> np.ndarray:
         picture = Image.fromarray(mask.astype(np.uint8))

@@ -40,8 +40,9 @@ class ReferringSegmentationImageProcessor(PilBackend):
     ) -> BatchFeature:
         """
         Args:
-            images (an image or a list of images):
-                Whatever [`load_image`] takes: paths, URLs, base64, PIL images, arrays, tensors.
+            images (an image, a list of images, or a list of such lists):
+                Whatever [`load_image`] takes: paths, URLs, base64, PIL images, arrays, tensors. Lists within the list are
+                taken one after the other.
             segmentation_maps (a mask or a list of masks, *optional*):
                 One-channel masks of the size of their image, everything but zero being foreground. With B images there
                 are B * k of them, the k masks of the first image first.
@@ -68,8 +69,10 @@ class ReferringSegmentationImageProcessor(PilBackend):
         return_tensors: str | None,
         **kwargs,
     ) -> BatchFeature:
-        pixels = [np.moveaxis(np.asarray(image), -1, 0) for image in images]
-        features = self._preprocess(pixels, do_resize=do_resize, size=size, return_tensors=None, **kwargs)
+        # Resized here and not by the back end, which would copy a large photo three times on the way.
+        resized = [self.resize_image(image, size, **kwargs) if do_resize else np.asarray(image) for image in images]
+        pixels = [np.moveaxis(image, -1, 0) for image in resized]
+        features = self._preprocess(pixels, do_resize=False, size=size, return_tensors=None, **kwargs)
         if masks is not None:
             features["labels"] = [
                 self.resize_mask(mask, size) if do_resize else mask.astype(np.float32) for mask in masks
@@ -77,19 +80,27 @@ class ReferringSegmentationImageProcessor(PilBackend):
         return BatchFeature(dict(features), tensor_type=return_tensors)
 
     @abstractmethod
+    def resize_image(self, image: Image.Image, size: SizeDict, **kwargs: Any) -> np.ndarray:
+        """An RGB picture to bytes (H, W, 3) of the model's size; the call's other options as `kwargs`."""
+
+    @abstractmethod
     def resize_mask(self, mask: np.ndarray, size: SizeDict) -> np.ndarray:
         """A boolean mask (h, w) to `float32` from 0 to 1, of the model's size."""
 
 
 def _load_all(values: Any, load: Any, argument: str) -> list:
-    """Load one value, or each of a list, tuple or stacked array of them."""
+    """Load one value, or each of a list, tuple or stacked array of them, or of a list of lists."""
     if getattr(values, "ndim", None) == 4:
         values = list(values)
     if not isinstance(values, list | tuple):
         return [load(values, argument=argument)]
-    if not values:
+    loaded = []
+    for index, value in enumerate(values):
+        name = f"{argument}[{index}]"
+        loaded += _load_all(value, load, name) if isinstance(value, list | tuple) else [load(value, argument=name)]
+    if not loaded:
         raise ValueError(f"`{argument}` is an empty list; at least one is needed.")
-    return [load(value, argument=f"{argument}[{index}]") for index, value in enumerate(values)]
+    return loaded
 
 
 def _check_masks(masks: list[np.ndarray], pictures: list[Image.Image]) -> None:

@@ -58,7 +58,12 @@ def fit(
     return warp(pixels, target, [Axis(1 / scale, -shift / scale) for shift in shifts], kernel, border)
 
 
-def unfit(maps: torch.Tensor, size: tuple[int, int], kernel: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+def unfit(
+    maps: torch.Tensor,
+    size: tuple[int, int],
+    kernel: Callable[[torch.Tensor], torch.Tensor],
+    rows: slice = slice(None),
+) -> torch.Tensor:
     """
     Brings maps over a fitted picture back to the picture's own size.
 
@@ -66,12 +71,13 @@ def unfit(maps: torch.Tensor, size: tuple[int, int], kernel: Callable[[torch.Ten
         maps (`torch.Tensor` of shape `(C, H, W)`): Over what [`fit`] gave.
         size (`tuple[int, int]`): Of the picture, (h, w).
         kernel (`Callable`): [`linear`] or [`cubic`].
+        rows (`slice`, *optional*): Which of the h rows are computed; by default all.
 
     Returns:
-        `torch.FloatTensor` of shape `(C, h, w)`.
+        `torch.FloatTensor` of shape `(C, rows, w)`.
     """
     scale, shifts = letterbox(size, (maps.shape[1], maps.shape[2]))
-    return warp(maps, size, [Axis(scale, shift) for shift in shifts], kernel, maps.new_zeros(len(maps)))
+    return warp(maps, size, [Axis(scale, shift) for shift in shifts], kernel, maps.new_zeros(len(maps)), rows)
 
 
 def warp(
@@ -80,17 +86,19 @@ def warp(
     axes: list[Axis],
     kernel: Callable[[torch.Tensor], torch.Tensor],
     border: torch.Tensor,
+    rows: slice = slice(None),
 ) -> torch.Tensor:
-    """`maps` (C, h, w) at another size (H, W); `axes` are the vertical and the horizontal."""
-    taps = [
+    """`maps` (C, h, w) at another size (H, W), or some rows of that; `axes` are the vertical and the horizontal."""
+    vertical, horizontal = (
         _taps(new, old, axis, kernel, maps.device) for new, old, axis in zip(size, maps.shape[1:], axes, strict=True)
-    ]
-    border = border[:, None, None].float()
-    rows = sum(
-        (maps.index_select(1, index).float() - border) * weight[:, None]
-        for index, weight in zip(*taps[0], strict=True)
     )
-    return border + sum(rows.index_select(2, index) * weight for index, weight in zip(*taps[1], strict=True))
+    vertical = vertical[0][:, rows], vertical[1][:, rows]
+    border = border[:, None, None].float()
+    lines = sum(
+        (maps.index_select(1, index).float() - border) * weight[:, None]
+        for index, weight in zip(*vertical, strict=True)
+    )
+    return border + sum(lines.index_select(2, index) * weight for index, weight in zip(*horizontal, strict=True))
 
 
 def linear(fractions: torch.Tensor) -> torch.Tensor:

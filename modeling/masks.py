@@ -1,7 +1,8 @@
 """From logits to a binary mask, and what is read off it: its score, its box, its run-length code, and the way back."""
 
 import math
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,17 @@ import torch
 from torch import nn
 
 
-PIXELS_AT_ONCE = 2**18
+PIXELS_AT_ONCE = 2**20
+
+
+def check_probability(name: str, value: Any) -> None:
+    """
+    Raises:
+        ValueError: If a value is no number between 0 and 1.
+    """
+    # A boolean is a number to Python, but no probability.
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
+        raise ValueError(f"`{name}` must be a number between 0 and 1, got {value!r}.")
 
 
 def read_target_sizes(
@@ -36,12 +47,11 @@ def read_target_sizes(
     sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else target_sizes
     if len(sizes) != expressions:
         raise ValueError(f"`target_sizes` holds {len(sizes)} sizes for {expressions} expressions; one each is needed.")
-    if not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"`threshold` must be a probability between 0 and 1, got {threshold}.")
+    check_probability("threshold", threshold)
     return [(int(height), int(width)) for height, width in sizes]
 
 
-def enlarge_logits(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def enlarge_logits(logits: torch.Tensor, size: tuple[int, int], rows: slice = slice(None)) -> torch.Tensor:
     """
     Mask logits at another size: bilinear with aligned corners, as published.
 
@@ -50,27 +60,49 @@ def enlarge_logits(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
             Log-odds.
         size (`tuple[int, int]`):
             (H, W) in pixels.
+        rows (`slice`, *optional*):
+            Which of the H rows are computed; by default all.
 
     Returns:
-        `torch.FloatTensor` of shape `(N, H, W)`.
+        `torch.FloatTensor` of shape `(N, rows, W)`.
     """
-    return nn.functional.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=True)[:, 0]
+    maps, wanted = logits[:, None].float(), range(size[0])[rows]
+    if len(wanted) < size[0]:
+        # Each row lies between two of the given ones; along the columns, nothing changes.
+        last = maps.shape[2] - 1
+        positions = torch.arange(wanted.start, wanted.stop, device=maps.device) * (last / (size[0] - 1))
+        above = positions.floor().long()
+        share = (positions - above)[:, None]
+        maps = maps[:, :, above] * (1 - share) + maps[:, :, (above + 1).clamp(max=last)] * share
+    return nn.functional.interpolate(maps, (len(wanted), size[1]), mode="bilinear", align_corners=True)[:, 0]
 
 
-def foreground_score(probabilities: torch.Tensor, mask: torch.Tensor) -> float:
+def row_bands(height: int, width: int) -> Iterator[slice]:
+    """The rows of a picture in bands of `PIXELS_AT_ONCE` pixels or little more, so that memory does not grow with the picture."""
+    rows = max(1, -(-PIXELS_AT_ONCE // width))
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
+
+
+def read_mask(bands: Iterable[torch.Tensor], threshold: float) -> tuple[torch.Tensor, float]:
     """
-    The mean foreground probability inside a mask.
+    A mask, and the mean foreground probability inside it.
 
     Args:
-        probabilities (`torch.Tensor`):
-            Foreground probabilities between 0 and 1, of shape (H, W).
-        mask (`torch.Tensor`):
-            Boolean, of shape (H, W).
+        bands (`Iterable[torch.Tensor]`): Foreground probabilities (rows, W), from the top band to the lowest.
+        threshold (`float`): A pixel belongs to the mask if its probability is above this.
 
     Returns:
-        `float`: Between 0 and 1; 0.0 for an empty mask.
+        `tuple[torch.BoolTensor, float]`: The mask of shape (H, W), and its score between 0 and 1; 0.0 for an empty mask.
     """
-    return min(1.0, float(probabilities[mask].mean())) if bool(mask.any()) else 0.0
+    parts, total, count = [], 0.0, 0
+    for band in bands:
+        band = band.clamp_(0, 1)
+        inside = band > threshold
+        total += float(band[inside].sum())
+        count += int(inside.sum())
+        parts.append(inside)
+    return torch.cat(parts), min(1.0, total / count) if count else 0.0
 
 
 def mask_to_box(mask: np.ndarray) -> dict[str, int] | None:

@@ -108,6 +108,7 @@ class MagNetPreTrainedModel(TrainableSegmentationModel):
     base_model_prefix = "magnet"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    # Each joins what several of its parts give, which must lie on one device.
     _no_split_modules = [
         "SwinEmbeddings",
         "SwinLayer",
@@ -115,9 +116,7 @@ class MagNetPreTrainedModel(TrainableSegmentationModel):
         "BertLayer",
         "FusionStage",
         "PixelDecoder",
-        "DeformableLayer",
         "MaskDecoder",
-        "MaskDecoderLayer",
     ]
     _can_compile_fullgraph = True
 

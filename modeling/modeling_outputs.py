@@ -24,11 +24,11 @@ class ReferringSegmentationOutput(ModelOutput):
             The earlier predictions of a decoder that predicts more than once, each of the shape of `logits`.
         class_logits (`torch.FloatTensor` of shape `(N, 2)`, *optional*):
             What the published class head says. With one query it does not enter the score.
-        pixel_features (`torch.FloatTensor` of shape `(N, d, h, w)`, *optional*, returned with `output_features=True`):
+        hidden_states (`tuple[torch.FloatTensor]`, *optional*, returned with `output_hidden_states=True`):
+            The image maps that know the expression, each of shape `(N, c, h, w)`, in the order in which the model makes them.
+        pixel_features (`torch.FloatTensor` of shape `(N, d, h, w)`, *optional*, returned with `output_hidden_states=True`):
             The features that the mask is read from.
-        image_features (`tuple[torch.FloatTensor]`, *optional*, returned with `output_features=True`):
-            Fused image features of each stage, each of shape `(N, c, h, w)`, fine to coarse.
-        word_features (`torch.FloatTensor` of shape `(N, L, d)`, *optional*, returned with `output_features=True`):
+        word_features (`torch.FloatTensor` of shape `(N, L, d)`, *optional*, returned with `output_hidden_states=True`):
             Word features after the last fusion.
     """
 
@@ -37,8 +37,8 @@ class ReferringSegmentationOutput(ModelOutput):
     logits: torch.Tensor | None = None
     auxiliary_logits: tuple[torch.Tensor, ...] | None = None
     class_logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
     pixel_features: torch.Tensor | None = None
-    image_features: tuple[torch.Tensor, ...] | None = None
     word_features: torch.Tensor | None = None
 
 

@@ -23,6 +23,7 @@ class ReferringSegmentationPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image", "text")
     _keys_to_ignore_on_load_unexpected = [r"^auxiliary_losses\."]  # whoever sets their weights to 0 leaves them out
+    takes_regions = False  # whether it chooses among regions, which a call may give
     accepts_loss_kwargs = False  # losses are means over the batch: Trainer must divide them when it accumulates
 
     def save_pretrained(
@@ -41,11 +42,11 @@ class ReferringSegmentationPreTrainedModel(PreTrainedModel):
         return None
 
     def _upload_modified_files(self, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        put_card(self, working_dir, repo_id, kwargs.get("token"))
+        put_card(self, working_dir, repo_id, kwargs)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 
-def put_card(model: PreTrainedModel, folder: str, repo_id: str, token: str | bool | None) -> None:
+def put_card(model: PreTrainedModel, folder: str, repo_id: str, options: dict[str, Any]) -> None:
     """
     What `push_to_hub` uploads has either the repository's card or an empty form: instead of the form, a model's own card.
 
@@ -53,10 +54,12 @@ def put_card(model: PreTrainedModel, folder: str, repo_id: str, token: str | boo
         model ([`ReferringSegmentationPreTrainedModel`]): What is uploaded, alone or with its pipeline.
         folder (`str`): The files that go up.
         repo_id (`str`): Where they go.
-        token (`str` or `bool`, *optional*): As of `push_to_hub`.
+        options (`dict[str, Any]`): Of the upload: `token` and `revision`.
     """
     card = model.card()
-    if card is not None and not file_exists(repo_id, "README.md", token=token):
+    if card is not None and not file_exists(
+        repo_id, "README.md", revision=options.get("revision"), token=options.get("token")
+    ):
         with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as file:
             file.write(card)
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.utils.generic import can_return_tuple
 
 from .auxiliary_losses import AuxiliaryLosses
 from .mask_grounding import MaskGroundingHead
@@ -95,6 +96,11 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
     def text_encoder(self) -> PreTrainedModel:
         """The text encoder, a model of transformers."""
 
+    @property
+    def max_text_length(self) -> int:
+        """Tokens that the text encoder has positions for."""
+        return self.text_encoder.config.max_position_embeddings
+
     def get_input_embeddings(self) -> nn.Module:
         return self.text_encoder.get_input_embeddings()
 
@@ -128,6 +134,7 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
 
         self._require_grads_hooks = [module.register_forward_hook(require_grad) for module in self.input_modules]
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.FloatTensor,
@@ -136,10 +143,8 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
         labels: torch.Tensor | None = None,
         masked_input_ids: torch.LongTensor | None = None,
         hidden_words: torch.LongTensor | None = None,
-        output_features: bool = False,
-        return_dict: bool = True,
-        **kwargs,
-    ) -> ReferringSegmentationOutput | tuple:
+        output_hidden_states: bool | None = None,
+    ) -> ReferringSegmentationOutput:
         r"""
         Args:
             pixel_values (`torch.FloatTensor` of shape `(B, 3, H, W)`): Normalised images of any size.
@@ -149,14 +154,17 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
             masked_input_ids (`torch.LongTensor` of shape `(N, L)`, *optional*): For Mask Grounding, which needs both of
                 these in training: the expressions with some words hidden.
             hidden_words (`torch.LongTensor` of shape `(N, L)`, *optional*): Ids of the hidden words, -100 elsewhere.
-            output_features (`bool`, *optional*, defaults to `False`): Whether features are returned beside the logits.
+            output_hidden_states (`bool`, *optional*): Whether features are returned beside the logits; by default as the
+                configuration says.
+            return_dict (`bool`, *optional*): Whether an output object or a tuple is returned; by default as the configuration
+                says.
 
         Returns:
-            [`ReferringSegmentationOutput`] with `logits` at stride 4.
+            [`ReferringSegmentationOutput`] with `logits` at stride 4, or a tuple of what it holds.
 
         Raises:
-            `ValueError`: If the number of expressions is not a multiple of the number of images, or Mask Grounding is trained
-                without hidden words.
+            `ValueError`: If the number of expressions is not a multiple of the number of images, an expression is longer than
+                the text encoder reads, labels are not between 0 and 1, or Mask Grounding is trained without hidden words.
         """
         num_images, num_pairs = pixel_values.shape[0], input_ids.shape[0]
         if num_images == 0 or num_pairs == 0 or num_pairs % num_images:
@@ -164,8 +172,15 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
                 f"input_ids must hold the same number of expressions for each of the {num_images} images, "
                 f"got {num_pairs} rows"
             )
-        if labels is not None and len(labels) != num_pairs:
-            raise ValueError(f"labels must hold one mask per expression ({num_pairs}), got {len(labels)}")
+        if input_ids.shape[1] > self.max_text_length:
+            raise ValueError(
+                f"input_ids must hold at most {self.max_text_length} tokens for each expression, the text encoder's positions, "
+                f"got {input_ids.shape[1]}"
+            )
+        if labels is not None:
+            check_labels(labels, num_pairs)
+        if output_hidden_states is None:
+            output_hidden_states = bool(self.config.output_hidden_states)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         trains = self.training and labels is not None
@@ -174,7 +189,7 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
 
         images = self.encode_images(pixel_values)
         at_once = num_pairs // num_images
-        if not (torch.is_grad_enabled() or self.training or output_features):
+        if not (torch.is_grad_enabled() or self.training or output_hidden_states):
             at_once = min(at_once, expressions_at_once(pixel_values))
         chunks = zip(
             input_ids.unflatten(0, (num_images, -1)).split(at_once, dim=1),
@@ -183,8 +198,9 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
         )
         maps, class_logits = [], []
         for ids, is_word in chunks:  # one, where features are asked for
-            part = self.segment(images, ids.flatten(0, 1), is_word.flatten(0, 1), output_features or aligns)
-            maps.append(part.predictions)
+            part = self.segment(images, ids.flatten(0, 1), is_word.flatten(0, 1), output_hidden_states or aligns)
+            keeps_all = self.training or labels is not None or output_hidden_states
+            maps.append(part.predictions if keeps_all else part.predictions[-1:])
             if part.class_logits is not None:
                 class_logits.append(part.class_logits)
         predictions = [join_expressions(alike, num_images) for alike in zip(*maps, strict=True)]
@@ -196,17 +212,16 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
                 terms |= self.auxiliary_losses.align(part.pixel_features, part.word_features, attention_mask, labels)
             if grounds:
                 terms |= self._ground(images, attention_mask, labels, masked_input_ids, hidden_words)
-        output = ReferringSegmentationOutput(
+        return ReferringSegmentationOutput(
             loss=torch.stack([term.to(predictions[-1].device) for term in terms.values()]).sum() if terms else None,
             loss_dict={name: term.detach() for name, term in terms.items()} if terms else None,
             logits=predictions[-1],
-            auxiliary_logits=tuple(predictions[:-1]) if self.training or output_features else None,
+            auxiliary_logits=tuple(predictions[:-1]) if self.training or output_hidden_states else None,
             class_logits=join_expressions(class_logits, num_images) if class_logits else None,
-            pixel_features=part.pixel_features if output_features else None,
-            image_features=tuple(part.image_features) if output_features else None,
-            word_features=part.word_features if output_features else None,
+            hidden_states=tuple(part.image_features) if output_hidden_states else None,
+            pixel_features=part.pixel_features if output_hidden_states else None,
+            word_features=part.word_features if output_hidden_states else None,
         )
-        return output if return_dict else output.to_tuple()
 
     def name_words(
         self,
@@ -260,6 +275,22 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
         with unchanged_statistics(self):
             logits = self._name_words(images, masked_input_ids, attention_mask, labels)
         return self.auxiliary_losses.ground(logits, hidden_words)
+
+
+def check_labels(labels: torch.Tensor, num_pairs: int) -> None:
+    """
+    Raises:
+        ValueError: If there is not one mask for each expression, or one holds anything but numbers from 0 to 1.
+    """
+    if labels.ndim != 3 or len(labels) != num_pairs:
+        raise ValueError(
+            f"labels must hold one mask (h, w) for each of the {num_pairs} expressions, got shape {tuple(labels.shape)}"
+        )
+    if torch.compiler.is_compiling() or labels.is_meta:
+        return  # their values are not known
+    low, high = (float(value) for value in labels.float().aminmax())
+    if not (low >= 0 and high <= 1):  # NaN fails both
+        raise ValueError(f"labels must be between 0 and 1, got values from {low:g} to {high:g}")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 from transformers.utils import logging
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_zero_shot import ZeroShotSegmentationConfig
 from .expression_parsing import Parse
@@ -91,6 +92,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
 
     config_class = ZeroShotSegmentationConfig
     main_input_name = "images"
+    takes_regions = True
     _supports_sdpa = True
     _supports_attention_backend = True
     part_classes: ClassVar[dict[str, Mapping[str, type[Part]]]] = {"image_text": IMAGE_TEXT, "proposer": PROPOSERS}
@@ -106,6 +108,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         self.post_init()
 
     @torch.no_grad()
+    @can_return_tuple
     def forward(
         self,
         images: Sequence[np.ndarray],

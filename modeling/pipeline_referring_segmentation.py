@@ -1,11 +1,10 @@
 """The `"referring-segmentation"` pipeline: an image and expressions in, the masks of what they refer to out."""
 
 import collections
-import numbers
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +13,15 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
-from .image_inputs import load_image
-from .masks import mask_to_box, mask_to_rle
+from .image_inputs import ALLOWED_SOURCES, load_image
+from .masks import check_probability, mask_to_box, mask_to_rle
 from .modeling_referring_segmentation import put_card
-from .text_inputs import check_expressions
+from .text_inputs import as_list, check_expressions
 
 
-logger = logging.get_logger(__name__)
+logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
+READ_OPTIONS = ("timeout", "on_error")
+ANSWER_OPTIONS = ("threshold", "no_target_threshold", "output_format")
 
 
 def _to_pil(mask: np.ndarray) -> Image.Image:
@@ -61,6 +62,9 @@ class ReferringSegmentationPipeline(Pipeline):
     # it in.
     model_notices: ClassVar[dict[str, str]] = {}
 
+    # What an input holds; the first two it must hold.
+    input_keys: ClassVar[tuple[str, ...]] = ("image", "text")
+
     def __init__(self, *args, local_files_only: bool = False, **kwargs):
         # `pipeline()` hands `local_files_only` on to us after it has used it.
         super().__init__(*args, **kwargs)
@@ -68,9 +72,35 @@ class ReferringSegmentationPipeline(Pipeline):
             raise ValueError(
                 "`processor` is missing; a model passed as an object needs its processor passed beside it."
             )
+        self._check_model()
+        self.reader = self._make_reader()
         self.model.eval()
         if notice := self.model_notices.get(self.model.name_or_path):
             logger.warning_once(notice)
+
+    def _check_model(self) -> None:
+        """
+        Raises:
+            ValueError: If this pipeline cannot ask the model.
+        """
+        if not hasattr(self.processor, "iterate_segments"):
+            raise ValueError(
+                f"`model` is a {type(self.model).__name__} with a {type(self.processor).__name__}, which does not turn outputs "
+                f"into masks of expressions; the task needs a model for referring segmentation, such as MagNet, CRIS, Global-Local "
+                "or TAS, with its own processor."
+            )
+        text_length, longest = (
+            getattr(holder, name, None)
+            for holder, name in ((self.processor, "text_length"), (self.model, "max_text_length"))
+        )
+        if text_length is not None and longest is not None and text_length > longest:
+            raise ValueError(
+                f"`processor` cuts expressions to {text_length} tokens, and the model has positions for {longest}; set its "
+                f"`text_length` to {longest} or less."
+            )
+
+    def _make_reader(self) -> "InputReader":
+        return InputReader(self.processor, self.input_keys)
 
     def __call__(self, inputs: Any = None, text: Any = None, *, image: Any = None, **kwargs: Any) -> Any:
         """
@@ -78,11 +108,12 @@ class ReferringSegmentationPipeline(Pipeline):
 
         Args:
             inputs (an image, a `dict`, a list of either, a dataset or a generator):
-                An image is a path, an http(s) URL, a base64 string, a PIL image, an array or a tensor. A `dict` holds an
-                `image` and its `text`, as do the rows of a dataset.
-            text (`str`, `list[str]` or `list[list[str]]`, *optional*):
-                What to look for, where `inputs` does not say: for one image an expression or several; for a list of
-                images one expression for all of them, or a list with the expression (or expressions) of each.
+                An image is a path, an http(s) or file URL, a base64 string, bytes, an open file, a PIL image, an array or a
+                tensor. A `dict` holds an `image` and its `text`, and nothing else; a dataset's rows may have more columns.
+                (Do not pass on a string that a stranger wrote: it may name a file of this machine.)
+            text (`str`, a list, array or column of `str`, or a list of those, *optional*):
+                What to look for, where `inputs` does not say: for one image an expression or several; for several images
+                one expression for all of them, or a list with the expression (or expressions) of each.
             image (*optional*):
                 Another name for `inputs`, as dictionaries and rows call it.
             threshold (`float`, *optional*):
@@ -97,7 +128,7 @@ class ReferringSegmentationPipeline(Pipeline):
             num_workers (`int`, *optional*, defaults to 0):
                 Processes that load and prepare images.
             timeout (`float`, *optional*, defaults to 30.0):
-                Seconds to wait for a URL.
+                Seconds that fetching a URL may take; `None` for as long as it takes.
             on_error (`str`, *optional*, defaults to `"raise"`):
                 What becomes of an unfit image or expression: `"raise"` ends the call, `"report"` puts a dictionary with
                 the message as `error` in the place of this input's result and goes on with the others.
@@ -118,7 +149,7 @@ class ReferringSegmentationPipeline(Pipeline):
         """
         if inputs is not None and image is not None:
             raise ValueError("`image` is another name for `inputs`; give one of the two.")
-        paired = _pair(image if inputs is None else inputs, text)
+        paired = pair(image if inputs is None else inputs, text, self.input_keys)
         return [] if paired == [] else super().__call__(paired, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -144,34 +175,25 @@ class ReferringSegmentationPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
 
     def _upload_modified_files(self, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        put_card(self.model, working_dir, repo_id, kwargs.get("token"))
+        put_card(self.model, working_dir, repo_id, kwargs)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
-    def _sanitize_parameters(
-        self,
-        threshold: float | None = None,
-        no_target_threshold: float | None = None,
-        output_format: str | None = None,
-        timeout: float | None = None,
-        on_error: str | None = None,
-    ) -> tuple[dict, dict, dict]:
-        for name, value in (("threshold", threshold), ("no_target_threshold", no_target_threshold)):
-            if value is None:
-                continue
-            # A boolean is a number to Python, but no threshold.
-            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
-                raise ValueError(f"`{name}` must be a number between 0 and 1, got {value!r}.")
-        if output_format is not None and output_format not in OUTPUT_FORMATS:
-            raise ValueError(f"`output_format` must be one of {list(OUTPUT_FORMATS)}, got {output_format!r}.")
-        if on_error not in (None, "raise", "report"):
-            raise ValueError(f"`on_error` must be 'raise' or 'report', got {on_error!r}.")
-        preprocess = {"timeout": timeout, "on_error": on_error}
-        postprocess = {
-            "threshold": threshold,
-            "no_target_threshold": no_target_threshold,
-            "output_format": output_format,
-        }
-        return _given(preprocess), {}, _given(postprocess)
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict, dict, dict]:
+        unknown = sorted(set(options) - {*READ_OPTIONS, *ANSWER_OPTIONS})
+        if unknown:
+            raise TypeError(
+                f"{unknown[0]!r} is no option of this pipeline; allowed are {', '.join((*READ_OPTIONS, *ANSWER_OPTIONS))}."
+            )
+        for name in ("threshold", "no_target_threshold"):
+            if options.get(name) is not None:
+                check_probability(name, options[name])
+        for name, allowed in (("output_format", list(OUTPUT_FORMATS)), ("on_error", ["raise", "report"])):
+            if name in options and options[name] not in allowed:
+                raise ValueError(f"`{name}` must be one of {allowed}, got {options[name]!r}.")
+        read, answer = (
+            {name: options[name] for name in names if name in options} for names in (READ_OPTIONS, ANSWER_OPTIONS)
+        )
+        return read, {}, answer
 
     def get_iterator(
         self,
@@ -184,80 +206,61 @@ class ReferringSegmentationPipeline(Pipeline):
     ) -> Iterator[Any]:
         """
         Batch whole inputs rather than tensors, which is transformers' way: only the processor knows how pictures and
-        different numbers of expressions become one batch.
+        different numbers of expressions become tensors.
         """
         loader = DataLoader(
             inputs if isinstance(inputs, collections.abc.Sized) else _Stream(inputs),  # type: ignore[arg-type]
             batch_size=batch_size,
             # A stream cannot be shared out: every process would read all of it.
             num_workers=num_workers if isinstance(inputs, collections.abc.Sized) else 0,
-            collate_fn=partial(self.preprocess, **preprocess_params),
+            collate_fn=partial(self.reader, **preprocess_params),
+            generator=torch.Generator(),  # without one of its own it would draw from torch's global numbers
         )
-        for batch, errors in loader:
-            results = iter(
-                self.postprocess(self.forward(batch, **forward_params), **postprocess_params) if batch else []
-            )
-            yield from ({"error": error} if error else next(results) for error in errors)
+        for groups, errors in loader:
+            yield from self.answer(groups, errors, forward_params, postprocess_params)
 
     def run_single(self, inputs: Any, *params: dict[str, Any]) -> Any:
-        return next(self.get_iterator([inputs], 0, 1, *params))
+        preprocess_params, *others = params
+        return next(self.answer(*self.preprocess([inputs], **preprocess_params), *others))
 
     def preprocess(
-        self, inputs: list[dict[str, Any]], timeout: float | None = 30.0, on_error: str = "raise"
-    ) -> tuple[dict[str, Any], list[str | None]]:
+        self, inputs: list[dict[str, Any]], **options: Any
+    ) -> tuple[list[dict[str, Any]], list[str | None]]:
+        """What an [`InputReader`] makes of inputs."""
+        return self.reader(inputs, **options)
+
+    def answer(
+        self,
+        groups: list[dict[str, Any]],
+        errors: list[str | None],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Iterator[Any]:
         """
-        Turn a batch of inputs into the model's tensors, and tell what is wrong with each input, if anything.
+        The results of a batch's inputs, in their order.
 
-        The batch has the same number of expressions for each image, since the model wants N = B * k: a shorter list
-        repeats its last expression, and `postprocess` drops what comes of that.
+        Args:
+            groups (`list[dict]`), errors (`list[str | None]`): What `preprocess` gave.
+            forward_params, postprocess_params (`dict`): Options of the two steps.
+
+        Yields:
+            For each input its result, or a dictionary with its `error`.
         """
-        items: list[dict[str, Any]] = []
-        errors: list[str | None] = []
-        for item in inputs:
-            try:
-                _check_item(item)
-                texts = check_expressions(item["text"])
-                image = load_image(item["image"], timeout=timeout)
-                self._check_regions(item.get("regions"), image)
-            except ValueError as error:
-                if on_error == "raise":
-                    raise
-                errors.append(str(error))
-            else:
-                is_single = isinstance(item["text"], str)
-                items.append({**item, "image": image, "expressions": texts, "is_single": is_single})
-                errors.append(None)
-        if not items:
-            return {}, errors
-
-        longest = max(len(item["expressions"]) for item in items)
-        padded = []
-        for item in items:
-            padded += item["expressions"] + item["expressions"][-1:] * (longest - len(item["expressions"]))
-        return {
-            "features": dict(self._encode(items, padded)),
-            "expressions": [item["expressions"] for item in items],
-            "sizes": [(item["image"].height, item["image"].width) for item in items],
-            "is_single": [item["is_single"] for item in items],
-        }, errors
-
-    def _check_regions(self, regions: Any, image: Image.Image) -> None:
-        """What of an input only the task with zero-shot in its name takes: other models have no use for it."""
-        if regions is not None and hasattr(self.model, "find_regions"):
-            raise ValueError('`regions` go with pipeline("zero-shot-referring-segmentation").')
-
-    def _encode(self, items: list[dict[str, Any]], texts: list[str]) -> Any:
-        """The model's tensors for inputs whose `image` is loaded; `texts` has the same number of expressions for each."""
-        return self.processor(images=[item["image"] for item in items], text=texts, return_tensors="pt")
+        results: dict[int, Any] = {place: {"error": error} for place, error in enumerate(errors) if error}
+        for group in groups:
+            found = self.postprocess(self.forward(group, **forward_params), **postprocess_params)
+            results |= zip(group["places"], found, strict=True)
+        yield from (results[place] for place in range(len(errors)))
 
     def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
+        group = dict(model_inputs)
         features = {
             name: value.to(self.model.dtype)
             if isinstance(value, torch.Tensor) and value.is_floating_point()
             else value
-            for name, value in model_inputs.pop("features").items()
+            for name, value in group.pop("features").items()
         }
-        return {"outputs": self.model(**features, **options), **model_inputs}
+        return {"outputs": self.model(**features, return_dict=True, **options), **group}
 
     def postprocess(
         self,
@@ -266,34 +269,107 @@ class ReferringSegmentationPipeline(Pipeline):
         no_target_threshold: float | None = None,
         output_format: str = "pil",
     ) -> list[dict[str, Any] | list[dict[str, Any]]]:
-        """Turn the outputs for a batch into one result for each of its inputs."""
-        expressions, sizes = model_outputs["expressions"], model_outputs["sizes"]
-        longest = max(map(len, expressions))
-        target_sizes = [
-            # The repeated expressions that only fill the batch get a mask of one pixel: it is thrown away.
-            size if index < len(texts) else (1, 1)
-            for texts, size in zip(expressions, sizes, strict=True)
-            for index in range(longest)
+        """Turn the outputs for a group into one result for each of its inputs."""
+        expressions = model_outputs["expressions"]
+        sizes = [
+            size for texts, size in zip(expressions, model_outputs["sizes"], strict=True) for _ in range(len(texts))
         ]
-        options = {} if threshold is None else {"threshold": threshold}
-        segments = self.processor.post_process_referring_segmentation(
-            model_outputs["outputs"], target_sizes, **options
-        )
-
+        # Read and converted one after the other, so that the masks of many expressions are not held together.
+        segments = self.processor.iterate_segments(model_outputs["outputs"], sizes, threshold)
         results: list[dict[str, Any] | list[dict[str, Any]]] = []
-        for start, texts, is_single in zip(
-            range(0, len(segments), longest), expressions, model_outputs["is_single"], strict=True
-        ):
+        for texts, is_single in zip(expressions, model_outputs["is_single"], strict=True):
             answers = [
-                _answer(label, segments[start + index], no_target_threshold, OUTPUT_FORMATS[output_format])
-                for index, label in enumerate(texts)
+                _answer(label, next(segments), no_target_threshold, OUTPUT_FORMATS[output_format]) for label in texts
             ]
             results.append(answers[0] if is_single else answers)
         return results
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+class InputReader:
+    """
+    Turns a batch of inputs into the model's tensors. It knows the processor alone, so that processes which prepare batches
+    get no copy of the model.
+
+    Args:
+        processor (`ProcessorMixin`): The model's.
+        keys (`Sequence[str]`): What an input may hold; an image and its text it must hold.
+    """
+
+    def __init__(self, processor: Any, keys: Sequence[str]) -> None:
+        self.processor = processor
+        self.keys = keys
+
+    def __call__(
+        self, inputs: list[Any], timeout: float | None = 30.0, on_error: str = "raise"
+    ) -> tuple[list[dict[str, Any]], list[str | None]]:
+        """
+        Args:
+            inputs (`list[dict]`): Each with an `image` and its `text`.
+            timeout (`float`, *optional*, defaults to 30.0): Seconds that fetching a URL may take.
+            on_error (`str`, *optional*, defaults to `"raise"`): "raise", or "report" to go on without what is unfit.
+
+        Returns:
+            Groups of inputs with equally many expressions, since a model takes N = B * k, and for each input what is wrong with
+            it, if anything. A group holds `places` (of its inputs in the batch), the model's `features`, and of each input its
+            `expressions`, its image's `sizes` (height, width) and `is_single` (whether its text came as one string).
+
+        Raises:
+            ValueError: If an input is unfit; the message names what.
+        """
+        items: dict[int, list[dict[str, Any]]] = {}
+        errors: list[str | None] = []
+        for place, given in enumerate(inputs):
+            try:
+                item = {**self.read(given, timeout), "place": place}
+            except ValueError as error:
+                if on_error == "raise":
+                    raise
+                errors.append(str(error))
+            else:
+                items.setdefault(len(item["expressions"]), []).append(item)
+                errors.append(None)
+        groups = [
+            {
+                "features": dict(self.encode(group)),
+                "expressions": [item["expressions"] for item in group],
+                "sizes": [(item["image"].height, item["image"].width) for item in group],
+                "is_single": [isinstance(item["text"], str) for item in group],
+                "places": [item["place"] for item in group],
+            }
+            for group in items.values()
+        ]
+        return groups, errors
+
+    def read(self, given: Any, timeout: float | None) -> dict[str, Any]:
+        """An input with its image loaded and its text as a list of `expressions`."""
+        if isinstance(given, Unreadable):
+            raise ValueError(given.reason)
+        unknown = sorted(map(str, set(given) - set(self.keys)))
+        if unknown:
+            hint = (
+                ' (`regions` go with pipeline("zero-shot-referring-segmentation") and its models)'
+                if unknown == ["regions"]
+                else ""
+            )
+            raise ValueError(f"{unknown[0]!r} is no part of an input; allowed are {', '.join(self.keys)}{hint}.")
+        for name in ("image", "text"):
+            if given.get(name) is None:
+                raise ValueError(
+                    f"`{name}` is missing; an input needs an image and its text, this one has {sorted(given)}."
+                )
+        expressions = check_expressions(given["text"])
+        return {**given, "image": load_image(given["image"], timeout=timeout), "expressions": expressions}
+
+    def encode(self, items: list[dict[str, Any]]) -> Any:
+        """The model's tensors of inputs that were read, with equally many expressions each."""
+        texts = [text for item in items for text in item["expressions"]]
+        return self.processor(images=[item["image"] for item in items], text=texts, return_tensors="pt")
+
+
+class Unreadable(NamedTuple):
+    """A row of a dataset that cannot be read."""
+
+    reason: str
 
 
 class _Stream(IterableDataset):
@@ -307,20 +383,22 @@ class _Stream(IterableDataset):
 
 
 class _Rows(torch.utils.data.Dataset):
-    """A dataset of any library, with one expression for all its rows if they hold none."""
+    """A dataset of any library, with an expression (or several) for each row, or one for all, if the rows hold none."""
 
-    def __init__(self, rows: Any, text: str | None):
+    def __init__(self, rows: Any, texts: list[Any] | str | None, keys: Sequence[str]):
         self.rows = rows
-        self.text = text
+        self.texts = texts
+        self.keys = keys
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any] | Unreadable:
         try:
-            return as_item(self.rows[index], self.text)
+            row = self.rows[index]
         except Exception as error:  # datasets decode pictures here, and decoders raise anything
-            return {"error": f"row {index} cannot be read: {error}"}
+            return Unreadable(f"row {index} cannot be read: {error}")
+        return as_row(row, self.texts[index] if isinstance(self.texts, list) else self.texts, self.keys)
 
 
 def _answer(
@@ -332,37 +410,56 @@ def _answer(
     return {"label": label, "score": segment["score"], "mask": convert(mask), "box": mask_to_box(mask)}
 
 
-def _pair(inputs: Any, text: Any) -> Any:
-    """Bring every kind of call into what transformers' pipelines tell apart: one item, a list, a dataset, a generator."""
+def pair(inputs: Any, text: Any, keys: Sequence[str]) -> Any:
+    """
+    Bring every kind of call into what transformers' pipelines tell apart: one item, a list, a dataset, a generator.
+
+    Args:
+        inputs, text: What a pipeline was called with.
+        keys (`Sequence[str]`): What an input may hold. Rows of datasets may have other columns.
+
+    Raises:
+        ValueError: If `inputs` are none, or `text` does not fit them.
+    """
+    if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "UO":  # of paths, not of pixels
+        inputs = inputs.tolist()
     if is_item(inputs):
         return as_item(inputs, text)
-    if isinstance(inputs, list | tuple):
-        if isinstance(text, list | tuple) and len(text) != len(inputs):
-            raise ValueError(
-                f"`text` holds {len(text)} entries for {len(inputs)} images; give one expression (or one list of them) for "
-                "each image, or a single string for all."
-            )
-        texts = text if isinstance(text, list | tuple) else [text] * len(inputs)
-        return [as_item(item, own) for item, own in zip(inputs, texts, strict=True)]
-    if text is not None and not isinstance(text, str):
+    texts = text if text is None or isinstance(text, str) else as_list(text)
+    if text is not None and texts is None:
+        raise ValueError(f"`text` must be a string or a list of strings, got {type(text).__name__}.")
+    is_sequence = (
+        not isinstance(inputs, IterableDataset) and hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
+    )
+    if is_sequence and isinstance(texts, list) and len(texts) != len(inputs):
         raise ValueError(
-            f"`text` must be one string when the images come from a dataset or a generator, got {type(text).__name__}; "
+            f"`text` holds {len(texts)} entries for {len(inputs)} images; give one expression (or one list of them) for "
+            "each image, or a single string for all."
+        )
+    if isinstance(inputs, list | tuple):
+        own = texts if isinstance(texts, list) else [texts] * len(inputs)
+        return [as_item(item, each) for item, each in zip(inputs, own, strict=True)]
+    if is_sequence:
+        return _Rows(inputs, texts, keys)
+    if isinstance(texts, list):
+        raise ValueError(
+            f"`text` must be one string when the images come from a stream or a generator, got {type(text).__name__}; "
             "yield dictionaries with `image` and `text` to give each its own."
         )
-    # Streams of torch may have a length, and inherit a `__getitem__` that only raises.
-    if not isinstance(inputs, IterableDataset) and hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
-        return _Rows(inputs, text)
-    if isinstance(inputs, Iterable):
-        return (as_item(item, text) for item in inputs)
+    if isinstance(inputs, Iterator):
+        return (as_item(item, texts) for item in inputs)
+    if isinstance(inputs, Iterable):  # a dataset that is read as a stream
+        return (as_row(item, texts, keys) for item in inputs)
     raise ValueError(
-        "`inputs` must be an image (path, URL, base64, PIL, array, tensor), a dictionary with `image` and `text`, or a "
-        f"list, dataset or generator of those, got {type(inputs).__name__}."
+        f"`inputs` must be an image ({ALLOWED_SOURCES}), a dictionary with `image` and `text`, or a list, dataset or generator "
+        f"of those, got {type(inputs).__name__}."
     )
 
 
 def is_item(value: Any) -> bool:
     """Whether this is one input, and not a collection of them."""
-    return isinstance(value, str | bytes | os.PathLike | dict | Image.Image | np.ndarray | torch.Tensor)
+    kinds = str | bytes | bytearray | os.PathLike | dict | Image.Image | np.ndarray | torch.Tensor
+    return isinstance(value, kinds) or hasattr(value, "read")
 
 
 def as_item(value: Any, text: Any) -> dict[str, Any]:
@@ -376,14 +473,9 @@ def as_item(value: Any, text: Any) -> dict[str, Any]:
     return {**value, "text": text}
 
 
-def _check_item(item: dict[str, Any]) -> None:
-    if "error" in item:
-        raise ValueError(item["error"])
-    for name in ("image", "text"):
-        if item.get(name) is None:
-            raise ValueError(
-                f"`{name}` is missing; an input needs an image and its text, this one has {sorted(item)}."
-            )
+def as_row(row: Any, text: Any, keys: Sequence[str]) -> dict[str, Any]:
+    """A row of a dataset as one input, without its other columns."""
+    return as_item({name: row[name] for name in keys if name in row} if isinstance(row, dict) else row, text)
 
 
-__all__ = ["OUTPUT_FORMATS", "ReferringSegmentationPipeline", "as_item", "is_item"]
+__all__ = ["OUTPUT_FORMATS", "InputReader", "ReferringSegmentationPipeline", "as_item", "is_item"]

@@ -4,9 +4,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from .pipeline_referring_segmentation import OUTPUT_FORMATS, ReferringSegmentationPipeline, as_item, is_item
+from .pipeline_referring_segmentation import (
+    OUTPUT_FORMATS,
+    InputReader,
+    ReferringSegmentationPipeline,
+    as_item,
+    is_item,
+)
 from .processing_zero_shot import read_regions, resize_mask
 
 
@@ -24,6 +29,8 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
     'the mug'
     ```
     """
+
+    input_keys = ("image", "text", "regions")
 
     def __call__(
         self, inputs: Any = None, text: Any = None, *, image: Any = None, regions: Any = None, **kwargs: Any
@@ -56,23 +63,22 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
         items = [{**as_item(item, None), "regions": masks} for item, masks in zip(given, regions, strict=True)]
         return super().__call__(items, text, **kwargs)
 
-    def _sanitize_parameters(self, *args: Any, explain: bool | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
+    def _check_model(self) -> None:
+        super()._check_model()
+        if not self.model.takes_regions:
+            raise ValueError(
+                f"`model` is a {type(self.model).__name__}, which does not choose among regions; ask it through "
+                'pipeline("referring-segmentation").'
+            )
+
+    def _make_reader(self) -> InputReader:
+        return RegionReader(self.processor, self.input_keys)
+
+    def _sanitize_parameters(self, explain: bool | None = None, **options: Any) -> tuple[dict, dict, dict]:
         if explain is not None and not isinstance(explain, bool):
             raise ValueError(f"`explain` must be True or False, got {explain!r}.")
-        preprocess, forward, postprocess = super()._sanitize_parameters(*args, **kwargs)
-        return preprocess, forward if explain is None else {**forward, "explain": explain}, postprocess
-
-    def _check_regions(self, regions: Any, image: Image.Image) -> None:
-        if regions is not None:
-            read_regions(regions, (image.height, image.width), "regions")
-
-    def _encode(self, items: list[dict[str, Any]], texts: list[str]) -> Any:
-        regions = [item.get("regions") for item in items]
-        return self.processor(
-            images=[item["image"] for item in items],
-            text=texts,
-            region_masks=None if all(masks is None for masks in regions) else regions,
-        )
+        read, forward, answer = super()._sanitize_parameters(**options)
+        return read, forward if explain is None else {**forward, "explain": explain}, answer
 
     def postprocess(self, model_outputs: dict[str, Any], *args: Any, **options: Any) -> list[Any]:
         """As the base class; adds what the model explains."""
@@ -95,6 +101,24 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
                     **explanations[place],
                 }
         return results
+
+
+class RegionReader(InputReader):
+    """Reads regions, too."""
+
+    def read(self, given: Any, timeout: float | None) -> dict[str, Any]:
+        item = super().read(given, timeout)
+        if item.get("regions") is not None:
+            read_regions(item["regions"], (item["image"].height, item["image"].width), "regions")
+        return item
+
+    def encode(self, items: list[dict[str, Any]]) -> Any:
+        regions = [item.get("regions") for item in items]
+        return self.processor(
+            images=[item["image"] for item in items],
+            text=[text for item in items for text in item["expressions"]],
+            region_masks=None if all(masks is None for masks in regions) else regions,
+        )
 
 
 def _to_array(mask: torch.Tensor, size: tuple[int, int]) -> np.ndarray:

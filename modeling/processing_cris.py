@@ -1,9 +1,12 @@
 """CRIS's processor: what the published system does to expressions and logits."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
 from .letterbox import cubic, unfit
+from .masks import row_bands
 from .processing_referring_segmentation import ReferringSegmentationProcessor
 
 
@@ -21,6 +24,8 @@ class CRISProcessor(ReferringSegmentationProcessor):
             Prepares expressions.
         text_length (`int`, *optional*, defaults to 17):
             Tokens that every expression is cut and padded to; published are 17 for RefCOCO and RefCOCO+, 22 for RefCOCOg.
+        threshold (`float`, *optional*, defaults to 0.35):
+            Foreground probability above which a pixel belongs to the mask.
 
     Example:
 
@@ -36,20 +41,20 @@ class CRISProcessor(ReferringSegmentationProcessor):
     ```
     """
 
-    threshold = 0.35
     pad_token_id = 0
 
-    def __init__(self, image_processor=None, tokenizer=None, text_length: int = 17):
-        super().__init__(image_processor, tokenizer, text_length=text_length)
+    def __init__(self, image_processor=None, tokenizer=None, text_length: int = 17, threshold: float = 0.35):
+        super().__init__(image_processor, tokenizer, text_length=text_length, threshold=threshold)
 
     def input_probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         # Enlarged after the sigmoid, so that values may lie a little outside of 0 and 1.
         probabilities = logits[:, None].float().sigmoid()
         return nn.functional.interpolate(probabilities, size, mode="bicubic", align_corners=True)[:, 0]
 
-    def probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        fitted = (4 * logits.shape[1], 4 * logits.shape[2])  # logits are at stride 4
-        return unfit(self.input_probabilities(logits, fitted), size, cubic)
+    def probability_bands(self, logits: torch.Tensor, size: tuple[int, int]) -> Iterator[torch.Tensor]:
+        fitted = self.input_probabilities(logits, (4 * logits.shape[1], 4 * logits.shape[2]))  # logits are at stride 4
+        for rows in row_bands(*size):
+            yield unfit(fitted, size, cubic, rows)
 
     def cut(self, ids: list[int], length: int) -> list[int]:
         return [*ids[: length - 1], ids[-1]]

@@ -1,8 +1,10 @@
 """MagNet's processor: what the published system does to expressions and logits."""
 
+from collections.abc import Iterator
+
 import torch
 
-from .masks import enlarge_logits
+from .masks import enlarge_logits, row_bands
 from .processing_referring_segmentation import ReferringSegmentationProcessor
 
 
@@ -21,6 +23,8 @@ class MagNetProcessor(ReferringSegmentationProcessor):
             Prepares expressions.
         text_length (`int`, *optional*, defaults to 20):
             Tokens that every expression is cut and padded to; the published number.
+        threshold (`float`, *optional*, defaults to 0.5):
+            Foreground probability above which a pixel belongs to the mask.
 
     Example:
 
@@ -36,16 +40,15 @@ class MagNetProcessor(ReferringSegmentationProcessor):
     ```
     """
 
-    threshold = 0.5
-
-    def __init__(self, image_processor=None, tokenizer=None, text_length: int = 20):
-        super().__init__(image_processor, tokenizer, text_length=text_length)
+    def __init__(self, image_processor=None, tokenizer=None, text_length: int = 20, threshold: float = 0.5):
+        super().__init__(image_processor, tokenizer, text_length=text_length, threshold=threshold)
 
     def input_probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         return enlarge_logits(logits, size).sigmoid_()
 
-    def probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        return self.input_probabilities(logits, size)  # the input is the picture, squashed
+    def probability_bands(self, logits: torch.Tensor, size: tuple[int, int]) -> Iterator[torch.Tensor]:
+        for rows in row_bands(*size):  # the input is the image, squashed
+            yield enlarge_logits(logits, size, rows).sigmoid_()
 
     def cut(self, ids: list[int], length: int) -> list[int]:
         # Not the tokenizer's own truncation, which would put [SEP] back at the end.

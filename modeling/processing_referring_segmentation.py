@@ -1,19 +1,15 @@
 """What the processors of the trained models share: images and expressions to tensors, logits to masks at the original size."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
-from transformers.utils import logging
 
-from .masks import foreground_score, read_target_sizes
-from .text_inputs import check_expressions, expressions_per_image
-
-
-logger = logging.get_logger(__name__)
+from .masks import check_probability, read_mask, read_target_sizes
+from .text_inputs import TextWarnings, check_expressions, expressions_per_image
 
 
 class ReferringSegmentationProcessor(ProcessorMixin):
@@ -25,19 +21,19 @@ class ReferringSegmentationProcessor(ProcessorMixin):
         image_processor ([`ReferringSegmentationImageProcessor`]): Prepares images and masks.
         tokenizer (`PreTrainedTokenizerBase`): Prepares expressions.
         text_length (`int`): Tokens that every expression is cut and padded to, special tokens included.
-
-    Attributes:
-        threshold (`float`): The published foreground probability above which a pixel belongs to the mask.
+        threshold (`float`): Foreground probability above which a pixel belongs to the mask.
     """
 
-    threshold: float
     _auto_class = "AutoProcessor"
     text_kwargs = {"padding": "max_length"}
 
-    def __init__(self, image_processor=None, tokenizer=None, *, text_length: int):
+    def __init__(self, image_processor=None, tokenizer=None, *, text_length: int, threshold: float):
         if text_length < 1:
             raise ValueError(f"`text_length` must be at least 1, got {text_length}.")
+        check_probability("threshold", threshold)
         self.text_length = text_length
+        self.threshold = threshold
+        self.text_warnings = TextWarnings()
         super().__init__(image_processor, tokenizer)
 
     @classmethod
@@ -91,7 +87,6 @@ class ReferringSegmentationProcessor(ProcessorMixin):
         self._check_counts(data)
         return BatchFeature(data, tensor_type=return_tensors)
 
-    @torch.no_grad()
     def post_process_referring_segmentation(
         self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
     ) -> list[dict[str, Any]]:
@@ -104,7 +99,7 @@ class ReferringSegmentationProcessor(ProcessorMixin):
             target_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape (N, 2)):
                 (height, width) in pixels for each expression.
             threshold (`float`, *optional*):
-                A pixel belongs to the mask if its foreground probability is above this; by default the published one.
+                A pixel belongs to the mask if its foreground probability is above this; by default the processor's own.
 
         Returns:
             `list[dict]`: For each expression `mask` (boolean `torch.Tensor` of shape (height, width)) and `score`
@@ -113,25 +108,35 @@ class ReferringSegmentationProcessor(ProcessorMixin):
         Raises:
             ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.
         """
+        return list(self.iterate_segments(outputs, target_sizes, threshold))
+
+    @torch.no_grad()
+    def iterate_segments(
+        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """
+        Yield what [`post_process_referring_segmentation`] returns, one mask at a time: the masks of many expressions on a large
+        image need not be held together.
+        """
         logits = outputs.logits
         threshold = self.threshold if threshold is None else threshold
         sizes = read_target_sizes(target_sizes, len(logits), threshold)
-
-        results = []
         for expression_logits, size in zip(logits, sizes, strict=True):
-            # One at a time: a large photo must not be multiplied by the number of its expressions.
-            probabilities = self.probabilities(expression_logits[None], size)[0].clamp_(0, 1)
-            mask = probabilities > threshold
-            results.append({"mask": mask, "score": foreground_score(probabilities, mask)})
-        return results
+            bands = (band[0] for band in self.probability_bands(expression_logits[None], size))
+            mask, score = read_mask(bands, threshold)
+            yield {"mask": mask, "score": score}
 
     @abstractmethod
     def input_probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Foreground probabilities (N, H, W) over the model's input, which has this size (H, W); logits (N, h, w)."""
 
     @abstractmethod
+    def probability_bands(self, logits: torch.Tensor, size: tuple[int, int]) -> Iterator[torch.Tensor]:
+        """Foreground probabilities over an image of this size (H, W), in bands of rows (N, rows, W); logits (N, h, w)."""
+
     def probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Foreground probabilities (N, H, W) over a picture of this size (H, W); logits (N, h, w)."""
+        """The same as a whole, (N, H, W)."""
+        return torch.cat(list(self.probability_bands(logits, size)), dim=1)
 
     @abstractmethod
     def cut(self, ids: list[int], length: int) -> list[int]:
@@ -149,18 +154,12 @@ class ReferringSegmentationProcessor(ProcessorMixin):
         max_length = self.text_length if max_length is None else max_length
         if max_length < 1:
             raise ValueError(f"`max_length` must be at least 1, got {max_length}.")
+        self.text_warnings.unknown_words(self.tokenizer, expressions)
         all_ids = self.tokenizer(expressions, verbose=False, return_attention_mask=False)["input_ids"]
-        special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
         for expression, ids in zip(expressions, all_ids, strict=True):
-            if set(ids) - special <= {self.tokenizer.unk_token_id}:
-                logger.warning(
-                    f"The tokenizer knows no word of the expression {expression!r:.80}: its mask means nothing."
-                )
             if len(ids) > max_length:
-                logger.warning(
-                    f"The expression {expression!r:.200} has {len(ids)} tokens; only {max_length} are read: "
-                    f"{self.tokenizer.decode(self.cut(ids, max_length), skip_special_tokens=True)!r}."
-                )
+                rest = self.tokenizer.decode(self.cut(ids, max_length), skip_special_tokens=True)
+                self.text_warnings.too_long(expression, len(ids), max_length, rest)
         all_ids = [self.cut(ids, max_length) if len(ids) > max_length else ids for ids in all_ids]
 
         longest = max(map(len, all_ids))

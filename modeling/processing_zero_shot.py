@@ -1,6 +1,6 @@
 """The zero-shot systems' processor: it hands pictures, expressions and regions on, since each part of a model prepares its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,9 +77,8 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
             ]
         return BatchFeature(data)
 
-    @torch.no_grad()
     def post_process_referring_segmentation(
-        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float = 0.5
+        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
     ) -> list[dict[str, Any]]:
         """
         The chosen regions, each at the size of its image.
@@ -99,17 +98,23 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
         Raises:
             ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.
         """
+        return list(self.iterate_segments(outputs, target_sizes, threshold))
+
+    @torch.no_grad()
+    def iterate_segments(
+        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what [`post_process_referring_segmentation`] returns, one mask at a time."""
         logits = outputs.logits
+        threshold = 0.5 if threshold is None else threshold
         sizes = read_target_sizes(target_sizes, len(logits), threshold)
         each = len(logits) // len(outputs.region_masks)
-        results = []
         for number, (height, width) in enumerate(sizes):
             inner = outputs.region_masks[number // each].shape[1:]
             mask = logits[number, : inner[0], : inner[1]].sigmoid() > threshold
             pick = outputs.picks[number]
             score = 0.0 if pick is None else float(outputs.region_scores[number][pick])
-            results.append({"mask": resize_mask(mask, (height, width)), "score": score})
-        return results
+            yield {"mask": resize_mask(mask, (height, width)), "score": score}
 
     def _reduce(self, picture: Image.Image) -> np.ndarray:
         size = self._size(picture)

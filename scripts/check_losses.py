@@ -180,7 +180,7 @@ def similarities(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Sums over a batch of the two means."""
     loss: AlignmentLoss = model.auxiliary_losses.alignment
     inputs = {name: batch[name] for name in ("pixel_values", "input_ids", "attention_mask")}
-    output = model.eval()(**inputs, output_features=True)
+    output = model.eval()(**inputs, output_hidden_states=True)
     pixels, sentences = loss.embed(output.pixel_features, output.word_features, batch["attention_mask"])
     cosines = (sentences @ pixels.mT).squeeze(1)
     covered = average_pool(batch["labels"].float(), output.pixel_features.shape[-2:]).flatten(1)

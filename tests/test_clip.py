@@ -80,6 +80,17 @@ def test_a_resnet_takes_maps_of_other_sizes():
     assert_close(table, OUTPUTS["rn.big.positional_embedding_after"])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_attention_pooling_uses_the_chosen_attention(everywhere, monkeypatch):
+    pool = read("rn.").visual.attnpool
+    feature_map = torch.randn(2, pool.q_proj.in_features, 3, 4)
+    expected = pool(feature_map, everywhere=everywhere)
+    pool.config._attn_implementation = "eager"
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", None)  # not to be called
+    assert_close(pool(feature_map, everywhere=everywhere), expected)
+
+
 def test_a_saved_resnet_is_the_same_again(tmp_path):
     model = read("rn.")
     model.save_pretrained(tmp_path)

@@ -167,3 +167,18 @@ def test_a_tokenizer_that_cannot_hide_words_is_named(processor):
 def test_unknown_choices_are_named(processor, argument):
     with pytest.raises(ValueError, match=f"{argument}='longest'"):
         ReferringSegmentationCollator(processor, **{argument: "longest"})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"counts": "b'PZ4'"}, "how Python shows bytes"),
+        ({"counts": "1"}, "its mask has"),
+        ({"size": [3, 4], "counts": "<"}, r"its mask is 3 x 4, its image \d+ x \d+"),
+    ],
+)
+def test_unfit_masks_are_named(processor, rows, change, message):
+    unfit = {**rows[1], "mask": {**rows[1]["mask"], **change}}
+    where = f"referent {unfit['ref_id']} of image {unfit['image_id']}"
+    with pytest.raises(ValueError, match=f"{where}: .*{message}"):
+        ReferringSegmentationCollator(processor)([rows[0], unfit])

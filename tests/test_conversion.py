@@ -203,6 +203,8 @@ def test_wrong_arguments_are_named(given, tmp_path, monkeypatch):
         convert("magnet", source, tmp_path / "out", revision="main")
     with pytest.raises(ValueError, match="exists"):
         convert("magnet", source, tmp_path, **given)
+    with pytest.raises(ValueError, match="text_length=1000 is not possible; the text encoder has positions for 1 to"):
+        convert("magnet", source, tmp_path / "out", **given, text_length=1000)
     with pytest.raises(ValueError, match="cannot be replaced"):
         convert("magnet", source, "/", **given)
     monkeypatch.chdir(tmp_path / "config")

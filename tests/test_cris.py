@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from hf_ris.conversion import convert
 from hf_ris.data import ReferringSegmentationCollator, load_refshapes
 from hf_ris.evaluation import evaluate
 from hf_ris.hub import push_model
-from hf_ris.modeling import modeling_trainable_segmentation
+from hf_ris.modeling import masks, modeling_trainable_segmentation
 from hf_ris.modeling.clip_resnet import CLIPResNetModel
 from hf_ris.modeling.weight_mapping_clip import convert_clip_state_dict, read_clip_config, rename_timm
 from hf_ris.modeling.weight_mapping_cris import read_cris_config
@@ -261,6 +262,44 @@ def test_a_size_given_with_the_call_is_the_one_masks_come_back_from(processor):
     logits = labels[:, 2::4, 2::4].clamp(1e-4, 1 - 1e-4).logit()
     back = processor.probabilities(logits, (48, 64))[0] > 0.5
     assert (back & (mask > 0)).sum() / (back | (mask > 0)).sum() > 0.7
+
+
+@pytest.mark.parametrize("side", [410, 430, 16])
+def test_sizes_that_masks_cannot_be_brought_back_from_are_refused(processor, side):
+    size = {"height": 416, "width": side}
+    with pytest.raises(ValueError, match=f"`size` must be .* multiples of 32 pixels, got .*{side}"):
+        hf_ris.CRISImageProcessor(size=size)
+    with pytest.raises(ValueError, match=f"`size` must be .* multiples of 32 pixels, got .*{side}"):
+        processor.image_processor(torch.zeros(3, 48, 64, dtype=torch.uint8), size=size)
+
+
+def test_the_border_has_the_mean_colour_of_the_call(processor):
+    tall = torch.zeros(3, 64, 32, dtype=torch.uint8)
+    given = {"image_mean": [0.0, 0.2, 1.0], "image_std": [1.0, 1.0, 1.0]}
+    border = processor.image_processor(tall, return_tensors="pt", **given)["pixel_values"][0, :, :, 0]
+    torch.testing.assert_close(border, torch.zeros(3, 64), atol=0.5 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_row_without_a_word_is_finite(model, inputs, attention):
+    model = copy.deepcopy(model).train()
+    model.set_attn_implementation(attention)
+    words = torch.ones_like(inputs["input_ids"])
+    words[1] = 0
+    output = model(**{**inputs, "attention_mask": words}, labels=torch.ones(len(words), 64, 64))
+    output.loss.backward()
+    assert output.logits.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_masks_of_large_images_are_read_in_bands(processor, monkeypatch):
+    logits = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(0)) * 3
+    outputs = SimpleNamespace(logits=logits)
+    whole = processor.probabilities(logits, (61, 47))
+    mask = processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]["mask"]
+    monkeypatch.setattr(masks, "PIXELS_AT_ONCE", 5 * 47)
+    assert torch.equal(processor.probabilities(logits, (61, 47)), whole)
+    assert torch.equal(processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]["mask"], mask)
 
 
 def test_a_saved_model_is_one_call(folder, ris, images):

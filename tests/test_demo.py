@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -132,7 +133,7 @@ def test_models_of_others_are_not_loaded(tmp_path, monkeypatch):
     (tmp_path / "user" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="no model on the Hub"):
-        demo.load_from_hub("user/name")
+        demo.Models({}).fetch("user/name")
 
 
 def test_models_that_lack_weights_are_not_asked(model_folder, tmp_path):
@@ -148,11 +149,48 @@ def test_models_that_lack_weights_are_not_asked(model_folder, tmp_path):
 
 def test_of_visitors_models_one_stays_loaded(monkeypatch):
     made = []
-    monkeypatch.setattr(demo, "load_from_hub", lambda name: made.append(name) or name)
+    monkeypatch.setattr(demo, "load", lambda name: made.append(name) or name)
+    monkeypatch.setattr(demo.VisitorModels, "fetch", lambda self, name: name)
     models = demo.Models({name: lambda name=name: made.append(name) or name for name in "ab"})
     for name in ("a", "b", "me/one", "a", "me/one", "me/two", "b", "me/one"):
         assert models.get(name) == name
     assert made == ["a", "b", "me/one", "me/two", "me/one"]
+
+
+def test_nobody_waits_for_anothers_download(ris, picture, monkeypatch):
+    """While a visitor's model is fetched, another visitor is answered."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def fetch(self, name):
+        begun.set()
+        assert goes_on.wait(60)
+        raise ValueError("too large")
+
+    monkeypatch.setattr(demo.VisitorModels, "fetch", fetch)
+    desk = demo.Desk({"tiny": lambda: ris})
+    told = []
+
+    def visit():
+        try:
+            desk.segment(str(picture), "the red mug", "you/slow")
+        except gr.Error as error:
+            told.append(str(error))
+
+    slow = threading.Thread(target=visit)
+    slow.start()
+    assert begun.wait(60)
+    assert desk.segment(str(picture), "the red mug", "tiny")[0]["label"] == "the red mug"
+    goes_on.set()
+    slow.join()
+    assert "too large" in told[0]
+
+
+def test_masks_are_packed_once_all_are_there(ris, picture, monkeypatch):
+    packed = []
+    monkeypatch.setattr(demo, "pack", lambda reply, opacity: packed.append(len(reply.results)) or b"")
+    desk = demo.Desk({"tiny": lambda: ris})
+    answers = list(desk.on_page(str(picture), "the red mug\nthe tree\nthe star", "tiny", 0.5, "tiny", 0.8))
+    assert len(answers) == 3 and packed == [3]
 
 
 def test_what_can_be_downloaded(ris, images):

@@ -273,7 +273,7 @@ def test_expressions_that_ask_nothing_are_named_before_the_run(rows):
 
     for dataset, message in (
         (with_expressions(), "has no expression"),
-        (with_expressions({"sent": " ", "raw": ""}), "expression 7 of referent .* blank"),
+        (with_expressions({"sent": " ", "raw": ""}), "expression 7 of referent .*, got '', without a letter or digit"),
     ):
         with pytest.raises(ValueError, match=message):
             evaluate(must_not_run, dataset)
@@ -284,14 +284,77 @@ def test_expressions_that_ask_nothing_are_named_before_the_run(rows):
         asked.extend(text for item in items for text in item["text"])
         return tell_the_truth(items)
 
-    evaluate(listen, with_expressions({"sent": "", "raw": "?"}))
-    assert "?" in asked, "where cleaning left nothing, the text is asked as written"
+    evaluate(listen, with_expressions({"sent": "", "raw": "7"}))
+    assert "7" in asked, "where cleaning left nothing, the text is asked as written"
 
 
-def test_masks_of_another_size_are_named(rows):
-    row = {**rows[0], "mask": encode_segmentations([[[0, 0, 9, 0, 9, 9]]], 10, 10)}
-    with pytest.raises(ValueError, match=rf"mask of referent {row['ref_id']} is \[10, 10\].*\[320, 320\]"):
-        evaluate(tell_the_truth, datasets.Dataset.from_list([row], features=FEATURES))
+def spoil(rows, tmp_path, number):
+    """The rows with an image on disk that is no image."""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    plain = rows.cast_column("image", datasets.Image(decode=False))
+    changed = [dict(row) for row in plain]
+    spoilt = changed[number]["image_id"]
+    for row in changed:
+        if row["image_id"] == spoilt:
+            row["image"] = {"path": str(broken), "bytes": None}
+            row["file_name"] = "broken.png"
+    return datasets.Dataset.from_list(changed, features=rows.features), spoilt
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_broken_image_is_named_or_counted_as_a_miss(rows, ris, tmp_path, num_workers):
+    spoilt, image_id = spoil(rows, tmp_path, 2)
+    referent = next(row["ref_id"] for row in rows if row["image_id"] == image_id)
+    output = tmp_path / "out"
+    with pytest.raises(ValueError, match=rf"the image broken\.png of referent {referent} cannot be read"):
+        evaluate(ris, spoilt, output=output, batch_size=4, num_workers=num_workers)
+    results = evaluate(
+        ris, spoilt, output=output, batch_size=4, num_workers=num_workers, on_error="report"
+    )  # goes on where it was
+
+    missed = sum(len(row["expressions"]) for row in rows if row["image_id"] == image_id)
+    assert results["errors"] == missed > 0
+    assert results["expressions"] == sum(len(row["expressions"]) for row in rows)
+    assert "broken.png" in (output / "report.html").read_text()
+    whole = evaluate(ris, rows, batch_size=4, on_error="report")
+    others = [row for row in rows if row["image_id"] != image_id]
+    alone = evaluate(ris, datasets.Dataset.from_list(others, features=rows.features), batch_size=4)
+    assert results["mIoU"] == pytest.approx(
+        alone["mIoU"] * (whole["expressions"] - missed) / whole["expressions"], abs=1e-6
+    )
+    assert whole["errors"] == 0
+    again = evaluate(ris, spoilt, output=output, batch_size=4, on_error="report")
+    assert again == results
+
+
+def test_expressions_that_ask_nothing_can_be_counted_as_misses(rows):
+    changed = {**rows[0], "expressions": [{"sent_id": 7, "sent": "", "raw": "?"}, *rows[0]["expressions"]]}
+    dataset = datasets.Dataset.from_list([changed, rows[2]], features=FEATURES)
+    results = evaluate(tell_the_truth, dataset, on_error="report")
+    assert results["errors"] == 1
+    assert results["mIoU"] == pytest.approx(1 - 1 / results["expressions"])
+
+
+def test_a_folder_is_one_runs_alone(rows, tmp_path):
+    def ask_again(items):
+        with pytest.raises(ValueError, match="is being written by another run"):
+            evaluate(tell_the_truth, rows, output=tmp_path / "out")
+        return tell_the_truth(items)
+
+    results = evaluate(ask_again, rows, output=tmp_path / "out", batch_size=100)
+    assert results["mIoU"] == 1.0
+    evaluate(ask_again, rows, output=tmp_path / "out", batch_size=100)
+
+
+def test_damaged_masks_and_those_of_another_size_are_named(rows):
+    for mask, message in (
+        (encode_segmentations([[[0, 0, 9, 0, 9, 9]]], 10, 10), "its mask is 10 x 10, its image 320 x 320"),
+        ({**rows[0]["mask"], "counts": rows[0]["mask"]["counts"] + "1"}, "its mask has"),
+    ):
+        row = {**rows[0], "mask": mask}
+        with pytest.raises(ValueError, match=rf"referent {row['ref_id']} of image {row['image_id']}: {message}"):
+            evaluate(tell_the_truth, datasets.Dataset.from_list([row], features=FEATURES))
     with pytest.raises(ValueError, match=r"predicted mask is \(5, 5\)"):
         evaluate(lambda items: [[{"mask": np.zeros((5, 5), bool)} for _ in i["text"]] for i in items], rows)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+from transformers import pipeline
 from typer.testing import CliRunner
 
 from hf_ris.cli import app
@@ -79,8 +80,67 @@ def test_one_bad_picture_does_not_lose_the_others(ris, folder, tmp_path):
     lines = run(ris, folder, tmp_path / "out", requests, batch_size=3)
 
     assert [line["image"] for line in lines if "error" in line] == ["a.png", "none.png", "none.png", "b.png"]
-    assert "a.png" in lines[2]["error"] and "blank" in lines[-1]["error"]
+    assert "a.png" in lines[2]["error"] and "without a letter" in lines[-1]["error"]
     assert all("mask" in line for line in lines if "error" not in line)
+
+
+def test_nothing_leads_out_of_the_folder(ris, folder, tmp_path, images):
+    outside = tmp_path / "outside.png"
+    images[0].save(outside)
+    (folder / "link.png").symlink_to(outside)
+    (folder / "own.png").symlink_to(folder / "a.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    names = [
+        "../outside.png",
+        str(outside),
+        "link.png",
+        "sub/../../outside.png",
+        "loop.png",
+        "null\0.png",
+        "own.png",
+        "sub/../a.png",
+    ]
+    lines = run(ris, folder, tmp_path / "out", [Request(name, ["a tree"]) for name in names])
+    assert ["mask" in line for line in lines] == [False] * 6 + [True] * 2
+    for line in lines[:4]:
+        assert line["error"] == f"{line['image']!r} leads out of the folder {str(folder)!r}"
+
+
+TWO_RUNS = """
+import sys, time
+from pathlib import Path
+import hf_ris
+from transformers import pipeline
+from hf_ris.folder import Request, segment_folder
+ris = pipeline("referring-segmentation", model=sys.argv[1], device="cpu")
+for lines in segment_folder(ris, sys.argv[2], [Request("a.png", ["a tree"]), Request("b.png", ["a tree"])], sys.argv[3]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_runs_do_not_share_a_folder(folder, model_folder, tmp_path):
+    """The second is told so and nothing is lost; a run that was killed holds nothing."""
+    ris = pipeline("referring-segmentation", model=str(model_folder), device="cpu")
+    out = tmp_path / "out"
+    requests = [Request("a.png", ["a tree"]), Request("b.png", ["a tree"])]
+    command = [sys.executable, "-c", TWO_RUNS, str(model_folder), str(folder), str(out)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout.readline() == "held\n"
+        before = (out / "results.jsonl").read_bytes()
+        with pytest.raises(ValueError, match="is being written by another run"):
+            run(ris, folder, out, requests)
+        assert (out / "results.jsonl").read_bytes() == before
+    finally:
+        first.kill()
+        first.wait()
+    lines = segment_folder(ris, folder, requests, out)
+    next(lines)
+    with pytest.raises(ValueError, match="is being written by another run"):
+        run(ris, folder, out, requests)  # nor within a process
+    assert len(list(lines)) == 1
+    assert len((out / "results.jsonl").read_text().splitlines()) == 2
 
 
 def test_one_bad_expression_does_not_lose_the_others(ris, folder, tmp_path):
@@ -89,7 +149,7 @@ def test_one_bad_expression_does_not_lose_the_others(ris, folder, tmp_path):
         lines = run(ris, folder, tmp_path / "out", requests)
         assert ["mask" in line for line in lines] == [True, False, False, True]
         assert [line["label"] for line in lines] == requests[0].text
-        assert "blank" in lines[1]["error"] and "surrogate" in lines[2]["error"]
+        assert "without a letter" in lines[1]["error"] and "surrogate" in lines[2]["error"]
 
 
 def test_results_of_another_run_are_left_alone(ris, folder, tmp_path):

@@ -216,7 +216,7 @@ def test_the_command_survives_all_of_it(odd_places, model_folder, images, tmp_pa
         assert done.exit_code == 2 and done.stderr.splitlines()[-1].startswith("hf-ris: "), arguments
         assert done.stdout == ""
 
-    text = "\U0001f98a " * 2000
+    text = "\U0001f98a fox " * 2000
     done = CliRunner().invoke(
         app, ["segment", str(whole), text, "--json", "--model", str(model_folder), "--device", "cpu"]
     )

@@ -1,5 +1,7 @@
 """What is published: whole, checked, private unless asked otherwise, and loadable anywhere."""
 
+import base64
+import io
 import json
 import os
 import shutil
@@ -12,8 +14,10 @@ import pytest
 from huggingface_hub import HfApi, ModelCard, constants
 from huggingface_hub.errors import HfHubHTTPError
 from local_hub import TOKEN, endpoint, local_hub
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from hf_ris import endpoint_handler
 from hf_ris.data import load_refshapes
 from hf_ris.data.export import export_parquet
 from hf_ris.hub import check_access, check_model, push_dataset, push_model, push_space, retried, stage_model, upload
@@ -217,7 +221,7 @@ from datasets import load_dataset
 from transformers import AutoProcessor, Trainer, TrainingArguments, pipeline
 from hf_ris import AutoModelForReferringSegmentation
 from hf_ris.data.collator import ReferringSegmentationCollator
-from hf_ris.demo import load_from_hub
+from hf_ris.demo import Models
 
 rows = load_dataset("me/rows", split="val")
 model, processor = (auto.from_pretrained("you/start") for auto in (AutoModelForReferringSegmentation, AutoProcessor))
@@ -228,9 +232,9 @@ arguments = TrainingArguments(
 collator = ReferringSegmentationCollator(processor)
 Trainer(model, arguments, collator, rows, processing_class=processor).train()
 print(pipeline("referring-segmentation", model="me/trained", device="cpu")(rows[0]["image"], text="the mug")["label"])
-print(load_from_hub("you/start")(rows[0]["image"], text="the tree")["label"])
+print(Models({}).get("you/start")(rows[0]["image"], text="the tree")["label"])
 try:
-    load_from_hub("me/trained")
+    Models({}).fetch("me/trained")
 except ValueError as error:
     print(error)
 """
@@ -248,6 +252,93 @@ def test_rows_models_and_trainings_go_by_their_ids(hub, model_folder, tmp_path):
     answers = done.stdout.splitlines()[-3:]
     assert answers == ["the mug", "the tree", "me/trained is no model that everyone can see on the Hub."]
     assert "me/trained" in hub.private
+
+
+def test_the_endpoint_bounds_what_it_is_asked(ris, images, monkeypatch):
+    monkeypatch.setattr(endpoint_handler, "pipeline", lambda *_, **__: ris)
+    handler = endpoint_handler.EndpointHandler("anywhere")
+
+    def ask(image, text):
+        return handler({"inputs": {"image": image, "text": text}})
+
+    def encode(picture):
+        file = io.BytesIO()
+        picture.save(file, "png")
+        return base64.b64encode(file.getvalue()).decode()
+
+    small = encode(images[0])
+    assert [answer["label"] for answer in ask(small, ["the red mug", "a tree"])] == ["the red mug", "a tree"]
+    for image, text, message in (
+        (small, ["a tree"] * 65, "text holds 65 expressions; allowed are 64"),
+        (small, "a tree " * 200, "an expression of 1400 characters; allowed are 1000"),
+        (small, {"text": "a tree"}, "text must be a string or a list of strings, got dict"),
+        (encode(Image.new("1", (8000, 7000))), "a tree", "image has 56000000 pixels; allowed are 50000000"),
+        ("A" * (endpoint_handler.LONGEST_FILE + 1), "a tree", "characters; allowed are 67108864"),
+        (base64.b64encode(b"no picture").decode(), "a tree", "image is no picture that can be read"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ask(image, text)
+
+
+VISITORS = """
+import sys, threading
+from pathlib import Path
+from hf_ris import visitors
+
+models = visitors.VisitorModels(sys.argv[1])
+found = []
+threads = [threading.Thread(target=lambda: found.append(models.fetch("you/one"))) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(set(found)) == 1 and len(found) == 3, found
+for name in ("you/deep", "you/wide", "you/side", "you/other"):
+    try:
+        models.fetch(name)
+    except ValueError as error:
+        print(error)
+size = sum(path.stat().st_size for path in found[0].iterdir())
+visitors.LARGEST_CACHE = int(2.5 * size)
+for name in ("you/two", "you/one", "you/three"):
+    folder = models.fetch(name)
+    assert (folder / "model.safetensors").exists()
+print(sorted(path.name for path in Path(sys.argv[1]).glob("models--*") if list(path.rglob("*.safetensors"))))
+"""
+
+
+def test_visitors_models_are_refused_by_their_configuration_and_bounded_on_the_disk(hub, model_folder, tmp_path):
+    changes = {
+        "one": {},
+        "two": {},
+        "three": {},
+        "deep": {"decoder_layers": 4000},
+        "wide": {"hidden_dim": 16_384, "decoder_feedforward_dim": 16_384, "decoder_layers": 60},
+        "other": {"model_type": "bert"},
+        "side": {},
+    }
+    for name, change in changes.items():
+        folder = hub.root / "you" / name
+        shutil.copytree(model_folder, folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+    processor = hub.root / "you" / "side" / "processor_config.json"
+    values = json.loads(processor.read_text())
+    values["image_processor"]["size"] = {"height": 60_000, "width": 60_000}
+    processor.write_text(json.dumps(values))
+    environment = {**os.environ, **endpoint(hub, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", VISITORS, str(tmp_path / "visitors")]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    deep, wide, side, other, kept = done.stdout.splitlines()
+    assert deep == "you/deep: config.json has decoder_layers=4000; this page takes up to 128."
+    assert "you/wide has" in wide and "million parameters" in wide
+    assert side == "you/side: processor_config.json has image_processor.size.height=60000; this page takes up to 2048."
+    assert "you/other is a 'bert'" in other
+    assert kept == "['models--you--one', 'models--you--three']", "the least recently asked went"
+    fetched = [line for line in hub.asked if line.startswith("GET") and line.endswith("model.safetensors")]
+    assert sum("/you/one/" in line for line in fetched) == 1, "three visitors, one download"
+    assert not any(f"/you/{name}/" in line for line in fetched for name in ("deep", "wide", "side", "other"))
 
 
 def test_a_space_takes_the_wheel_along(hub, tmp_path):

@@ -87,6 +87,15 @@ def test_unfit_lines_are_named(tmp_path, lines, message):
         load_image_folder(tmp_path)
 
 
+def test_pictures_and_masks_too_large_to_open_are_named(tmp_path, monkeypatch):
+    folder = write_split(tmp_path / "train", [line("desk.jpg", "huge.png", "mug")])
+    Image.new("1", (200, 100), 1).save(folder / "huge.png")
+    for limit, name in ((5_000, "huge.png"), (500, "desk.jpg")):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(ValueError, match=rf"{name} cannot be read"):
+            load_image_folder(tmp_path)
+
+
 def test_missing_folders_and_splits_are_named(tmp_path):
     with pytest.raises(ValueError, match="nowhere' is not a folder"):
         load_image_folder(tmp_path / "nowhere")

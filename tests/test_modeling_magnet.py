@@ -7,6 +7,7 @@ import torch
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.modeling import modeling_trainable_segmentation, pixel_decoder
+from hf_ris.modeling.cross_modal_attention import FusionStage
 from hf_ris.modeling.mask_losses import dice_loss, mask_loss
 from hf_ris.modeling.masks import enlarge_logits
 from hf_ris.modeling.pooling import average_pool
@@ -214,6 +215,47 @@ def test_every_trainable_parameter_receives_a_gradient(tiny_config, inputs):
     assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("num_heads", [1, 2, 4])
+def test_heads_reach_the_pooled_contexts(tiny_config, num_heads):
+    """Each head attends by itself, in the pyramid as in the full fusion; scores are scaled by the full width."""
+    config = copy.deepcopy(tiny_config)
+    config.fusion_num_heads = [num_heads] * 4
+    torch.manual_seed(0)
+    stage = FusionStage(config, stage=2)
+    fusions = [stage.image_fusion, *(context.fusion for context in stage.alignment.contexts)]
+    assert len(fusions) == 5
+    words = torch.randn(1, 7, config.text_config.hidden_size)
+    is_word = torch.arange(7)[None] < 5
+    for fusion in fusions:
+        torch.nn.init.normal_(fusion.query_norm.weight, std=3.0)
+        width = fusion.query.out_features
+        pixels = torch.randn(1, 9, width)
+        query = fusion.query_norm(fusion.query(pixels))[0]
+        key, value = fusion.key(words)[0, :5], fusion.value(words)[0, :5]
+        parts = [
+            (query[:, head] @ key[:, head].T / width**0.5).softmax(dim=1) @ value[:, head]
+            for head in torch.arange(width).chunk(num_heads)
+        ]
+        attended = fusion.output_norm(fusion.output(torch.cat(parts, dim=1)))
+        image_role = torch.nn.functional.gelu(fusion.image_role(pixels[0]))
+        expected = torch.nn.functional.gelu(fusion.projection(image_role * attended))
+        torch.testing.assert_close(fusion(pixels, words, is_word)[0], expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("language_attention_mask", ["binary", "published"])
+def test_a_row_without_a_word_is_finite(tiny_model, inputs, attention, language_attention_mask):
+    model = with_config(tiny_model, language_attention_mask=language_attention_mask).train()
+    model.set_attn_implementation(attention)
+    inputs["attention_mask"][1] = 0
+    output = model(**inputs, labels=torch.ones(4, 64, 96))
+    output.loss.backward()
+
+    assert output.logits.isfinite().all() and output.loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 def test_new_words_can_be_added(tiny_model, inputs):
     model = copy.deepcopy(tiny_model)
     model.resize_token_embeddings(model.config.text_config.vocab_size + 3)
@@ -292,8 +334,38 @@ def test_numbers_that_do_not_fit_are_named(tiny_model, inputs):
         tiny_model(inputs["pixel_values"], inputs["input_ids"][:3], inputs["attention_mask"][:3])
     with pytest.raises(ValueError, match=r"0 images"):
         tiny_model(inputs["pixel_values"][:0], inputs["input_ids"])
-    with pytest.raises(ValueError, match=r"labels.*4"):
+    with pytest.raises(ValueError, match=r"labels.*4 expressions, got shape \(3, 64, 96\)"):
         tiny_model(**inputs, labels=torch.zeros(3, 64, 96))
+    with pytest.raises(ValueError, match="labels must be between 0 and 1, got values from 0 to 255"):
+        tiny_model(**inputs, labels=torch.full((4, 64, 96), 255).tril().byte())
+    with pytest.raises(ValueError, match="labels must be between 0 and 1, got values from nan"):
+        tiny_model(**inputs, labels=torch.full((4, 64, 96), torch.nan))
+    long = torch.ones(4, 65, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"input_ids must hold at most 64 tokens .*, got 65"):
+        tiny_model(inputs["pixel_values"], long)
+    with pytest.raises(TypeError, match="attentionmask"):
+        tiny_model(inputs["pixel_values"], inputs["input_ids"], attentionmask=inputs["attention_mask"])
+
+
+@torch.no_grad()
+def test_hidden_states_and_tuples_as_in_any_model(tiny_model, inputs):
+    plain = tiny_model(**inputs)
+    assert plain.hidden_states is None and plain.auxiliary_logits is None
+    output = tiny_model(**inputs, output_hidden_states=True)
+    assert [tuple(states.shape) for states in output.hidden_states] == [
+        (4, 16, 16, 24),
+        (4, 32, 8, 12),
+        (4, 64, 4, 6),
+        (4, 128, 2, 3),
+    ]
+    by_configuration = with_config(tiny_model, output_hidden_states=True)(**inputs)
+    for first, second in zip(output.hidden_states, by_configuration.hidden_states, strict=True):
+        assert torch.equal(first, second)
+    torch.testing.assert_close(output.logits, plain.logits, atol=1e-5, rtol=1e-5)
+
+    for as_tuple in (tiny_model(**inputs, return_dict=False), with_config(tiny_model, return_dict=False)(**inputs)):
+        assert isinstance(as_tuple, tuple)
+        assert torch.equal(as_tuple[0], plain.logits)
 
 
 @pytest.mark.parametrize(
@@ -303,6 +375,7 @@ def test_numbers_that_do_not_fit_are_named(tiny_model, inputs):
         ({"text_config": {"model_type": "bert", "num_hidden_layers": 5}}, "num_hidden_layers"),
         ({"fusion_num_heads": [1, 1]}, "fusion_num_heads"),
         ({"fusion_num_heads": [3, 1, 1, 1]}, "fusion_num_heads"),
+        ({"fusion_num_heads": [64, 1, 1, 1]}, "pooled contexts"),
         ({"pyramid_grids": [0, 2]}, "pyramid_grids"),
         ({"backbone_config": {"model_type": "resnet"}}, "backbone_config"),
         ({"hidden_dim": 100}, "group_norm_groups"),

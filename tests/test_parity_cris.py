@@ -31,6 +31,7 @@ def model() -> CRISForReferringSegmentation:
 @pytest.fixture(scope="module")
 def processor() -> CRISProcessor:
     processor = CRISProcessor.__new__(CRISProcessor)  # nothing here is read in words
+    processor.threshold = 0.35
     processor.image_processor = CRISImageProcessor(size={"height": 96, "width": 96})
     return processor
 
@@ -61,10 +62,10 @@ def record(model: CRISForReferringSegmentation, processor: CRISProcessor, case: 
 
     words, masks = INPUTS[f"{case}.word"], INPUTS[f"{case}.mask"][:, 0]
     with torch.no_grad():
-        output = model(INPUTS[f"{case}.img"], words, words != 0, labels=masks, output_features=True)
+        output = model(INPUTS[f"{case}.img"], words, words != 0, labels=masks, output_hidden_states=True)
     for hook in hooks:
         hook.remove()
-    joined, decoded = output.image_features
+    joined, decoded = output.hidden_states
     return points | {
         "word": output.word_features,
         "fq_neck": joined,

@@ -53,14 +53,14 @@ def record(model: MagNetForReferringSegmentation, case: str) -> dict[str, torch.
 
     inputs = {name.removeprefix(f"{case}."): tensor for name, tensor in INPUTS.items() if name.startswith(f"{case}.")}
     with torch.no_grad():
-        output = model(**inputs, output_features=True)
+        output = model(**inputs, output_hidden_states=True)
         # The last gated image stream is read by nothing, so the model does not compute it.
         gate = encoder.stages[-1].image_gate
         points["image_next4"] = gate(points["image_stage4"], points["image_pwam4"])
     for hook in hooks:
         hook.remove()
 
-    points |= {f"s{index}": feature for index, feature in enumerate(output.image_features, start=1)}
+    points |= {f"s{index}": feature for index, feature in enumerate(output.hidden_states, start=1)}
     points["mask_features"] = output.pixel_features
     points["pred_masks_all"] = torch.stack([*output.auxiliary_logits, output.logits]).unsqueeze(2)
     size = inputs["pixel_values"].shape[-2:]

@@ -1,16 +1,19 @@
 """The pipeline: every way to call it, what comes back, and what it refuses."""
 
 import logging
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import datasets
 import numpy as np
 import pytest
 import torch
+import transformers
 import transformers.utils.hub
 from PIL import Image
 from pycocotools import mask as coco_mask
-from transformers import pipeline
+from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPSegProcessor, ViTImageProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 import hf_ris
@@ -86,6 +89,67 @@ def test_batched_equals_one_by_one(ris, images):
         assert_same(ris(inputs, batch_size=batch_size), alone)
 
 
+def test_inputs_are_grouped_by_their_number_of_expressions(ris, images):
+    """Twenty expressions of one image and one of seven others are 27 masks, whatever stands together in a batch."""
+    shapes = []
+    hook = ris.model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append((len(kwargs["pixel_values"]), len(kwargs["input_ids"]))),
+        with_kwargs=True,
+    )
+    inputs = [{"image": images[0], "text": "a tree"} for _ in range(8)]
+    inputs[3] = {"image": images[1], "text": ["a tree", "the star"] * 10}
+    try:
+        together = ris(inputs, batch_size=8)
+    finally:
+        hook.remove()
+    assert shapes == [(7, 7), (1, 20)]
+    assert_same(together, [ris(item) for item in inputs])
+
+
+def test_torchs_random_numbers_are_left_alone(ris, images):
+    def ask_in_every_way():
+        ris(images[0], text="a tree")
+        ris(images, text="a tree", batch_size=2)
+        list(ris(({"image": image, "text": "a tree"} for image in images), batch_size=2))
+        ris(images, text="a tree", num_workers=1)
+
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    ask_in_every_way()
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_workers_get_no_copy_of_the_model(ris):
+    assert not any(isinstance(value, torch.nn.Module) for value in vars(ris.reader).values())
+
+
+MANY_MASKS = """
+import resource
+import numpy as np, torch
+torch.set_num_threads(1)
+from PIL import Image
+import hf_ris
+from transformers import pipeline
+
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+ris = pipeline("referring-segmentation", device="cpu")
+cells = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)
+small, large = Image.fromarray(cells).resize((300, 300)), Image.fromarray(cells).resize((3000, 3000))
+texts = [f"the red mug {number}" for number in range(40)]
+ris(small, text=texts, output_format="rle")
+before = peak()
+assert len(ris(large, text=texts, output_format="rle")) == 40
+print(peak() - before)
+"""
+
+
+def test_many_expressions_on_a_large_photo_need_little_memory():
+    """Forty masks of nine megapixels would be 360 MB."""
+    done = subprocess.run([sys.executable, "-c", MANY_MASKS], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 40, "MB"
+
+
 def test_every_way_to_hand_in_several_images(ris, images):
     texts = ["the red mug", "a tree", "the star"]
     rows = [{"image": image, "text": text} for image, text in zip(images, texts, strict=True)]
@@ -107,6 +171,44 @@ def test_every_way_to_hand_in_several_images(ris, images):
     assert_same(list(ris(KeyDataset(dataset, "image"), text="a tree", batch_size=2)), same_text)
     assert_same(list(ris(iter(images), text="a tree")), same_text)
     assert ris([]) == []
+
+
+def test_columns_arrays_and_any_sequence(ris, images):
+    texts = ["the red mug", "a tree", "the star"]
+    rows = [{"image": image, "text": text, "ref_id": 7} for image, text in zip(images, texts, strict=True)]
+    features = datasets.Features(image=datasets.Image(), text=datasets.Value("string"), ref_id=datasets.Value("int64"))
+    dataset = datasets.Dataset.from_list(rows, features=features)
+    assert not isinstance(dataset["text"], list), "a column is a sequence of its own kind"
+    expected = [ris(image, text=text) for image, text in zip(images, texts, strict=True)]
+
+    assert_same(list(ris(dataset["image"], text=dataset["text"], batch_size=2)), expected)
+    assert_same(ris(images, text=dataset["text"]), expected)
+    assert_same(ris(images, text=np.array(texts)), expected)
+    assert_same(list(ris(dataset["image"], text=[[text] for text in texts])), [[result] for result in expected])
+    assert_same(ris(images[0], text=dataset["text"]), ris(images[0], text=texts))
+    assert_same(ris(images[0], text=np.array(texts)), ris(images[0], text=texts))
+    assert_same(ris({"image": images[0], "text": tuple(texts)}), ris(images[0], text=texts))
+    assert_same(list(ris(dataset)), expected)
+    assert_same(list(ris(dataset.to_iterable_dataset())), expected)
+    with pytest.raises(ValueError, match="`text` holds 2 entries for 3 images"):
+        ris(dataset["image"], text=dataset["text"][:2])
+
+
+def test_files_urls_and_arrays_of_paths(ris, images, tmp_path):
+    paths = [tmp_path / f"scene {number}.png" for number in range(2)]
+    for image, path in zip(images, paths, strict=False):
+        image.save(path)
+    expected = [ris(image, text="a tree") for image in images[:2]]
+
+    with open(paths[0], "rb") as file:
+        assert_same(ris(file, text="a tree"), expected[0])
+    assert_same(ris(paths[0].as_uri(), text="a tree"), expected[0])
+    assert_same(ris(np.array([str(path) for path in paths]), text="a tree"), expected)
+    assert_same(ris(bytearray(paths[0].read_bytes()), text="a tree"), expected[0])
+    with open(paths[0], encoding="latin1") as file, pytest.raises(ValueError, match="mode 'rb'"):
+        ris(file, text="a tree")
+    with pytest.raises(ValueError, match="a file of this machine"):
+        ris("file://elsewhere/scene.png", text="a tree")
 
 
 def test_a_stream_may_have_a_length(ris, images):
@@ -273,6 +375,44 @@ def test_a_misspelt_option_is_refused(ris, images):
         ris(images[0], text="a tree", treshold=0.3)
 
 
+def test_a_misspelt_or_foreign_key_is_refused(ris, images):
+    for inputs in (
+        {"image": images[0], "text": "a tree", "treshold": 0.9},
+        [{"image": images[0], "text": "a tree", "treshold": 0.9}],
+    ):
+        with pytest.raises(ValueError, match=r"'treshold' is no part of an input; allowed are image, text"):
+            ris(inputs)
+    with pytest.raises(ValueError, match="'treshold'"):
+        next(ris(iter([{"image": images[0], "text": "a tree", "treshold": 0.9}])))
+    with pytest.raises(ValueError, match=r"'regions' .*zero-shot-referring-segmentation"):
+        ris({"image": images[0], "text": "a tree", "regions": np.ones((1, 60, 80), bool)})
+
+
+def test_a_threshold_can_be_unset(tiny_model, processor, images, ris):
+    strict = pipeline(
+        "referring-segmentation", model=tiny_model, processor=processor, threshold=0.8, timeout=5, device="cpu"
+    )
+    assert_same(strict(images[0], text="a tree", threshold=None), ris(images[0], text="a tree"))
+
+
+def test_a_model_that_cannot_be_asked_is_refused_when_the_pipeline_is_made(tiny_model, processor, tmp_path):
+    clip = CLIPSegForImageSegmentation(CLIPSegConfig())
+    clip_processor = CLIPSegProcessor(ViTImageProcessor(), processor.tokenizer)
+    with pytest.raises(ValueError, match=r"CLIPSegForImageSegmentation with a CLIPSegProcessor.*such as MagNet"):
+        pipeline("referring-segmentation", model=clip, processor=clip_processor, device="cpu")
+    clip.save_pretrained(tmp_path)
+    clip_processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"CLIPSegForImageSegmentation with a CLIPSegProcessor.*such as MagNet"):
+        pipeline("referring-segmentation", model=str(tmp_path))
+    with pytest.raises(ValueError, match="MagNetForReferringSegmentation, which does not choose among regions"):
+        pipeline("zero-shot-referring-segmentation", model=tiny_model, processor=processor, device="cpu")
+    long = hf_ris.MagNetProcessor(processor.image_processor, processor.tokenizer, text_length=100)
+    with pytest.raises(
+        ValueError, match="`processor` cuts expressions to 100 tokens, and the model has positions for 64"
+    ):
+        pipeline("referring-segmentation", model=tiny_model, processor=long, device="cpu")
+
+
 def test_a_model_needs_its_processor(tiny_model):
     with pytest.raises(Exception, match="processor"):
         pipeline("referring-segmentation", model=tiny_model)
@@ -291,6 +431,36 @@ def test_a_bundled_checkpoint_says_once_what_it_is(model_folder, monkeypatch, ca
             pipeline("referring-segmentation", model=str(model_folder), device="cpu")
     assert sum("knows drawn shapes only" in record.getMessage() for record in caplog.records) == 1
     assert notices == {str(model_folder): "knows drawn shapes only"}
+
+
+def test_unknown_words_are_named_once(images, caplog):
+    ris = pipeline("referring-segmentation", device="cpu")
+    texts = ["the blak teapot", "the black teapot", "the blak tree", "the \u732b"]
+    with caplog.at_level(logging.WARNING):
+        ris(images[0], text=texts)
+        ris(images[0], text=texts)
+    messages = [record.getMessage() for record in caplog.records if "lacks the word" in record.getMessage()]
+    assert [message.split("'")[1] for message in messages] == ["blak", "\u732b"]
+
+
+def test_warnings_end_and_follow_transformers_verbosity(processor, caplog):
+    def warn(start):
+        for number in range(start, start + 30):
+            processor(text=f"the red mug {number} " * 6)
+
+    processor = hf_ris.MagNetProcessor(processor.image_processor, processor.tokenizer)
+    warn(0)
+    assert caplog.text.count("only 20 are read") == 20
+    assert caplog.text.count("no more warnings of this kind") == 2, "long expressions, and unknown words"
+    caplog.clear()
+    processor = hf_ris.MagNetProcessor(processor.image_processor, processor.tokenizer)
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        warn(0)
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    assert not caplog.records
 
 
 def test_default_model_is_the_bundled_one(images):

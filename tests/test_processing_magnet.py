@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from hf_ris import MagNetImageProcessor, MagNetProcessor
-from hf_ris.modeling import image_inputs
+from hf_ris.modeling import image_inputs, masks
 from hf_ris.modeling.image_inputs import load_image
 from hf_ris.modeling.masks import mask_to_box, mask_to_rle, rle_to_mask
 
@@ -51,6 +51,10 @@ def test_every_source_gives_the_same_picture(images, tmp_path):
         pixels.astype(np.int64),
         (pixels / 255.0).astype(np.float32),
         pixels.astype(np.uint16) * 257,
+        pixels.astype(np.float32),
+        torch.from_numpy(pixels.copy()).double(),
+        BytesIO(path.read_bytes()),
+        path.as_uri(),
     ]
     for source in sources:
         loaded = load_image(source)
@@ -83,6 +87,34 @@ def test_url(images, tmp_path, monkeypatch):
         server.server_close()
 
 
+def test_a_download_ends_in_time_as_a_whole(images):
+    """A byte each tenth of a second never lets a socket time out."""
+
+    class Drip(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            try:
+                self.send_response(200)
+                self.end_headers()
+                while not done.wait(0.1):
+                    self.wfile.write(b"x")
+            except OSError:
+                pass
+
+        def log_message(self, *_):
+            pass
+
+    done = threading.Event()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Drip)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(ValueError, match=r"`image` could not be fetched .*longer than the 0.5 seconds allowed"):
+            load_image(f"http://127.0.0.1:{server.server_port}/image.png", timeout=0.5)
+    finally:
+        done.set()
+        server.shutdown()
+        server.server_close()
+
+
 def test_exif_orientation_is_applied(images):
     exif = Image.Exif()
     exif[0x0112] = 6  # taken with the camera turned: shown a quarter turn clockwise
@@ -103,6 +135,7 @@ def test_exif_orientation_is_applied(images):
         (Image.fromarray(np.full((3, 4), 51400, np.uint16)), (200, 200, 200)),
         (Image.new("I", (4, 3), 51400), (200, 200, 200)),
         (Image.new("F", (4, 3), 0.4), (102, 102, 102)),
+        (Image.new("F", (4, 3), 102), (102, 102, 102)),
         (Image.new("CMYK", (4, 3), (0, 255, 255, 0)), (255, 0, 0)),
     ],
     ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
@@ -147,7 +180,8 @@ def huge_png() -> bytes:
         (np.zeros((0, 5, 3), np.uint8), "no pixel"),
         (np.zeros((5, 5, 7), np.uint8), "1 to 4 channels"),
         (np.zeros((2, 2, 2, 2), np.uint8), "shape"),
-        (np.full((4, 4, 3), 3.5), "3.5"),
+        (np.full((4, 4, 3), 3.5), "3.5.* Divide it by 255"),
+        (np.full((4, 4, 3), 300.0), "300.* Divide it by 65535"),
         (np.full((4, 4, 3), np.nan), "nan"),
         (np.full((4, 4, 3), -1), "-1"),
         (Image.new("RGB", (0, 5)), "at least 1 pixel"),
@@ -191,6 +225,14 @@ def test_preprocessing_is_the_published_one(images):
     np.testing.assert_allclose(pixel_values[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
 
 
+def test_lists_of_lists_are_taken_one_after_the_other(images, processor):
+    flat = processor(images=images, text=["the tree"] * 3, return_tensors="pt")
+    nested = processor(images=[[images[0]], images[1:]], text=["the tree"] * 3, return_tensors="pt")
+    assert torch.equal(nested.pixel_values, flat.pixel_values)
+    with pytest.raises(ValueError, match=r"`images\[1\]\[0\]`"):
+        processor(images=[[images[0]], [None]], text="a tree")
+
+
 def test_labels_follow_their_images(images, processor):
     masks = [np.zeros((image.height, image.width)) for image in images[:2] for _ in range(2)]
     for value, mask in enumerate(masks):
@@ -217,6 +259,7 @@ def test_expressions_are_padded_to_the_published_length(processor):
 
 def test_a_long_expression_is_cut_as_published_and_named(processor, caplog):
     long = "the red mug on the left of " * 4
+    processor = MagNetProcessor(processor.image_processor, processor.tokenizer)  # one that has warned of nothing yet
     with caplog.at_level(logging.WARNING):
         inputs = processor(text=["a tree", long], return_tensors="pt")
     assert inputs.attention_mask.sum(dim=1).tolist() == [4, 20]
@@ -229,6 +272,8 @@ def test_a_long_expression_is_cut_as_published_and_named(processor, caplog):
     [
         ("", "`text` must say what to look for"),
         (" \t\n", "`text` must say what to look for"),
+        ("?! \u2026", "without a letter or digit"),
+        ("\U0001f98a", "without a letter or digit"),
         (["a mug", "  "], r"`text\[1\]`"),
         (["a mug", 7], r"`text\[1\]` must be a string, got int"),
         ([], "empty list"),
@@ -248,11 +293,25 @@ def test_unfit_expressions_are_refused(text, message, processor, images):
         ([np.ones((60, 81))] * 2, r"`segmentation_maps\[0\]` has shape \(60, 81\)"),
         ([np.ones((3, 60, 80))] * 2, r"`segmentation_maps\[0\]` must hold masks"),
         (["mask.png"] * 2, r"`segmentation_maps\[0\]` must be PIL images"),
+        ([np.full((60, 80), np.nan)] * 2, r"`segmentation_maps\[0\]` must hold finite numbers"),
     ],
 )
 def test_unfit_masks_are_refused(masks, message, processor, images):
     with pytest.raises(ValueError, match=message):
         processor(images=images[0], text=["a mug", "a tree"], segmentation_maps=masks, return_tensors="pt")
+
+
+def test_the_threshold_is_saved(processor, tmp_path):
+    own = MagNetProcessor(processor.image_processor, processor.tokenizer, threshold=0.8)
+    own.save_pretrained(tmp_path)
+    loaded = MagNetProcessor.from_pretrained(tmp_path)
+    outputs = SimpleNamespace(logits=torch.full((1, 4, 4), 1.0))  # a probability of 0.73
+
+    assert loaded.threshold == 0.8
+    assert not loaded.post_process_referring_segmentation(outputs, [(8, 8)])[0]["mask"].any()
+    assert processor.post_process_referring_segmentation(outputs, [(8, 8)])[0]["mask"].all()
+    with pytest.raises(ValueError, match="`threshold` must be a number between 0 and 1, got 35"):
+        MagNetProcessor(processor.image_processor, processor.tokenizer, threshold=35)
 
 
 def test_saved_processor_is_the_same(processor, images, tmp_path):
@@ -280,6 +339,20 @@ def test_logits_become_masks_at_the_original_size(processor):
     assert results[1]["mask"].shape == (5, 5)
 
 
+def test_masks_of_large_images_are_read_in_bands(processor, monkeypatch):
+    logits = torch.randn(1, 12, 16, generator=torch.Generator().manual_seed(0)) * 3
+    outputs = SimpleNamespace(logits=logits)
+    whole = processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]
+    monkeypatch.setattr(masks, "PIXELS_AT_ONCE", 5 * 47)
+    assert len(list(processor.probability_bands(logits, (61, 47)))) == 13
+    banded = processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]
+    torch.testing.assert_close(
+        processor.probabilities(logits, (61, 47)), processor.input_probabilities(logits, (61, 47)), atol=1e-6, rtol=0
+    )
+    assert torch.equal(banded["mask"], whole["mask"])
+    assert banded["score"] == pytest.approx(whole["score"], abs=1e-6)
+
+
 def test_scores_of_empty_and_full_masks(processor):
     outputs = SimpleNamespace(logits=torch.stack([torch.full((4, 4), -9.0), torch.full((4, 4), 9.0)]))
     empty, full = processor.post_process_referring_segmentation(outputs, torch.tensor([[8, 8], [8, 8]]))
@@ -291,7 +364,7 @@ def test_post_processing_refuses_what_does_not_fit(processor):
     outputs = SimpleNamespace(logits=torch.zeros(2, 4, 4))
     with pytest.raises(ValueError, match="`target_sizes` holds 1 sizes for 2"):
         processor.post_process_referring_segmentation(outputs, [(8, 8)])
-    with pytest.raises(ValueError, match="`threshold` must be a probability"):
+    with pytest.raises(ValueError, match="`threshold` must be a number between 0 and 1, got 35"):
         processor.post_process_referring_segmentation(outputs, [(8, 8)] * 2, threshold=35)
 
 

@@ -197,6 +197,9 @@ def test_a_copy_without_photos(load, root, tmp_path):
         assert rows.features == FEATURES
         assert rows.remove_columns("category").remove_columns("image")[:] == expected.remove_columns("image")[:]
         assert rows[0]["image"].size == (WIDTH, HEIGHT)
+        streamed = list(load(split, root=copy, image_root=root, streaming=True))
+        assert {row["ref_id"] for row in streamed} == set(rows["ref_id"])
+        assert all(row["image"].size == (WIDTH, HEIGHT) for row in streamed)
     with pytest.raises(ValueError, match="image_root"):
         load("val", root=copy)
     with pytest.raises(ValueError, match="testB"):
@@ -238,6 +241,15 @@ def test_exported_files_hold_the_photos(load, root, tmp_path):
     train, val = load(), load("val")
     export_parquet(train, tmp_path / "out", shard_size=1)
     export_parquet(val, tmp_path / "out")
+    whole = val[0]["mask"]
+    for mask, message in (
+        ({**whole, "counts": whole["counts"] + "1"}, "its mask has"),
+        ({"size": [3, 4], "counts": "<"}, "its mask is 3 x 4, its image 60 x 80"),
+    ):
+        damaged = val.map(lambda row, mask=mask: {"mask": mask})
+        with pytest.raises(ValueError, match=rf"referent 4 of photo_2\.jpg: {message}"):
+            export_parquet(damaged, tmp_path / "damaged")
+    assert not (tmp_path / "damaged" / "val").exists()
     expected = [train[index]["image"].tobytes() for index in range(3)], train.remove_columns("image")[:]
     shutil.rmtree(root)
 
@@ -349,9 +361,9 @@ def test_damaged_and_missing_files_are_named(load, root, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"name": "refcocos"}, r"name='refcocos'.*refcoco, refcoco\+, refcocog, grefcoco"),
+        ({"name": "refcocos"}, r"name='refcocos'.*refcoco, refcoco\+, refcocog, grefcoco, refclef"),
         ({"split": "test"}, "split='test'.*train, val, testA, testB"),
-        ({"split_by": "google"}, "split_by='google'.*unc"),
+        ({"split_by": "umd"}, "split_by='umd'.*unc, google"),
     ],
 )
 def test_unknown_names_are_named(options, message, load):

@@ -76,5 +76,23 @@ def test_needs_no_trust_with_this_package(saved_folder):
     assert type(processor.image_processor).__module__ == "hf_ris.modeling.image_processing_magnet"
 
 
+CONFIGURATION_FIRST = """
+import sys
+import hf_ris
+from transformers import AutoConfig
+assert "transformers.pipelines" not in sys.modules
+config = AutoConfig.from_pretrained(sys.argv[1])
+from transformers import pipeline
+ris = pipeline("referring-segmentation", model=sys.argv[1], config=config, device="cpu")
+assert type(ris).__module__.startswith("hf_ris.")
+"""
+
+
+def test_trust_does_not_depend_on_the_order_of_imports(model_folder, tmp_path):
+    command = [sys.executable, "-c", CONFIGURATION_FIRST, str(model_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_weight_mapping_stays_at_home(model_folder):
     assert not (model_folder / "weight_mapping_magnet.py").exists()

@@ -37,15 +37,20 @@ NoTargetThreshold = Annotated[
 DatasetName = Annotated[
     str,
     typer.Argument(
-        help="refshapes, refshapes+, refshapesg (drawn), refcoco, refcoco+, refcocog, grefcoco or folder (these need --root)."
+        help="refshapes, refshapes+, refshapesg (drawn), refcoco, refcoco+, refcocog, grefcoco, refclef or folder (these "
+        "need --root)."
     ),
 ]
 Root = Annotated[
     str | None,
     typer.Option(help="Folder with the annotations in their authors' layout, or folder or Hub id of a copy."),
 ]
-SplitBy = Annotated[str | None, typer.Option(help="For refcocog: umd or google.")]
-Images = Annotated[Path | None, typer.Option(help="Folder of COCO's train2014 photos, if not below the annotations.")]
+SplitBy = Annotated[
+    str | None, typer.Option(help="For refcocog: umd or google; refcoco: unc or google; refclef: unc or berkeley.")
+]
+Images = Annotated[
+    Path | None, typer.Option(help="Folder of the photos (COCO's train2014), if not below the annotations.")
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -144,8 +149,6 @@ def _segment_image(
     model = model or ("bundled-zero-shot" if explain else "bundled")
     ris = _load_pipeline(model, device, ZERO_SHOT_TASK if explain else TASK)
     if explain is not None:
-        if not hasattr(ris.model, "named_parts"):
-            raise ValueError(f"--explain needs a zero-shot model, and {model} was trained")
         options = {**options, "explain": True}
 
     start = time.perf_counter()
@@ -215,6 +218,12 @@ def evaluate(
     no_target_threshold: NoTargetThreshold = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Expressions in one forward pass.")] = 16,
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that read and prepare images.")] = 0,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="What becomes of images that cannot be read: raise (end the run) or report (count as misses)."
+        ),
+    ] = "raise",
     output: Annotated[
         Path | None,
         typer.Option(help="Folder for predicted masks, results.json and report.html; a stopped run goes on there."),
@@ -236,7 +245,7 @@ def evaluate(
         options: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
         ris = _load_pipeline(model, device or str(state.device), **options)
         name = f"{dataset} {split}"
-        results = run(ris, rows, protocol, batch_size, output, text, num_workers, name=name)
+        results = run(ris, rows, protocol, batch_size, output, text, num_workers, name=name, on_error=on_error)
         if state.is_main_process:
             typer.echo(json.dumps(results, indent=2))
             if output is not None:
@@ -249,7 +258,10 @@ app.add_typer(data, name="data")
 
 @data.command()
 def check(
-    root: Annotated[Path, typer.Argument(help="Folder with refcoco, refcoco+, refcocog or grefcoco in it.")],
+    root: Annotated[
+        Path,
+        typer.Argument(help="Folder with refcoco, refcoco+, refcocog, grefcoco or refclef in it, or one of them."),
+    ],
     images: Images = None,
 ) -> None:
     """Count referents, images and expressions of RefCOCO's files, and tell what is missing."""
@@ -264,6 +276,8 @@ def check(
             verdict = "" if not found.published else "as published"
             if found.differing:
                 verdict = "published: " + ", ".join(f"{number:,} {key}" for key, number in found.differing.items())
+            if found.left_out:
+                verdict += f"{'; ' if verdict else ''}{found.left_out:,} more are left out"
             if found.missing:
                 verdict += f"{'; ' if verdict else ''}{len(found.missing):,} images are missing"
             counts = [f"{found.counts[key]:,}" for key in ("referents", "expressions", "images")]
@@ -335,7 +349,7 @@ def train(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="folder (one's own; needs --root), refcoco, refcoco+, refcocog or grefcoco (need --root), or refshapes, "
+            help="folder (one's own; needs --root), refcoco, refcoco+, refcocog, grefcoco or refclef (need --root), or refshapes, "
             "refshapes+ or refshapesg, drawn on the way (need --max-steps). By default the recipe's."
         ),
     ] = None,

@@ -207,6 +207,11 @@ def _load_processor(
         image_size = published.image_sizes.get(
             checkpoint.origin.rpartition("::")[2].rpartition("/")[2], published.image_size
         )
+    positions = config.get_text_config().max_position_embeddings
+    if text_length is not None and not 1 <= text_length <= positions:
+        raise ValueError(
+            f"text_length={text_length} is not possible; the text encoder has positions for 1 to {positions} tokens"
+        )
     images = published.image_processor_class(size={"height": image_size, "width": image_size})
     return published.processor_class(images, loaded, text_length=text_length or published.text_length)
 

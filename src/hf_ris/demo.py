@@ -5,7 +5,6 @@ import io
 import json
 import os
 import random
-import re
 import tempfile
 import threading
 import time
@@ -18,10 +17,8 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from huggingface_hub import model_info
-from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image
-from transformers import AutoProcessor, Pipeline, PreTrainedConfig, pipeline
+from transformers import AutoProcessor, Pipeline, pipeline
 from transformers.utils import logging
 
 from .auto import load_whole
@@ -31,8 +28,9 @@ from .data.refshapes.rows import scene_rows
 from .modeling.image_inputs import load_image
 from .modeling.pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline
 from .modeling.text_inputs import check_expressions
-from .registration import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, SYSTEMS, TASK, ZERO_SHOT_TASK, find_model
+from .registration import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, find_model
 from .results import mask_pictures, to_plain
+from .visitors import VisitorModels, task_of
 from .visualization import COLOURS, draw_explanation, draw_overlay, outline
 
 
@@ -49,25 +47,23 @@ else:
     on_gpu = spaces.GPU(duration=60)
 
 
-logger = logging.get_logger(__name__)
+logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
 
 MOST_EXPRESSIONS = len(COLOURS)
 LONGEST_EXPRESSION = 200  # characters
 MOST_PIXELS = 50_000_000
 LARGEST_FILE = "20mb"
 LONGEST_SIDE = 2048  # pixels; larger pictures are reduced to it
-LARGEST_MODEL = 4 * 10**9  # bytes of weights that are fetched for a visitor
 SESSIONS = 64  # visitors of whom Gradio remembers the page, some megabytes each
+AT_ONCE = 8  # requests that are read, or whose model is fetched, while one is answered
 WAITING = 32  # requests in the queue; further ones are turned away
 KEPT_SECONDS = 600  # that pictures shown or uploaded lie on the server's disk, and one minute more at most
-FETCHED = (".safetensors", ".json", ".txt", ".model", ".jinja")
 SCENES = 100_000
 FILL = 0.6  # how much of a mask's fill covers the picture, at full opacity
 
 TRAINED = "MagNet tiny: bundled, knows drawings only"
 CHOOSING = "TAS tiny: bundled, knows drawings only, zero-shot"
 COMPOSED = "TAS: CLIP, SAM and BLIP from the Hub, zero-shot"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 TITLE = "Point at things with words"
 INTRODUCTION = """A picture and an expression go in, the mask of what the expression refers to comes out. The bundled model knows drawn
@@ -107,27 +103,32 @@ class Models:
 
     def __init__(self, offered: dict[str, Callable[[], Pipeline]]) -> None:
         self.offered = offered
+        self.visitors = VisitorModels()
         self._loaded: dict[str, Pipeline] = {}
         self._visited: tuple[str, Any] = ("", None)
-        self._lock = threading.Lock()
 
-    def get(self, name: str) -> Pipeline:
+    def fetch(self, name: str) -> None:
         """
-        A model.
+        Brings a model that a visitor names to this machine, as several may at the same time.
 
         Raises:
             ValueError: If this is no Hub id, or of something else than a model of this library, or of a very large one.
             OSError: If it cannot be fetched.
         """
-        with self._lock:
-            if name in self.offered:
-                if name not in self._loaded:
-                    self._loaded[name] = remember_little(self.offered[name]())
-                return self._loaded[name]
-            if self._visited[0] != name:
-                self._visited = ("", None)  # there need not be room for both
-                self._visited = (name, remember_little(load_from_hub(name)))
-            return self._visited[1]
+        if name not in self.offered and name != self._visited[0]:
+            self.visitors.fetch(name)
+
+    def get(self, name: str) -> Pipeline:
+        """A model, loaded if it is not yet; one at a time. Errors as of `fetch`."""
+        if name in self.offered:
+            if name not in self._loaded:
+                self._loaded[name] = remember_little(self.offered[name]())
+            return self._loaded[name]
+        if self._visited[0] != name:
+            folder = self.visitors.fetch(name)
+            self._visited = ("", None)  # there need not be room for both
+            self._visited = (name, remember_little(load(str(folder))))
+        return self._visited[1]
 
     def loaded(self, name: str) -> Pipeline | None:
         """A model, if it is loaded."""
@@ -147,45 +148,6 @@ def load(source: str, **options: Any) -> Pipeline:
     model = load_whole(source, use_safetensors=True, trust_remote_code=False, **options)
     processor = AutoProcessor.from_pretrained(source, trust_remote_code=False, **options)
     return pipeline(task, model=model, processor=processor, device=device())
-
-
-def task_of(source: str, **options: Any) -> str:
-    """
-    Which task a model is loaded for; options of `from_pretrained`.
-
-    Raises:
-        ValueError: If it is of something else than this library, or brings a parser of its own.
-        OSError: If there is none.
-    """
-    try:
-        values, _ = PreTrainedConfig.get_config_dict(source, **options)
-    except OSError as error:
-        raise OSError(f"{source} cannot be loaded: {error}") from error
-    systems = {system.model_type: system for system in SYSTEMS}
-    if values.get("model_type") not in systems:
-        raise ValueError(
-            f"{source} is a {values.get('model_type')!r}; this page takes models of hf_ris: {', '.join(systems)}."
-        )
-    if values.get("parser", "auto") not in ("auto", "rules"):
-        raise ValueError(f"{source} wants a parser of its own, {values['parser']!r}; this page takes auto or rules.")
-    return ZERO_SHOT_TASK if systems[values["model_type"]].is_zero_shot else TASK
-
-
-def load_from_hub(name: str) -> Pipeline:
-    """What a visitor names: what everyone can see, weights without code, of bounded size, and no folder of this machine."""
-    if not HUB_ID.fullmatch(name) or Path(name).exists():
-        raise ValueError(f"{name!r} is no model on the Hub; ids look like user/name.")
-    try:
-        found = model_info(name, files_metadata=True, token=False)
-    except RepositoryNotFoundError as error:
-        raise ValueError(f"{name} is no model that everyone can see on the Hub.") from error
-    files = found.siblings or []
-    size = sum(file.size or 0 for file in files if file.rfilename.endswith(FETCHED))
-    if size > LARGEST_MODEL:
-        raise ValueError(
-            f"{name} has {size / 1e9:.1f} GB of weights; this page takes up to {LARGEST_MODEL / 1e9:.0f} GB."
-        )
-    return load(name, revision=found.sha, token=False)
 
 
 def device() -> str:
@@ -251,8 +213,11 @@ def to_hex(number: int) -> str:
     return "#{:02x}{:02x}{:02x}".format(*COLOURS[number % len(COLOURS)])
 
 
-def to_html(reply: Reply, opacity: float) -> str:
-    """A table of the answers, and a link to all of them as files, which holds the files itself: the server keeps none."""
+def to_html(reply: Reply, opacity: float, is_complete: bool = True) -> str:
+    """
+    A table of the answers, and, once they are complete, a link to all of them as files, which holds the files itself: the server
+    keeps none.
+    """
     rows = []
     for number, result in enumerate(reply.results):
         box = result["box"]
@@ -262,13 +227,17 @@ def to_html(reply: Reply, opacity: float) -> str:
             f'<tr><td><span class="swatch" style="background:{to_hex(number)}"></span>{escape(result["label"])}</td>'
             f'<td class="number">{result["score"]:.0%}</td><td class="number">{place}</td><td class="number">{share:.1%}</td></tr>'
         )
-    archive = base64.b64encode(pack(reply, opacity)).decode()
+    link = ""
+    if is_complete:
+        archive = base64.b64encode(pack(reply, opacity)).decode()
+        link = (
+            f'<p><a download="masks.zip" href="data:application/zip;base64,{archive}">Download the masks</a> '
+            "(pictures, and all of it as JSON)</p>"
+        )
     return (
         '<table class="answers"><thead><tr><th scope="col">expression</th><th scope="col" class="number">score</th>'
         '<th scope="col" class="number">box in pixels</th><th scope="col" class="number">of the picture</th></tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
-        f'<p><a download="masks.zip" href="data:application/zip;base64,{archive}">Download the masks</a> '
-        "(pictures, and all of it as JSON)</p>"
+        f"<tbody>{''.join(rows)}</tbody></table>{link}"
     )
 
 
@@ -306,7 +275,21 @@ class Desk:
     def __init__(self, offered: dict[str, Callable[[], Pipeline]]) -> None:
         self.models = Models(offered)
         self.default = next(iter(offered))
-        self.ask = on_gpu(self._ask)
+        self._turn = threading.Lock()  # to load a model and to ask it
+        self._on_gpu = on_gpu(self._ask)
+
+    def get(self, name: str) -> Pipeline:
+        """A model. While one is fetched, others are asked."""
+        self.models.fetch(name)
+        with self._turn:
+            return self.models.get(name)
+
+    def ask(self, name: str, picture: Image.Image, expressions: list[str], **options: Any) -> list[dict[str, Any]]:
+        """What a model answers."""
+        self.models.fetch(name)
+        with self._turn:
+            self.models.get(name)  # here, since a shared GPU is used by a process of its own, which would forget it
+            return self._on_gpu(name, picture, expressions, **options)
 
     def _ask(self, name: str, picture: Image.Image, expressions: list[str], **options: Any) -> list[dict[str, Any]]:
         return self.models.get(name)(picture, text=expressions, output_format="array", **options)
@@ -329,7 +312,7 @@ class Desk:
         try:
             picture, expressions = read_request(path, text)
             progress((0, len(expressions)), desc="loading the model")
-            ris = self.models.get(name)
+            ris = self.get(name)
             is_zero_shot = isinstance(ris, ZeroShotReferringSegmentationPipeline)
             slider = gr.skip()
             if not is_zero_shot and name != set_for:
@@ -342,7 +325,7 @@ class Desk:
                 results += self.ask(name, picture, [expression], **options)
                 seconds = time.perf_counter() - start
                 note = f"{number} of {len(expressions)} answered, {seconds:.2f} s on {device()}"
-                answer = outputs_of(Reply(picture, results, note), opacity, is_zero_shot)
+                answer = outputs_of(Reply(picture, results, note), opacity, is_zero_shot, number == len(expressions))
                 yield slider, set_for if is_zero_shot else name, *answer
                 slider = gr.skip()  # which may have been moved meanwhile
         except Exception as error:  # the last answer stays
@@ -376,11 +359,11 @@ class Desk:
             raise gr.Error(explain(error), title="That did not work", print_exception=False) from error
 
 
-def outputs_of(reply: Reply, opacity: float, is_zero_shot: bool) -> tuple[Any, ...]:
+def outputs_of(reply: Reply, opacity: float, is_zero_shot: bool, is_complete: bool) -> tuple[Any, ...]:
     """What the page shows: annotated picture, table, JSON, explanation and its tab, note."""
     drawing = draw_explanation(reply.picture, reply.results) if is_zero_shot else None
     tab = gr.Tab(visible=is_zero_shot)
-    return show(reply), to_html(reply, opacity), to_plain(reply.results), drawing, tab, reply.note
+    return show(reply), to_html(reply, opacity, is_complete), to_plain(reply.results), drawing, tab, reply.note
 
 
 def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks:
@@ -414,7 +397,8 @@ def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks
 
         set_for = gr.State("")  # the model whose threshold the slider shows
         outputs = [threshold, set_for, *answers]
-        options: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model"}
+        shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": AT_ONCE}
+        options: dict[str, Any] = {"api_visibility": "private", **shared}
         asked = gr.on(
             [go.click, text.submit], desk.on_page, [image, text, name, threshold, set_for, opacity], outputs, **options
         )
@@ -427,7 +411,7 @@ def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks
             **options,
         )
         stop.click(None, cancels=[asked, again])
-        draw.click(draw_me_a_scene, None, [image, text], api_visibility="private", queue=False)
+        draw.click(draw_me_a_scene, None, [image, text], api_visibility="private", concurrency_id="scene")
         opacity.input(None, opacity, js=SET_OPACITY)  # the browser does this alone
         api = gr.Button(visible=False)
         asked_for = gr.Number(label="Threshold", visible=False)
@@ -436,7 +420,7 @@ def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks
             [image, text, name, asked_for],
             gr.JSON(visible=False),
             api_name="segment",
-            concurrency_id="model",
+            **shared,
         )
     return page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
 
@@ -560,4 +544,4 @@ def launch(models: Sequence[str] = (), **options: Any) -> None:
         serve(page, folder, **options)
 
 
-__all__ = ["Desk", "Models", "build", "launch", "load_from_hub", "serve"]
+__all__ = ["Desk", "Models", "build", "launch", "serve"]

@@ -12,6 +12,10 @@ from transformers import pipeline
 
 OPTIONS = ("threshold", "no_target_threshold")
 MASKS = ("rle", "png")
+MOST_EXPRESSIONS = 64
+LONGEST_EXPRESSION = 1000  # characters
+MOST_PIXELS = 50_000_000
+LONGEST_FILE = 64 * 2**20  # characters of base64
 
 
 class EndpointHandler:
@@ -51,18 +55,55 @@ class EndpointHandler:
         kind = parameters.get("mask", "rle")
         if kind not in MASKS:
             raise ValueError(f"mask must be 'rle' or 'png', got {kind!r}")
-        texts = [inputs["text"]] if isinstance(inputs["text"], str) else inputs["text"]
         answers = self.pipeline(
-            read_bytes(inputs["image"]),
-            text=texts,
+            read_picture(inputs["image"]),
+            text=read_texts(inputs["text"]),
             output_format="rle" if kind == "rle" else "pil",
             **{name: parameters[name] for name in OPTIONS if name in parameters},
         )
         return answers if kind == "rle" else [{**answer, "mask": to_base64(answer["mask"])} for answer in answers]
 
 
+def read_texts(given: Any) -> list[str]:
+    """
+    The expressions of a request.
+
+    Raises:
+        ValueError: If there are very many, or one is very long.
+    """
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list):
+        raise ValueError(f"text must be a string or a list of strings, got {type(given).__name__}")
+    if len(texts) > MOST_EXPRESSIONS:
+        raise ValueError(f"text holds {len(texts)} expressions; allowed are {MOST_EXPRESSIONS}")
+    for text in texts:
+        if isinstance(text, str) and len(text) > LONGEST_EXPRESSION:
+            raise ValueError(f"text holds an expression of {len(text)} characters; allowed are {LONGEST_EXPRESSION}")
+    return texts
+
+
+def read_picture(encoded: Any) -> bytes:
+    """
+    A picture's bytes, of which nothing was decoded yet.
+
+    Raises:
+        ValueError: If they are no picture's, or it has very many pixels.
+    """
+    content = read_bytes(encoded)
+    try:
+        with Image.open(BytesIO(content)) as header:
+            pixels = header.width * header.height
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError("image is no picture that can be read") from error
+    if pixels > MOST_PIXELS:
+        raise ValueError(f"image has {pixels} pixels; allowed are {MOST_PIXELS}")
+    return content
+
+
 def read_bytes(encoded: Any) -> bytes:
     """A file's bytes from base64, and from nothing else: a request names no files or addresses."""
+    if isinstance(encoded, str) and len(encoded) > LONGEST_FILE:
+        raise ValueError(f"image has {len(encoded)} characters; allowed are {LONGEST_FILE}")
     try:
         return base64.b64decode("".join((encoded.partition("base64,")[2] or encoded).split()), validate=True)
     except (AttributeError, TypeError, binascii.Error) as error:

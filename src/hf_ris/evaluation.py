@@ -8,11 +8,11 @@ together is decided by the data alone, so the numbers are the same to the last d
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -25,12 +25,12 @@ from tqdm.auto import tqdm
 from transformers import Pipeline
 
 from .data.features import check_text_column, text_of
-from .data.segmentation import compare_masks, decode_mask, encode_mask
+from .data.segmentation import check_mask, compare_masks, decode_mask, encode_mask
 from .evaluation_report import render_report
 from .evaluation_shards import SHARDS, Key, Shard, key_of, read_shards
 from .modeling.text_inputs import check_expressions
-from .output_folder import claim_folder, describe_model, write_whole
-from .protocols import PROTOCOLS
+from .output_folder import claim_folder, describe_model, hold_folder, write_whole
+from .protocols import PROTOCOLS, Protocol
 from .referring_segmentation_iou import ReferringSegmentationIoU
 
 
@@ -47,6 +47,7 @@ def evaluate(
     num_workers: int = 0,
     model_size: tuple[int, int] | None = None,
     name: str | None = None,
+    on_error: str = "raise",
 ) -> dict[str, Any]:
     """
     Segments every expression of every row and compares the masks with the truth.
@@ -67,18 +68,23 @@ def evaluate(
         model_size (`tuple[int, int]`, *optional*): (height, width) of the model's input, for protocols that compare there; by
             default the image processor's.
         name (`str`, *optional*): What the results call the dataset; by default what `datasets` knows of it.
+        on_error (`str`, *optional*, defaults to `"raise"`): What becomes of an image that cannot be read and of an expression that
+            asks nothing: "raise" ends the run, which can be continued, and "report" counts the expressions as misses and lists them.
 
     Returns:
-        `dict`: What [`ReferringSegmentationIoU`] gives, the numbers of `expressions`, `referents` and `images`, and what was
-        evaluated how: `dataset`, `protocol`, `model` and its `revision` on the Hub, hashes of the contents of `data`, `weights`
+        `dict`: What [`ReferringSegmentationIoU`] gives, the numbers of `expressions`, `referents` and `images`, how many expressions
+        could not be asked (`errors`), and what was evaluated how: `dataset`, `protocol`, `model` and its `revision` on the Hub, hashes of the contents of `data`, `weights`
         and `configuration`, the pipeline's thresholds, and so on.
 
     Raises:
-        ValueError: If an argument is unknown, a mask has another size than its image, or `output` holds another run's results.
+        ValueError: If an argument is unknown, an image cannot be read or an expression asks nothing (the message names it), a mask has
+            another size than its image, or `output` holds another run's results or is being written by another run.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r} is unknown; allowed are {', '.join(PROTOCOLS)}")
     check_text_column(text_column)
+    if on_error not in ("raise", "report"):
+        raise ValueError(f"on_error={on_error!r} is unknown; allowed are raise, report")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is too small; allowed are numbers from 1")
     if not len(dataset):
@@ -89,7 +95,7 @@ def evaluate(
         if model_size is None and not isinstance(ris, Pipeline):
             raise ValueError(f"protocol={protocol!r} compares at the model's input: model_size is needed")
         square = model_size or _input_size(ris)
-    questions = Questions(dataset, batch_size, text_column, square)
+    questions = Questions(dataset, batch_size, text_column, square, reports=on_error == "report")
     settings = {
         "dataset": name or f"{dataset.info.dataset_name or 'unnamed'} {dataset.split or ''}".strip(),
         "data": questions.fingerprint(),
@@ -100,11 +106,30 @@ def evaluate(
         "batch_size": batch_size,
     }
     state = join_processes()
-    finished, shard = {}, None
-    if output is not None:
-        output = Path(output)
+    if output is None:
+        return _evaluate(ris, questions, rule, settings, None, num_workers)
+    output = Path(output)
+    # One process holds the folder for all of a run's.
+    with hold_folder(output) if state.is_main_process else nullcontext():
         with state.main_process_first():
             claim_folder(output, settings, SHARDS)
+        results = _evaluate(ris, questions, rule, settings, output, num_workers)
+        state.wait_for_everyone()
+    return results
+
+
+def _evaluate(
+    ris: Pipeline | Segmenter,
+    questions: "Questions",
+    rule: Protocol,
+    settings: dict[str, Any],
+    output: Path | None,
+    num_workers: int,
+) -> dict[str, Any]:
+    """The results of a run whose folder is claimed."""
+    state = join_processes()
+    finished, shard = {}, None
+    if output is not None:
         finished, shard = read_shards(output), Shard(output, state.process_index)
     answers = _answer_all(ris, questions, finished, shard, num_workers)
 
@@ -112,11 +137,11 @@ def evaluate(
     counts = [answer["counts"] for answer in answers]
     metric.add_batch(**dict(zip(metric.features, np.array(counts).T.tolist(), strict=True)))
     figures = metric.compute(comparison=rule.comparison, empty_iou=rule.empty_iou)
-    facts = {**questions.numbers(), **settings}
+    facts = {**questions.numbers(), "errors": sum("error" in answer for answer in answers), **settings}
     if output is not None and state.is_main_process:
         texts = [questions.texts[answer["row"]][answer["expression"]] for answer in answers]
         write_whole(output / "results.json", json.dumps({**figures, **facts}, indent=2, ensure_ascii=False))
-        write_whole(output / "report.html", render_report(figures, facts, rule, texts, dataset, answers))
+        write_whole(output / "report.html", render_report(figures, facts, rule, texts, questions.dataset, answers))
     return {**figures, **facts}
 
 
@@ -144,23 +169,39 @@ class Questions(Dataset):
         batch_size (`int`): Expressions in a batch.
         text_column (`str`): Which text of an expression.
         square (`tuple[int, int]`, *optional*): (height, width) at which masks are compared; by default the image's.
+        reports (`bool`, *optional*, defaults to `False`): Whether an item of an image that cannot be read says so as its `error`, and
+            an expression that asks nothing is left out of what is asked, instead of a ValueError.
     """
 
     def __init__(
-        self, dataset: datasets.Dataset, batch_size: int, text_column: str, square: tuple[int, int] | None
+        self,
+        dataset: datasets.Dataset,
+        batch_size: int,
+        text_column: str,
+        square: tuple[int, int] | None,
+        reports: bool = False,
     ) -> None:
         self.dataset = dataset
         self.rows = dataset.select_columns(["ref_id", "image_id", "mask", "expressions"])
         self.square = square
+        self.reports = reports
         images = defaultdict(list)
         for index, image_id in enumerate(self.rows["image_id"]):
             images[image_id].append(index)
-        self.texts = [
-            [_checked_text(expression, text_column, ref_id) for expression in expressions]
-            for expressions, ref_id in zip(self.rows["expressions"], self.rows["ref_id"], strict=True)
-        ]
-        if not all(self.texts):
-            raise ValueError(f"referent {self.rows['ref_id'][self.texts.index([])]} has no expression")
+        self.texts: list[list[str]] = []
+        self.faults: dict[Key, str] = {}  # of expressions that ask nothing
+        for row, (expressions, ref_id) in enumerate(zip(self.rows["expressions"], self.rows["ref_id"], strict=True)):
+            if not expressions:
+                raise ValueError(f"referent {ref_id} has no expression")
+            self.texts.append([text_of(expression, text_column) for expression in expressions])
+            for order, (text, expression) in enumerate(zip(self.texts[-1], expressions, strict=True)):
+                try:
+                    check_expressions(text)
+                except ValueError as error:
+                    fault = f"expression {expression['sent_id']} of referent {ref_id}: {error}"
+                    if not reports:
+                        raise ValueError(fault) from error
+                    self.faults[row, order] = fault
         groups: dict[int, list[list[int]]] = defaultdict(list)
         for indices in images.values():
             groups[sum(len(self.texts[index]) for index in indices)].append(indices)
@@ -174,8 +215,33 @@ class Questions(Dataset):
         return len(self.batches)
 
     def __getitem__(self, number: int) -> list[dict[str, Any]]:
-        """The items of a batch."""
+        """The items of a batch: each an `image` with its `text`, and the `keys` and true `codes` of these; or an `error` and the `keys`."""
         return [self._item(indices) for indices in self.batches[number]]
+
+    def miss(self, key: Key, error: str) -> dict[str, Any]:
+        """The answer to a question that cannot be asked, as it is written down: an empty mask."""
+        code = self.rows[key[0]]["mask"]
+        height, width = self.square or code["size"]
+        empty = encode_mask(np.zeros((height, width), dtype=bool))
+        return {
+            **self.name(key),
+            "score": 0.0,
+            "mask": empty,
+            "counts": compare_masks(empty, self._code(code)),
+            "error": error,
+        }
+
+    def name(self, key: Key) -> dict[str, Any]:
+        """What an answer says of its question."""
+        row, order = key
+        asked = self.rows[row]
+        return {
+            "row": row,
+            "expression": order,
+            "image_id": asked["image_id"],
+            "ref_id": asked["ref_id"],
+            "sent_id": asked["expressions"][order]["sent_id"],
+        }
 
     def keys(self, number: int) -> list[tuple[int, int]]:
         """(row, expression of it) of each question of a batch."""
@@ -201,29 +267,51 @@ class Questions(Dataset):
         return digest.hexdigest()
 
     def _item(self, indices: list[int]) -> dict[str, Any]:
-        image = self.dataset[indices[0]]["image"]
-        texts, codes = [], []
+        keys = [(index, order) for index in indices for order in range(len(self.texts[index]))]
+        keys = [key for key in keys if key not in self.faults]
+        try:
+            image = self._read(indices)
+        except ValueError as error:
+            if not self.reports:
+                raise
+            return {"keys": keys, "error": str(error)}
         for index in indices:
             row = self.rows[index]
-            code = row["mask"]
-            if code["size"] != [image.height, image.width]:
-                raise ValueError(
-                    f"the mask of referent {row['ref_id']} is {code['size']}, its image {row['image_id']} "
-                    f"{[image.height, image.width]} (height, width)"
-                )
-            if self.square is not None:
-                mask = Image.fromarray(decode_mask(code).astype(np.uint8))
-                code = encode_mask(np.asarray(mask.resize(self.square[::-1], Image.Resampling.NEAREST)))
-            texts += self.texts[index]
-            codes += [code] * len(self.texts[index])
-        return {"image": image, "text": texts, "size": self.square or (image.height, image.width), "codes": codes}
+            try:
+                check_mask(row["mask"], image.height, image.width)
+            except ValueError as error:
+                raise ValueError(f"referent {row['ref_id']} of image {row['image_id']}: {error}") from error
+        return {
+            "image": image,
+            "text": [self.texts[row][order] for row, order in keys],
+            "size": self.square or (image.height, image.width),
+            "keys": keys,
+            "codes": [self._code(self.rows[row]["mask"]) for row, _ in keys],
+        }
 
+    def _read(self, indices: list[int]) -> Image.Image:
+        """
+        The image of some rows.
 
-def _checked_text(expression: dict[str, Any], column: str, ref_id: int) -> str:
-    try:
-        return check_expressions(text_of(expression, column))[0]
-    except ValueError as error:
-        raise ValueError(f"expression {expression['sent_id']} of referent {ref_id}: {error}") from error
+        Raises:
+            ValueError: If it cannot be read; the message names file and referent.
+        """
+        try:
+            image = self.dataset[indices[0]]["image"]
+            image.load()
+        except Exception as error:  # decoders raise anything on damaged files
+            name = self.dataset.select_columns(["file_name"])[indices[0]]["file_name"]
+            raise ValueError(
+                f"the image {name} of referent {self.rows[indices[0]]['ref_id']} cannot be read: {error}"
+            ) from error
+        return image
+
+    def _code(self, code: dict[str, Any]) -> dict[str, Any]:
+        """A true mask at the size at which masks are compared."""
+        if self.square is None:
+            return code
+        mask = Image.fromarray(decode_mask(code).astype(np.uint8))
+        return encode_mask(np.asarray(mask.resize(self.square[::-1], Image.Resampling.NEAREST)))
 
 
 def shuffle_expressions(dataset: datasets.Dataset) -> datasets.Dataset:
@@ -275,8 +363,8 @@ def _answer_all(
 
     counts = np.array([answer["counts"] for answer in answers.values()], dtype=np.int64).reshape(-1, 3).sum(axis=0)
     with tqdm(total=len(keys), initial=len(answers), unit="expression", disable=not state.is_main_process) as progress:
-        for number, items, features in loader:
-            new = _compare(questions, number, items, _segment(ris, items, features))
+        for number, items, group in loader:
+            new = _answer(ris, questions, number, items, group)
             if shard is not None:
                 shard.append(new)
             fresh = [answer for answer in new if key_of(answer) not in answers]
@@ -293,14 +381,19 @@ class _Prepared(Dataset):
     def __init__(self, questions: Questions, numbers: list[int], ris: Pipeline | Segmenter) -> None:
         self.questions = questions
         self.numbers = numbers
-        self.prepare = partial(ris.preprocess, **ris._preprocess_params) if isinstance(ris, Pipeline) else None
+        self.reader = cast(Any, ris).reader if isinstance(ris, Pipeline) else None
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, index: int) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
+    def __getitem__(self, index: int) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
+        """A batch's number, its items, and groups of those that can be asked."""
         items = self.questions[self.numbers[index]]
-        return self.numbers[index], items, self.prepare(items)[0] if self.prepare else {}
+        if self.reader is None:
+            return self.numbers[index], items, []
+        asked = [{"image": item["image"], "text": item["text"]} for item in items if item.get("text")]
+        groups, _ = self.reader(asked)
+        return self.numbers[index], items, groups
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -308,40 +401,50 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _segment(
-    ris: Pipeline | Segmenter, items: list[dict[str, Any]], features: dict[str, Any]
-) -> list[list[dict[str, Any]]]:
-    if not isinstance(ris, Pipeline):
-        return ris([{**item, "truth": [decode_mask(code) for code in item["codes"]]} for item in items])
-    outputs = ris.forward({**features, "sizes": [item["size"] for item in items]})
-    return ris.postprocess(outputs, **{**ris._postprocess_params, "output_format": "array"})
-
-
-def _compare(
-    questions: Questions, number: int, items: list[dict[str, Any]], results: list[list[dict[str, Any]]]
+def _answer(
+    ris: Pipeline | Segmenter,
+    questions: Questions,
+    number: int,
+    items: list[dict[str, Any]],
+    groups: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """The answers of a batch as they are written down."""
-    answers = []
-    true_codes = [code for item in items for code in item["codes"]]
-    flat = [result for of_image in results for result in of_image]
-    for (row, order), true_code, result in zip(questions.keys(number), true_codes, flat, strict=True):
-        if list(result["mask"].shape) != true_code["size"]:
-            raise ValueError(f"a predicted mask is {result['mask'].shape}, {tuple(true_code['size'])} was asked for")
-        code = encode_mask(result["mask"])
-        asked = questions.rows[row]
-        answers.append(
-            {
-                "row": row,
-                "expression": order,
-                "image_id": asked["image_id"],
-                "ref_id": asked["ref_id"],
-                "sent_id": asked["expressions"][order]["sent_id"],
+    """The answers of a batch as they are written down, in the order of its questions."""
+    asked = [item for item in items if item.get("text")]
+    answers = {}
+    for item, results in zip(asked, _segment(ris, asked, groups), strict=True):
+        for key, true_code, result in zip(item["keys"], item["codes"], results, strict=True):
+            if list(result["mask"].shape) != true_code["size"]:
+                raise ValueError(
+                    f"a predicted mask is {result['mask'].shape}, {tuple(true_code['size'])} was asked for"
+                )
+            code = encode_mask(result["mask"])
+            answers[key] = {
+                **questions.name(key),
                 "score": result.get("score"),
                 "mask": code,
                 "counts": compare_masks(code, true_code),
             }
+    errors = {key: item["error"] for item in items if "error" in item for key in item["keys"]}
+    return [
+        answers[key] if key in answers else questions.miss(key, errors.get(key) or questions.faults[key])
+        for key in questions.keys(number)
+    ]
+
+
+def _segment(
+    ris: Pipeline | Segmenter, items: list[dict[str, Any]], groups: list[dict[str, Any]]
+) -> list[list[dict[str, Any]]]:
+    """The results of each item."""
+    if not isinstance(ris, Pipeline):
+        return (
+            ris([{**item, "truth": [decode_mask(code) for code in item["codes"]]} for item in items]) if items else []
         )
-    return answers
+    results: dict[int, list[dict[str, Any]]] = {}
+    for group in groups:
+        outputs = ris.forward({**group, "sizes": [items[place]["size"] for place in group["places"]]})
+        found = ris.postprocess(outputs, **{**ris._postprocess_params, "output_format": "array"})
+        results |= zip(group["places"], found, strict=True)
+    return [results[place] for place in range(len(items))]
 
 
 __all__ = ["PROTOCOLS", "evaluate", "join_processes", "shuffle_expressions"]

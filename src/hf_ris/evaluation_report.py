@@ -115,7 +115,8 @@ def render_report(
         height, width = answer["mask"]["size"]
         samples.append(Sample(text, answer["counts"][2] / (height * width), iou, answer))
 
-    ranked = sorted(samples, key=lambda sample: (sample.iou, sample.answer["row"], sample.answer["expression"]))
+    asked = [sample for sample in samples if "error" not in sample.answer]
+    ranked = sorted(asked, key=lambda sample: (sample.iou, sample.answer["row"], sample.answer["expression"]))
     middle = ranked[len(ranked) // 2 :] + ranked[: len(ranked) // 2]
     galleries = {
         "Worst": _various(ranked),
@@ -134,6 +135,7 @@ def render_report(
             (number / BINS, int(count), count / max(1, histogram.max())) for number, count in enumerate(histogram)
         ],
         breakdowns={title: _break_down(samples, *how, protocol) for title, how in BREAKDOWNS.items()},
+        errors=dict.fromkeys(sample.answer["error"] for sample in samples if "error" in sample.answer),
         galleries={title: [_picture(sample, dataset) for sample in shown] for title, shown in galleries.items()},
     )
 

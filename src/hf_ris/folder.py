@@ -10,7 +10,7 @@ from typing import Any
 from transformers import Pipeline
 
 from .modeling.text_inputs import check_expressions
-from .output_folder import claim_folder, describe_model
+from .output_folder import claim_folder, describe_model, hold_folder
 
 
 RESULTS = "results.jsonl"
@@ -91,7 +91,7 @@ def segment_folder(
         `list[dict]`: The lines of each picture, in order, those that were there already included.
 
     Raises:
-        ValueError: If `output` holds results of another run.
+        ValueError: If `output` holds results of another run, or another run is writing there.
     """
     folder, output = Path(folder), Path(output)
     settings = {
@@ -100,9 +100,16 @@ def segment_folder(
         "batch_size": batch_size,
         **options,
     }
-    claim_folder(output, settings, RESULTS)
     batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
 
+    with hold_folder(output):
+        claim_folder(output, settings, RESULTS)
+        yield from _segment_batches(ris, folder, batches, output, options)
+
+
+def _segment_batches(
+    ris: Pipeline, folder: Path, batches: list[list[Request]], output: Path, options: dict[str, Any]
+) -> Iterator[list[dict[str, Any]]]:
     with open(output / RESULTS, "a+b") as file:
         file.seek(0)
         for batch in batches:
@@ -120,7 +127,9 @@ def segment_folder(
 
 def _segment(ris: Pipeline, folder: Path, batch: list[Request], options: dict[str, Any]) -> list[bytes]:
     """The lines of a batch. What is wrong with one picture, or one expression, stands in its own lines."""
-    errors = [{text: _complaint(text) for text in request.text} for request in batch]
+    errors = [
+        {text: _find_fault(folder, request.image) or _complaint(text) for text in request.text} for request in batch
+    ]
     asked = [[text for text in request.text if not own[text]] for request, own in zip(batch, errors, strict=True)]
     inputs = (
         {"image": str(folder / request.image), "text": texts}
@@ -138,6 +147,15 @@ def _segment(ris: Pipeline, folder: Path, batch: list[Request], options: dict[st
             written = json.dumps({"image": request.image, **line}, ensure_ascii=False)
             lines.append(written.encode("utf-8", "backslashreplace") + b"\n")
     return lines
+
+
+def _find_fault(folder: Path, image: str) -> str | None:
+    """What is wrong with a picture's name, if anything: it may lead nowhere but into the folder."""
+    try:
+        stays = Path(folder, image).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # of no file: that is said when it is read
+        return None
+    return None if stays else f"{image!r} leads out of the folder {str(folder)!r}"
 
 
 def _complaint(text: str) -> str | None:

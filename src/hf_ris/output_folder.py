@@ -2,15 +2,45 @@
 
 import json
 import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 from transformers import Pipeline, PreTrainedModel
 
 
 SETTINGS = "settings.json"
+LOCK = ".lock"
+
+
+@contextmanager
+def hold_folder(output: Path) -> Iterator[None]:
+    """
+    Keeps other runs out of a folder. The system lets go of it when a process ends, by whatever.
+
+    Args:
+        output (`Path`): The folder; made if missing.
+
+    Raises:
+        ValueError: If another run holds it.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(output / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise ValueError(
+            f"output={str(output)!r} is being written by another run; wait for its end, or name another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def claim_folder(output: Path, settings: dict[str, Any], results: str) -> None:
@@ -43,7 +73,7 @@ def claim_folder(output: Path, settings: dict[str, Any], results: str) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file that is either there as a whole or not at all."""
-    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}")  # threads may write the same file
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
 
@@ -84,4 +114,4 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["claim_folder", "describe_model", "read_json", "weights_fingerprint", "write_whole"]
+__all__ = ["claim_folder", "describe_model", "hold_folder", "read_json", "weights_fingerprint", "write_whole"]

@@ -7,6 +7,7 @@ Such an archive is a zip file: a pickle of the modules, in which storages are na
 import pickle
 import zipfile
 from collections import OrderedDict
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class _Unpickler(pickle.Unpickler):
     """Makes tensors and modules without methods; every other class is refused."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(archive.open(f"{root}/data.pkl"))
+        super().__init__(BytesIO(_read(archive, f"{root}/data.pkl")))
         self.archive = archive
         self.root = root
 
@@ -60,8 +61,15 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
         _, dtype, key, *_ = pid
-        content = bytearray(self.archive.read(f"{self.root}/data/{key}"))
+        content = bytearray(_read(self.archive, f"{self.root}/data/{key}"))
         return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    """What torch wrote is stored as it is; what is compressed could be a thousand times as large as the file."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise pickle.UnpicklingError(f"{name} is compressed, which torch does not do")
+    return archive.read(name)
 
 
 def _rebuild(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .refer import PARTITIONS, Annotations, find_images, missing_images
+from .refer import Annotations, find_images, find_partitions, missing_images
 
 
 # Referents, expressions and images of each split, where they are known.
@@ -13,6 +13,13 @@ PUBLISHED: dict[tuple[str, str, str], dict[str, int]] = {
     ("refcoco", "unc", "val"): {"referents": 3_811, "expressions": 10_834, "images": 1_500},
     ("refcoco", "unc", "testA"): {"referents": 1_975, "expressions": 5_657, "images": 750},
     ("refcoco", "unc", "testB"): {"referents": 1_810, "expressions": 5_095, "images": 750},
+    ("refcoco", "google", "train"): {"images": 19_213},
+    ("refcoco", "google", "val"): {"referents": 5_000, "images": 4_559},
+    ("refcoco", "google", "test"): {"referents": 5_000, "images": 4_527},
+    ("refcoco+", "unc", "train"): {"referents": 42_278},
+    ("refcoco+", "unc", "val"): {"referents": 3_805},
+    ("refcoco+", "unc", "testA"): {"referents": 1_975},
+    ("refcoco+", "unc", "testB"): {"referents": 1_798},
     ("refcocog", "umd", "train"): {"referents": 42_226},
     ("refcocog", "umd", "val"): {"referents": 2_573},
     ("refcocog", "umd", "test"): {"referents": 5_023},
@@ -20,16 +27,19 @@ PUBLISHED: dict[tuple[str, str, str], dict[str, int]] = {
 
 LAYOUT = """\
 ROOT/
-  refcoco/   refs(unc).p, instances.json
+  refcoco/   refs(unc).p, refs(google).p, instances.json
   refcoco+/  refs(unc).p, instances.json
   refcocog/  refs(umd).p, refs(google).p, instances.json
   grefcoco/  grefs(unc).json, instances.json
+  refclef/   refs(unc).p, refs(berkeley).p, instances.json
   images/mscoco/images/train2014/  COCO_train2014_000000000009.jpg, ...
-One of the first four is enough. refcoco.zip, refcoco+.zip and refcocog.zip were at bvisionweb1.cs.unc.edu/licheng/referit/data,
-which is gone; the Internet Archive (web.archive.org) keeps that folder. gRefCOCO: github.com/henghuiding/gRefCOCO."""
+  images/saiapr_tc-12/  the photos of refclef
+One of the first five is enough, and it may be ROOT itself. refcoco.zip, refcoco+.zip, refcocog.zip, refclef.zip and
+images/saiapr_tc-12.zip were at bvisionweb1.cs.unc.edu/licheng/referit/data, which is gone; the Internet Archive
+(web.archive.org) keeps that folder. gRefCOCO: github.com/henghuiding/gRefCOCO."""
 
 PHOTOS = """\
-The photos are COCO's train2014: fetch http://images.cocodataset.org/zips/train2014.zip (13 GB), unpack it, and put the folder
+The photos are COCO's train2014 (but those of refclef): fetch http://images.cocodataset.org/zips/train2014.zip (13 GB), unpack it, and put the folder
 train2014 at ROOT/images/mscoco/images/train2014, or say where it is with --images."""
 
 
@@ -42,6 +52,7 @@ class SplitCounts:
         name, split_by, split (`str`): Which.
         counts (`dict[str, int]`): Number of "referents", "expressions" and "images".
         missing (`list[str]`): Images that are not there.
+        left_out (`int`): Referents of gRefCOCO that are not counted, as they have no sentence or nothing but crowds.
     """
 
     name: str
@@ -49,6 +60,7 @@ class SplitCounts:
     split: str
     counts: dict[str, int]
     missing: list[str] = field(default_factory=list)
+    left_out: int = 0
 
     @property
     def published(self) -> dict[str, int]:
@@ -63,7 +75,7 @@ class SplitCounts:
 
 def check_refer(root: str | Path, image_root: str | Path | None = None) -> Iterator[SplitCounts]:
     """
-    Counts every split of every dataset that is found below `root` in REFER's layout.
+    Counts every split of every dataset that is found at or below `root` in REFER's layout.
 
     Args:
         root (`str` or `Path`): The folder.
@@ -75,11 +87,11 @@ def check_refer(root: str | Path, image_root: str | Path | None = None) -> Itera
     Raises:
         ValueError: If none is found, or a file is damaged.
     """
-    found = [partition for partition in PARTITIONS if Path(root, partition.refs_file).is_file()]
+    found = find_partitions(root)
     if not found:
         raise ValueError(f"root={str(root)!r} holds none of the datasets. They are expected as\n{LAYOUT}")
-    folder = find_images(image_root or root)
     for partition in found:
+        folder = find_images(image_root or root, partition)
         annotations = Annotations(root, partition)
         for split in partition.splits:
             referents = annotations.referents(split)
@@ -89,7 +101,8 @@ def check_refer(root: str | Path, image_root: str | Path | None = None) -> Itera
                 "expressions": sum(len(referent["expressions"]) for referent in referents),
                 "images": len(names),
             }
-            yield SplitCounts(partition.name, partition.split_by, split, counts, missing_images(folder, names))
+            missing, left_out = missing_images(folder, names), annotations.count_left_out(split)
+            yield SplitCounts(partition.name, partition.split_by, split, counts, missing, left_out)
 
 
 __all__ = ["LAYOUT", "PHOTOS", "PUBLISHED", "SplitCounts", "check_refer"]

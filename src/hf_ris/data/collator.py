@@ -11,7 +11,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..modeling.mask_grounding import NOT_HIDDEN
 from .features import check_text_column, text_of
-from .segmentation import decode_mask
+from .segmentation import check_mask, decode_mask
 
 
 EXPRESSION_CHOICES = ("random", "first", "all")
@@ -132,7 +132,12 @@ class ReferringSegmentationCollator:
         self.mask_probability = mask_probability
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        """Rows with `image`, `mask`, `image_id` and `expressions` to `pixel_values`, `input_ids`, `attention_mask`, `labels`."""
+        """
+        Rows with `image`, `mask`, `image_id` and `expressions` to `pixel_values`, `input_ids`, `attention_mask`, `labels`.
+
+        Raises:
+            ValueError: If a mask is damaged or of another size than its image.
+        """
         is_random = any(row.get("draw", 0) is not None for row in rows)
         referents = [referent for row in rows for referent in self._read(row, is_random)]
         pictures = [list(shown) for _, shown in groupby(referents, key=lambda each: (each.image_id, each.is_mirrored))]
@@ -163,7 +168,12 @@ class ReferringSegmentationCollator:
             expressions = expressions[:1]
         elif self.expression == "random":
             expressions = [expressions[int(torch.randint(len(expressions), (), generator=chance))]]
-        image, mask = row["image"], decode_mask(row["mask"])
+        image = row["image"]
+        try:
+            check_mask(row["mask"], image.height, image.width)
+        except ValueError as error:
+            raise ValueError(f"referent {row.get('ref_id')} of image {row['image_id']}: {error}") from error
+        mask = decode_mask(row["mask"])
         mirrors = bool(
             is_random and self.flip_probability and torch.rand((), generator=chance) < self.flip_probability
         )

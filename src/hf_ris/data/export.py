@@ -8,6 +8,8 @@ from typing import Any
 import datasets
 
 from ..output_folder import write_whole
+from .features import image_size
+from .segmentation import check_mask
 
 
 MARK = "<!-- Written by hf-ris data export, which keeps the list of splits above. -->"
@@ -27,7 +29,8 @@ def export_parquet(dataset: datasets.Dataset, output: str | Path, shard_size: in
         `Path`: The split's folder. It appears once all of its files are written.
 
     Raises:
-        ValueError: If the split is there already, the folder has a card of another hand, or there is no row.
+        ValueError: If the split is there already, the folder has a card of another hand, there is no row, or the mask of one is
+            damaged or of another size than its picture.
     """
     if not len(dataset):
         raise ValueError("dataset is empty; at least one row is needed")
@@ -60,6 +63,10 @@ def export_parquet(dataset: datasets.Dataset, output: str | Path, shard_size: in
 
 def _with_bytes(row: dict[str, Any]) -> dict[str, Any]:
     content = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
+    try:
+        check_mask(row["mask"], *image_size(content))
+    except ValueError as error:
+        raise ValueError(f"referent {row['ref_id']} of {row['file_name']}: {error}") from error
     return {"image": {"bytes": content, "path": row["file_name"]}}
 
 

@@ -36,6 +36,11 @@ FEATURES = datasets.Features(
 """
 
 
+def plain_split(split: str) -> str:
+    """The name that a split has here: the Hub's "validation" is "val"."""
+    return "val" if split == "validation" else split
+
+
 def check_text_column(name: str) -> None:
     """Raises a ValueError unless expressions have such a text."""
     if name not in ("sent", "raw"):
@@ -53,8 +58,8 @@ def image_size(image: str | Path | bytes) -> tuple[int, int]:
         with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as picture:
             on_its_side = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return (picture.width, picture.height) if on_its_side else (picture.height, picture.width)
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{'a picture' if isinstance(image, bytes) else image} cannot be read: {error}") from error
 
 
-__all__ = ["FEATURES", "check_text_column", "image_size", "text_of"]
+__all__ = ["FEATURES", "check_text_column", "image_size", "plain_split", "text_of"]

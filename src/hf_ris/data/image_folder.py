@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from .features import FEATURES, image_size
+from .features import FEATURES, image_size, plain_split
 from .segmentation import encode_mask, mask_geometry
 
 
@@ -32,7 +32,7 @@ def load_image_folder(root: str | Path, split: str = "train", num_proc: int | No
 
     Args:
         root (`str` or `Path`): The folder.
-        split (`str`, *optional*, defaults to `"train"`): "train", "val" or "test".
+        split (`str`, *optional*, defaults to `"train"`): "train", "val" (or "validation") or "test".
         num_proc (`int`, *optional*): Processes that read the masks.
 
     Returns:
@@ -42,6 +42,7 @@ def load_image_folder(root: str | Path, split: str = "train", num_proc: int | No
         ValueError: If the folder, the split, the table, one of its columns, or a file it names is missing, or a mask is empty or
             of another size than its image; the message names what.
     """
+    split = plain_split(split)
     if not Path(root).is_dir():
         raise ValueError(f"root={str(root)!r} is not a folder")
     try:
@@ -110,7 +111,7 @@ def _read_mask(path: str) -> np.ndarray:
             pixels: np.ndarray = np.asarray(
                 picture if picture.mode in ("1", "L", "I", "I;16") else picture.convert("RGB")
             )
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     return np.asarray(pixels.any(axis=-1) if pixels.ndim == 3 else pixels != 0)
 

@@ -1,10 +1,14 @@
 """
-The annotation files of RefCOCO, RefCOCO+, RefCOCOg (REFER's layout) and gRefCOCO, as their authors published them:
+The annotation files of RefCOCO, RefCOCO+, RefCOCOg, RefClef (REFER's layout) and gRefCOCO, as their authors published them:
 
-    ROOT/refcoco/refs(unc).p, ROOT/refcoco/instances.json
+    ROOT/refcoco/refs(unc).p, ROOT/refcoco/refs(google).p, ROOT/refcoco/instances.json
     ROOT/refcocog/refs(umd).p, ROOT/refcocog/refs(google).p, ROOT/refcocog/instances.json
+    ROOT/refclef/refs(unc).p, ROOT/refclef/refs(berkeley).p, ROOT/refclef/instances.json
     ROOT/grefcoco/grefs(unc).json, ROOT/grefcoco/instances.json
     ROOT/images/mscoco/images/train2014/COCO_train2014_….jpg
+    ROOT/images/saiapr_tc-12/….jpg
+
+ROOT may also be the folder of a dataset, and a file of expressions a pickle or JSON.
 """
 
 import json
@@ -24,8 +28,8 @@ class Partition:
     One division of one dataset into splits.
 
     Attributes:
-        name (`str`): The dataset: "refcoco", "refcoco+", "refcocog" or "grefcoco".
-        split_by (`str`): Who divided it: "unc", "umd" or "google".
+        name (`str`): The dataset: "refcoco", "refcoco+", "refcocog", "grefcoco" or "refclef".
+        split_by (`str`): Who divided it: "unc", "umd", "google" or "berkeley".
         splits (`tuple[str, ...]`): What into.
     """
 
@@ -34,26 +38,25 @@ class Partition:
     splits: tuple[str, ...]
 
     @property
-    def refs_file(self) -> str:
-        """Where the expressions stand, below the root."""
-        name = f"grefs({self.split_by}).json" if self.name == "grefcoco" else f"refs({self.split_by}).p"
-        return f"{self.name}/{name}"
-
-    @property
-    def instances_file(self) -> str:
-        """Where images and objects stand, below the root."""
-        return f"{self.name}/instances.json"
+    def refs_names(self) -> tuple[str, str]:
+        """The names that the file of expressions may have. gRefCOCO's own reader takes the first that is there."""
+        name = f"{'grefs' if self.name == 'grefcoco' else 'refs'}({self.split_by})"
+        return f"{name}.p", f"{name}.json"
 
 
 FOUR = ("train", "val", "testA", "testB")
 PARTITIONS = (  # the first of a name is its default
     Partition("refcoco", "unc", FOUR),
+    Partition("refcoco", "google", ("train", "val", "test")),
     Partition("refcoco+", "unc", FOUR),
     Partition("refcocog", "umd", ("train", "val", "test")),
     Partition("refcocog", "google", ("train", "val")),
     Partition("grefcoco", "unc", FOUR),
+    Partition("refclef", "unc", (*FOUR, "testC")),
+    Partition("refclef", "berkeley", ("train", "val", "test")),
 )
 IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014", "coco/train2014", "images", "")
+REFCLEF_IMAGE_FOLDERS = ("images/saiapr_tc-12", "saiapr_tc-12", "images/refclef", "images", "")
 
 
 def find_partition(name: str, split_by: str | None = None) -> Partition:
@@ -74,6 +77,60 @@ def find_partition(name: str, split_by: str | None = None) -> Partition:
     raise ValueError(f"split_by={split_by!r} is unknown for {name}; allowed: {allowed}")
 
 
+def find_annotations(root: str | Path, partition: Partition) -> Path | None:
+    """
+    The folder with the annotations of a partition: the dataset's own below `root`, or `root` itself; None if it is neither.
+
+    Raises:
+        ValueError: If `root` is the folder of another dataset.
+    """
+    if Path(root, partition.name).is_dir():
+        return Path(root, partition.name)
+    if not any(Path(root, name).is_file() for name in partition.refs_names):
+        return None
+    folder = Path(root).resolve().name
+    if folder != partition.name and folder in {each.name for each in PARTITIONS}:
+        raise ValueError(f"root={str(root)!r} is the folder of {folder}, and name={partition.name!r} was asked for")
+    return Path(root)
+
+
+def find_partitions(root: str | Path) -> list[Partition]:
+    """
+    The partitions whose expressions are found below `root`, or in it. Several datasets have a refs(unc).p: in `root` itself it is
+    of the one that `root` is named after.
+    """
+    own = Path(root).resolve().name
+    found = []
+    for partition in PARTITIONS:
+        names = [Path(root, partition.name, name) for name in partition.refs_names]
+        if own == partition.name or [each.refs_names for each in PARTITIONS].count(partition.refs_names) == 1:
+            names += [Path(root, name) for name in partition.refs_names]
+        if any(name.is_file() for name in names):
+            found.append(partition)
+    return found
+
+
+def annotation_files(root: str | Path, partition: Partition) -> tuple[Path, Path]:
+    """
+    The file of expressions, and the one of images and objects.
+
+    Raises:
+        ValueError: If one is missing.
+    """
+    folder = find_annotations(root, partition) or Path(root, partition.name)
+    refs = next((folder / name for name in partition.refs_names if (folder / name).is_file()), None)
+    instances = folder / "instances.json"
+    if refs is None or not instances.is_file():
+        names = [" or ".join(partition.refs_names)] * (refs is None) + ["instances.json"] * (not instances.is_file())
+        lacking = " and ".join(_relative(folder / name, root) for name in names)
+        raise ValueError(f"root={str(root)!r} lacks {lacking} of {partition.name}")
+    return refs, instances
+
+
+def _relative(path: Path, root: str | Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
 class Annotations:
     """
     What the files of one partition say.
@@ -89,12 +146,12 @@ class Annotations:
     def __init__(self, root: str | Path, partition: Partition) -> None:
         self.root = Path(root)
         self.partition = partition
-        self.refs = _read(self.root / partition.refs_file)
-        self.instances = _read(self.root / partition.instances_file)
-        if not isinstance(self.refs, list) or not {"images", "annotations"} <= set(self.instances):
-            raise ValueError(
-                f"root={str(root)!r}: {partition.refs_file} or {partition.instances_file} is none of REFER's"
-            )
+        files = annotation_files(root, partition)
+        self.refs_file, self.instances_file = (_relative(path, root) for path in files)
+        self.refs, self.instances = map(_read, files)
+        is_whole = isinstance(self.instances, dict) and {"images", "annotations"} <= set(self.instances)
+        if not (isinstance(self.refs, list) and is_whole):
+            raise ValueError(f"root={str(root)!r}: {self.refs_file} or {self.instances_file} is none of REFER's")
 
     @cached_property
     def images(self) -> dict[int, dict[str, Any]]:
@@ -112,10 +169,10 @@ class Annotations:
         return {category["id"]: category["name"] for category in self.instances.get("categories", [])}
 
     def select(self, split: str) -> Iterator[dict[str, Any]]:
-        """The refs of a split as they stand in the file. Some belong to two test splits ("testAB")."""
+        """The refs of a split as they stand in the file. Some belong to several test splits ("testAB")."""
         for ref in self.refs:
             if ref["split"] == split or (
-                split in ("testA", "testB") and split[-1] in ref["split"].removeprefix("test")
+                split in ("testA", "testB", "testC") and split[-1] in ref["split"].removeprefix("test")
             ):
                 yield ref
 
@@ -129,21 +186,46 @@ class Annotations:
             ValueError: If a referent has no sentence, or its image or object is missing; the message names it.
         """
         try:
-            rows = [self._referent(ref, split) for ref in self.select(split)]
+            rows = [self._referent(ref, split) for ref in self.select(split) if not self._is_left_out(ref)]
         except KeyError as error:
             raise ValueError(f"root={str(self.root)!r}: an entry of {self.partition.name} lacks {error}") from error
+        except (AttributeError, TypeError) as error:
+            raise ValueError(
+                f"root={str(self.root)!r}: an entry of {self.partition.name} is none of REFER's: {error}"
+            ) from error
         return sorted(rows, key=lambda row: (row["image_id"], row["ref_id"]))
 
+    def count_left_out(self, split: str) -> int:
+        """How many referents of a split [`~Annotations.referents`] leaves out: some of gRefCOCO's."""
+        return sum(map(self._is_left_out, self.select(split)))
+
+    def _is_left_out(self, ref: dict[str, Any]) -> bool:
+        """Whether gRefCOCO's readers make nothing of a ref: it has no sentence, or nothing but crowds, whose masks they skip."""
+        if self.partition.name != "grefcoco":
+            return False
+        ids = _annotation_ids(ref)
+        return not ref["sentences"] or (len(ids) > 0 and all(map(self._is_crowd, ids)))
+
+    def _is_crowd(self, number: int) -> bool:
+        return bool(self.objects.get(number, {}).get("iscrowd"))
+
     def _referent(self, ref: dict[str, Any], split: str) -> dict[str, Any]:
-        where = f"{self.partition.refs_file}: referent {ref['ref_id']}"
-        ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
+        where = f"{self.refs_file}: referent {ref['ref_id']}"
+        ids = _annotation_ids(ref)
         if ref.get("no_target") or ids == [-1]:  # gRefCOCO's sign for expressions that are true of nothing
             ids = []
         missing = [number for number in ids if number not in self.objects]
         if missing:
-            raise ValueError(f"{where} names annotation {missing[0]}, which {self.partition.instances_file} lacks")
+            raise ValueError(f"{where} names annotation {missing[0]}, which {self.instances_file} lacks")
         if ref["image_id"] not in self.images:
-            raise ValueError(f"{where} names image {ref['image_id']}, which {self.partition.instances_file} lacks")
+            raise ValueError(f"{where} names image {ref['image_id']}, which {self.instances_file} lacks")
+        foreign = [number for number in ids if self.objects[number]["image_id"] != ref["image_id"]]
+        if foreign:
+            raise ValueError(f"{where} is in image {ref['image_id']}, and annotation {foreign[0]} in another")
+        if (
+            self.partition.name == "grefcoco"
+        ):  # the readers of the others fail on a crowd, so none is referred to there
+            ids = [number for number in ids if not self._is_crowd(number)]
         if not ref["sentences"]:
             raise ValueError(f"{where} has no sentence")
         image = self.images[ref["image_id"]]
@@ -166,35 +248,44 @@ class Annotations:
         }
 
 
-def find_images(base: str | Path) -> Path:
+def _annotation_ids(ref: dict[str, Any]) -> list[int]:
+    return ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
+
+
+def find_images(base: str | Path, partition: Partition) -> Path:
     """
-    The folder that holds the photos: `base` itself, or one of those below it that they usually lie in.
+    The folder that holds the photos of a partition: `base` itself, or one of those below it that they usually lie in, or,
+    where `base` is the dataset's own folder, beside it.
 
     Raises:
         ValueError: If `base` is no folder.
     """
-    folders = [Path(base, name).resolve() for name in IMAGE_FOLDERS if Path(base, name).is_dir()]
+    is_refclef = partition.name == "refclef"
+    names = REFCLEF_IMAGE_FOLDERS if is_refclef else IMAGE_FOLDERS
+    places = [Path(base)]
+    if Path(base).is_dir() and find_annotations(base, partition) == Path(base):
+        places.append(Path(base).resolve().parent)
+    folders = [(place / name).resolve() for place in places for name in names if (place / name).is_dir()]
     if not folders:
         raise ValueError(f"there is no folder {str(base)!r} to look for photos in")
-    return next((folder for folder in folders if next(folder.glob("*.jpg"), None)), folders[0])
+    pattern = "**/*.jpg" if is_refclef else "*.jpg"  # the photos of SAIAPR TC-12 lie in folders of their own
+    return next((folder for folder in folders if next(folder.glob(pattern), None)), folders[0])
 
 
 def missing_images(folder: Path, names: list[str]) -> list[str]:
     """The names that the folder lacks, each once, in their order."""
     present = set(os.listdir(folder))
-    return [name for name in dict.fromkeys(names) if name not in present]
+    return [name for name in dict.fromkeys(names) if name not in present and not Path(folder, name).is_file()]
 
 
 def fingerprint(root: str | Path, partition: Partition) -> str:
     """A hash of the contents of a partition's files."""
     digest = blake2b(digest_size=8)
-    for name in (partition.refs_file, partition.instances_file):
+    for path in annotation_files(root, partition):
         try:
-            digest.update(blake2b(Path(root, name).read_bytes()).digest())
+            digest.update(blake2b(path.read_bytes()).digest())
         except OSError as error:
-            raise ValueError(
-                f"root={str(root)!r} lacks {name} of {partition.name}, or it cannot be read: {error}"
-            ) from error
+            raise ValueError(f"{path} cannot be read: {error}") from error
     return digest.hexdigest()
 
 
@@ -215,4 +306,14 @@ def _read(path: Path) -> Any:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-__all__ = ["PARTITIONS", "Annotations", "Partition", "find_images", "find_partition", "fingerprint", "missing_images"]
+__all__ = [
+    "PARTITIONS",
+    "Annotations",
+    "Partition",
+    "find_annotations",
+    "find_images",
+    "find_partition",
+    "find_partitions",
+    "fingerprint",
+    "missing_images",
+]

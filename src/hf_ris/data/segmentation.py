@@ -1,9 +1,15 @@
 """COCO's ways of writing down a mask, and the one used here: compressed run-length code."""
 
+import re
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from pycocotools import mask as coco_mask
+
+
+REACH = 2  # times the image's size
+MAX_OUTLINE = 100  # times the image's height and width
 
 
 def encode_segmentations(segmentations: list[Any], height: int, width: int) -> dict[str, Any]:
@@ -12,11 +18,12 @@ def encode_segmentations(segmentations: list[Any], height: int, width: int) -> d
 
     The published loaders add up the polygons of an object and keep the pixels that are exactly 1 (MagNet, LAVT,
     Global-Local), which turns their overlaps into background, or all that are not 0 (CRIS). Here every pixel that any
-    polygon covers belongs to the object, as in COCO's own evaluation.
+    polygon covers belongs to the object, as in COCO's own evaluation. A polygon of one or two points beside whole ones is left
+    out, as in gRefCOCO's own reader.
 
     Args:
         segmentations (`list`): One entry for each object: a list of polygons, each x, y, x, y, … in pixels, or a dictionary
-            with `size` and `counts`, the runs as a list or as compressed text.
+            with `size` and `counts`, the runs as a list or as compressed text, or a list of such dictionaries.
         height (`int`): Of the image, in pixels.
         width (`int`): Of the image, in pixels.
 
@@ -24,8 +31,10 @@ def encode_segmentations(segmentations: list[Any], height: int, width: int) -> d
         `dict`: `size`, [height, width], and `counts`, ASCII text.
 
     Raises:
-        ValueError: If a polygon has fewer than three points, or a mask another size than its image.
+        ValueError: If an object has no polygon of three points, a coordinate is no number or far outside of the image, a mask
+            has another size than its image, or its runs do not fill it.
     """
+    _check_size([height, width])
     encoded = [code for segmentation in segmentations for code in _encode(segmentation, height, width)]
     if not encoded:
         return encode_mask(np.zeros((height, width), dtype=bool))
@@ -33,22 +42,47 @@ def encode_segmentations(segmentations: list[Any], height: int, width: int) -> d
 
 
 def _encode(segmentation: Any, height: int, width: int) -> list[dict[str, Any]]:
-    if isinstance(segmentation, dict):
-        if list(segmentation["size"]) != [height, width]:
-            raise ValueError(
-                f"its mask is {' x '.join(map(str, segmentation['size']))}, its image {height} x {width} (height x width)"
-            )
-        if isinstance(segmentation["counts"], list):
-            return [coco_mask.frPyObjects(segmentation, height, width)]
-        return [_as_bytes(segmentation)]
-    if not segmentation:
+    parts = [segmentation] if isinstance(segmentation, dict) else segmentation
+    if not isinstance(parts, list):
+        raise ValueError(f"its segmentation is {_shorten(parts)}; allowed are polygons and run-length code")
+    if not parts:
         raise ValueError("its segmentation is empty")
-    for polygon in segmentation:
-        if len(polygon) < 6 or len(polygon) % 2:  # pycocotools takes four numbers for a box
-            raise ValueError(
-                f"a polygon has {len(polygon)} numbers; three points or more are needed, two numbers each"
-            )
-    return coco_mask.frPyObjects(segmentation, height, width)
+    codes = [_as_bytes(part, (height, width)) for part in parts if isinstance(part, dict)]
+    polygons = [_read_polygon(part, height, width) for part in parts if not isinstance(part, dict)]
+    areas = [polygon for polygon in polygons if len(polygon) >= 3]
+    if not codes and not areas:
+        raise ValueError(
+            f"a polygon has {2 * len(polygons[0])} numbers; three points or more are needed, two numbers each"
+        )
+    length = sum(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum() for points in areas)
+    if length > MAX_OUTLINE * (height + width):  # pycocotools keeps every step of the way in memory
+        raise ValueError(
+            f"its polygons are {length:.0f} pixels long; allowed are {MAX_OUTLINE} times the height and width of its image"
+        )
+    return codes + (coco_mask.frPyObjects([points.ravel() for points in areas], height, width) if areas else [])
+
+
+def _read_polygon(polygon: Any, height: int, width: int) -> np.ndarray:
+    """x and y of each point, (points, 2). pycocotools ends the process for a coordinate that is no number or huge."""
+    numbers = _read_numbers(polygon, "iuf")
+    if numbers is None:
+        raise ValueError(f"a polygon is {_shorten(polygon)}; allowed are lists of numbers x, y, x, y, ...")
+    if len(numbers) % 2:
+        raise ValueError(f"a polygon has {len(numbers)} numbers; three points or more are needed, two numbers each")
+    points = numbers.astype(np.float64).reshape(-1, 2)
+    size = np.array([width, height])
+    outside = ~((points >= -REACH * size) & (points <= (1 + REACH) * size))
+    if outside.any():
+        raise ValueError(
+            f"a polygon has the coordinate {points[outside][0]:g}; allowed are numbers that lie no further outside of the "
+            f"image, {height} x {width} (height x width), than {REACH} times its size"
+        )
+    return points
+
+
+def check_mask(rle: dict[str, Any], height: int, width: int) -> None:
+    """Raises a ValueError unless a mask in run-length code is whole, and of this size."""
+    _as_bytes(rle, (height, width))
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
@@ -65,6 +99,9 @@ def decode_mask(rle: dict[str, Any]) -> np.ndarray:
 
     Returns:
         `np.ndarray`: Boolean, of shape (height, width).
+
+    Raises:
+        ValueError: If the code is damaged.
     """
     return coco_mask.decode(_as_bytes(rle)).astype(bool)
 
@@ -76,18 +113,102 @@ def mask_geometry(rle: dict[str, Any]) -> dict[str, Any]:
 
 
 def compare_masks(predicted: dict[str, Any], true: dict[str, Any]) -> list[int]:
-    """Pixels of the intersection, of the predicted and of the true mask, read off their codes."""
+    """
+    Pixels of the intersection, of the predicted and of the true mask, read off their codes.
+
+    Raises:
+        ValueError: If a code is damaged, or they are of different sizes.
+    """
     codes = [_as_bytes(predicted), _as_bytes(true)]
+    if codes[0]["size"] != codes[1]["size"]:  # pycocotools finds nothing in common then
+        raise ValueError(f"a predicted mask is {codes[0]['size']}, the true one {codes[1]['size']} (height, width)")
     return [int(coco_mask.area(code)) for code in (coco_mask.merge(codes, intersect=True), *codes)]
 
 
-def _as_bytes(rle: dict[str, Any]) -> dict[str, Any]:
-    """What pycocotools calls a code."""
-    return {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
+def _as_bytes(rle: dict[str, Any], image_size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """
+    What pycocotools calls a code, once it is known to be whole: of a damaged one pycocotools makes pixels that are not set.
+
+    Raises:
+        ValueError: If it is damaged, or not of the size of its image, (height, width).
+    """
+    height, width = _check_size(rle.get("size"))
+    if image_size not in (None, (height, width)):
+        needed = " x ".join(map(str, image_size))
+        raise ValueError(f"its mask is {height} x {width}, its image {needed} (height x width)")
+    counts = rle.get("counts")
+    if isinstance(counts, str | bytes):
+        text = counts if isinstance(counts, bytes) else counts.encode("utf-8", "replace")
+        runs = _read_runs(text)
+    else:
+        whole = _read_numbers(counts, "iu")
+        if whole is None:
+            raise ValueError(
+                f"the counts of its mask are {_shorten(counts)}; allowed are a list of whole numbers and text"
+            )
+        runs = whole.astype(np.int64)
+    unfit = runs[(runs < 0) | (runs > height * width)]
+    if len(unfit) or runs.sum() != height * width:
+        found = f"a run of {unfit[0]} pixels" if len(unfit) else f"runs of {int(runs.sum())} pixels"
+        raise ValueError(f"its mask has {found}, where {height} x {width} (height x width) need {height * width}")
+    if isinstance(counts, list):
+        return coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+    return {"size": [height, width], "counts": text}
+
+
+def _check_size(size: Any) -> tuple[int, int]:
+    """Height and width, if they are those of a picture that Pillow opens."""
+    sides = list(size) if isinstance(size, list | tuple) else []
+    if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side > 0 for side in sides):
+        raise ValueError(f"the size of its mask is {_shorten(size)}; allowed are [height, width] in pixels")
+    height, width = map(int, sides)
+    if Image.MAX_IMAGE_PIXELS is not None and height * width > 2 * Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"the size of its mask is {height} x {width}, larger than any picture that is opened")
+    return height, width
+
+
+def _read_runs(text: bytes) -> np.ndarray:
+    """
+    The runs of compressed code: numbers of five bits a character, lowest first; the sixth bit says that more follow, and from
+    the fourth number on each is the difference from the last but one.
+    """
+    digits = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - ord("0")
+    ends = np.flatnonzero(digits < 32)
+    if re.fullmatch(rb"[0-o]+", text) is None or not len(ends) or ends[-1] != len(digits) - 1:
+        hint = ", which is how Python shows bytes: they have to be decoded first" if text.startswith(b"b'") else ""
+        raise ValueError(
+            f"the counts of its mask are {_shorten(text.decode('utf-8', 'replace'))}, no run-length code{hint}"
+        )
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > 7:  # 32 bits
+        raise ValueError("the counts of its mask hold a number that is larger than any picture")
+    places = np.arange(len(digits)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((digits & 31) << (5 * places), starts)
+    runs -= (digits[ends] >> 4 & 1) << (5 * lengths)  # the highest bit is the sign
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
+
+
+def _read_numbers(values: Any, kinds: str) -> np.ndarray | None:
+    """A list of numbers of NumPy's `kinds` as an array, or None if it is anything else."""
+    if not isinstance(values, list):
+        return None
+    try:
+        numbers = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        return None
+    return numbers if numbers.ndim == 1 and (numbers.dtype.kind in kinds or not values) else None
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _as_text(code: dict[str, Any]) -> dict[str, Any]:
     return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
 
 
-__all__ = ["compare_masks", "decode_mask", "encode_mask", "encode_segmentations", "mask_geometry"]
+__all__ = ["check_mask", "compare_masks", "decode_mask", "encode_mask", "encode_segmentations", "mask_geometry"]

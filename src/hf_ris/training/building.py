@@ -35,7 +35,7 @@ from ..modeling.weight_mapping_clip import convert_clip_state_dict, is_clip_resn
 from .tokenizer import build_tokenizer
 
 
-logger = logging.get_logger(__name__)
+logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
 
 Built = tuple[PreTrainedModel, ProcessorMixin]
 

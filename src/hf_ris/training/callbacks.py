@@ -8,6 +8,7 @@ from accelerate.utils import reduce
 from PIL import Image
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
+from torch.utils.hooks import RemovableHandle
 from transformers import (
     PreTrainedModel,
     ProcessorMixin,
@@ -31,6 +32,7 @@ class WatchLoss(TrainerCallback):
     def __init__(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}
         self.count = 0
+        self.hook: RemovableHandle | None = None
         self.loss: torch.Tensor | float = 0.0  # of the step so far: finite if all its parts are
 
     def on_train_begin(
@@ -41,12 +43,15 @@ class WatchLoss(TrainerCallback):
         model: PreTrainedModel,
         **kwargs: Any,
     ) -> None:
+        if self.hook is not None:
+            self.hook.remove()  # of a training that broke off
         self.hook = model.register_forward_hook(self.watch)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.hook.remove()
+        if self.hook is not None:
+            self.hook.remove()
 
     def watch(self, model: torch.nn.Module, inputs: Any, outputs: Any) -> None:
         """Keeps what a forward pass gave."""

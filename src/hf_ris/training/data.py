@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMix
 from ..data import load_refshapes
 from ..data.collator import ReferringSegmentationCollator
 from ..data.features import check_text_column, image_size, text_of
-from ..data.segmentation import mask_geometry
+from ..data.segmentation import check_mask, mask_geometry
 from ..modeling.text_inputs import check_expressions
 from .rows import DrawnRows, EvaluationRows, RowsOfEpochs
 
@@ -117,7 +117,8 @@ def check_rows(
 
     Raises:
         ValueError: If there are no rows, or one has no expression, a blank one, one without a word that can be hidden, an empty
-            mask although it refers to something (`ann_ids` is not empty), or a mask of another size than its image.
+            mask although it refers to something (`ann_ids` is not empty), or a mask that is damaged or of another size than
+            its image.
     """
     if not len(rows):
         raise ValueError(f"{name} has no rows")
@@ -130,9 +131,10 @@ def check_rows(
         image, image_id = row["image"], row["image_id"]
         if image_id not in sizes:
             sizes[image_id] = image_size(image["path"] if image["bytes"] is None else image["bytes"])
-        if tuple(row["mask"]["size"]) != sizes[image_id]:
-            found, needed = (" x ".join(map(str, size)) for size in (row["mask"]["size"], sizes[image_id]))
-            raise ValueError(f"{where} has a mask of {found}, its image is {needed} (height x width)")
+        try:
+            check_mask(row["mask"], *sizes[image_id])
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
         if row["ann_ids"] and mask_geometry(row["mask"])["area"] == 0:
             raise ValueError(f"{where} has an empty mask; allowed only where nothing is referred to, with ann_ids=[]")
     if tokenizer is not None:

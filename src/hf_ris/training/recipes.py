@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
-
 from ..data.refshapes import NAMES
 from .building import (
     RN50,
@@ -101,7 +99,7 @@ CRIS_ARGUMENTS = {
     "num_train_epochs": 50,
     "learning_rate": 1e-4,
     "max_grad_norm": 0.0,
-    "fp16": torch.cuda.is_available(),
+    "fp16": True,  # on a CUDA GPU
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
     "load_best_model_at_end": True,

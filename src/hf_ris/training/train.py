@@ -37,7 +37,7 @@ from .recipes import RECIPES, Recipe, Stage
 from .rows import RowsOfEpochs, TellEpoch
 
 
-logger = logging.get_logger(__name__)
+logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
 
 DEFAULT_ARGUMENTS = {
     "remove_unused_columns": False,  # the collator needs every column
@@ -47,8 +47,6 @@ DEFAULT_ARGUMENTS = {
     "logging_steps": 50,
     "logging_nan_inf_filter": False,  # what is no number stops the training instead
     "report_to": "none",
-    "dataloader_pin_memory": torch.cuda.is_available(),
-    "use_cpu": not torch.accelerator.is_available(),  # which several processes on the CPU must be told
     "ddp_find_unused_parameters": False,  # there are none
     "hub_strategy": "end",
     "hub_private_repo": True,
@@ -219,7 +217,7 @@ def share(model: PreTrainedModel, folder: Path, repo_id: str, arguments: Trainin
     if arguments.hub_revision is not None:
         create_branch(repo_id, branch=arguments.hub_revision, token=arguments.hub_token, exist_ok=True)
     upload_folder(**where, folder_path=folder, allow_patterns=[*saved, "adapter/*"])
-    if not file_exists(repo_id, "README.md", token=arguments.hub_token):
+    if not file_exists(repo_id, "README.md", revision=arguments.hub_revision, token=arguments.hub_token):
         card = trained_card(folder.resolve().name, model, licence=None, note="Trained with `hf-ris train`.")
         card.text = card.text.replace(HERE, repo_id)
         upload_file(**where, path_or_fileobj=str(card).encode(), path_in_repo="README.md")
@@ -253,7 +251,13 @@ def make_arguments(
     Raises:
         ValueError: If it is not said when a training on drawings ends, or an option is of no use to the recipe.
     """
-    options = {**DEFAULT_ARGUMENTS, **recipe.arguments, **stage.arguments}
+    # Asked here, not when this module is imported: a process that has asked for CUDA cannot be forked any more.
+    has_cuda = torch.cuda.is_available()
+    hardware = {
+        "dataloader_pin_memory": has_cuda,
+        "use_cpu": not torch.accelerator.is_available(),  # which several processes on the CPU must be told
+    }
+    options = {**DEFAULT_ARGUMENTS, **hardware, **recipe.arguments, **stage.arguments}
     own = SCHEDULED if recipe.schedule is not None else OPTIMIZED if recipe.muon else set()
     ignored = sorted(own & overrides.keys())
     if ignored:
@@ -262,8 +266,8 @@ def make_arguments(
     if "eval_steps" in overrides:
         by_steps = {"eval_strategy": "steps", "save_strategy": "steps", "save_steps": overrides["eval_steps"]}
         overrides = {**by_steps, **overrides}
-    if overrides.get("bf16") or overrides.get("use_cpu"):
-        options.pop("fp16", None)  # as a recipe has it for GPUs
+    if not has_cuda or overrides.get("bf16") or overrides.get("use_cpu"):
+        options.pop("fp16", None)
     options |= overrides
     if data.is_drawn:
         if options.get("max_steps", -1) < 1:

@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 from PIL import Image
 
-from ..features import FEATURES
+from ..features import FEATURES, plain_split
 from .rows import ROWS_PER_SCENE, check_arguments, iterate_rows
 
 
@@ -105,6 +105,7 @@ def load_refshapes(
     >>> dataset[0]["expressions"][0]["sent"]  # doctest: +SKIP
     ```
     """
+    split = plain_split(split)
     check_arguments(name, split, no_target_share)
     if num_rows is None:
         num_rows = DEFAULT_NUM_ROWS[split]
