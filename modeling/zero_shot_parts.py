@@ -43,6 +43,7 @@ class Part(nn.Module, ABC):
         self.config = config
         self._processor: Any = None
         if self.network_class is not None:
+            _set_precision(config, torch.get_default_dtype())
             make = getattr(self.network_class, "from_config", None) or self.network_class
             self.network = make(config)
             for name in COLLECTED:
@@ -111,6 +112,14 @@ class Part(nn.Module, ABC):
             except OSError:  # the configuration says it all
                 return
             self.network.generation_config = loaded
+
+
+def _set_precision(config: PreTrainedConfig, dtype: torch.dtype) -> None:
+    """At every depth: transformers sets the first two levels alone, and networks would obey what the others were saved with."""
+    config.dtype = dtype
+    for value in vars(config).values():
+        if isinstance(value, PreTrainedConfig):
+            _set_precision(value, dtype)
 
 
 def build_part(name: str, classes: Mapping[str, type[Any]], config: PreTrainedConfig, **options: Any) -> Any:

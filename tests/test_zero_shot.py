@@ -33,6 +33,7 @@ from hf_ris.registration import BUNDLED_ZERO_SHOT
 from hf_ris.torchscript import read_torchscript
 
 
+TASK = "zero-shot-referring-segmentation"
 SAM_OPTIONS = {"points_per_side": 2, "min_iou": -99.0, "min_stability": 0.0, "max_box_iou": 1.0, "min_region_area": 0}
 
 
@@ -251,13 +252,17 @@ COMPOSITIONS = {
 }
 
 
+def compose_named(parts, name: str, **options):
+    system, choices = COMPOSITIONS[name]
+    folders = {
+        key: parts / value for key, value in choices.items() if isinstance(value, str) and (parts / value).is_dir()
+    }
+    return compose(parts, system, **{**choices, **folders, **options})
+
+
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_saved_as_one_and_loaded_by_either_task(parts, picture, tmp_path, name):
-    system, options = COMPOSITIONS[name]
-    folders = {
-        key: parts / value for key, value in options.items() if isinstance(value, str) and (parts / value).is_dir()
-    }
-    ris = compose(parts, system, **{**options, **folders})
+    ris = compose_named(parts, name)
     expected = ris(picture, text="the red dog", output_format="array")
     ris.model.save_pretrained(tmp_path)
     for task in ("referring-segmentation", "zero-shot-referring-segmentation"):
@@ -266,6 +271,38 @@ def test_saved_as_one_and_loaded_by_either_task(parts, picture, tmp_path, name):
         assert np.array_equal(answer["mask"], expected["mask"])
         assert answer["score"] == pytest.approx(expected["score"], abs=1e-6)
         assert again.model.config.mode == ris.model.config.mode
+
+
+PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_saved_and_loaded_in_any_precision(parts, picture, regions, tmp_path, name):
+    all_shares = []
+    for saved in PRECISIONS:
+        ris = compose_named(parts, name, dtype=saved)
+        ris.model.save_pretrained(tmp_path / str(saved))
+        for loaded in PRECISIONS:
+            again = pipeline(TASK, model=str(tmp_path / str(saved)), dtype=loaded, device="cpu")
+            assert {weight.dtype for weight in again.model.parameters()} == {loaded}
+            assert again.model.config.image_text_config.text_config.dtype == loaded
+            assert again(picture, text="the red dog")["box"] is not None
+            shares = again(picture, text="the red dog", regions=regions, explain=True)["explanation"]["shares"]
+            all_shares.append(shares)
+    assert np.abs(np.array(all_shares) - all_shares[0]).max() < 0.05
+    for changed in (again.model.half(), again.model.to(torch.bfloat16), again.model.float()):
+        assert again(picture, text="the red dog", regions=regions)["box"] is not None
+        assert len({weight.dtype for weight in changed.parameters()}) == 1
+    automatic = pipeline(TASK, model=str(tmp_path / str(torch.float16)), dtype="auto", device="cpu")
+    assert {weight.dtype for weight in automatic.model.parameters()} == {torch.float16}
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_the_bundled_one_loads_in_any_precision(dtype):
+    ris = pipeline(TASK, dtype=dtype, device="cpu")
+    assert {weight.dtype for weight in ris.model.parameters()} == {dtype}
+    answer = ris(EXAMPLES[0].draw(), text=EXAMPLES[0].expressions[0])
+    assert answer["box"] == pipeline(TASK, device="cpu")(EXAMPLES[0].draw(), text=EXAMPLES[0].expressions[0])["box"]
 
 
 def test_the_card_names_parts_and_licences(parts, tmp_path):
