@@ -62,7 +62,8 @@ class ImageText(Part):
 
     def encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(n, 3, H, W) -> (n, d), as the network gives them, not normalised."""
-        return _pooled(self.network.get_image_features(pixel_values))
+        with self.weights_at_hand():
+            return _pooled(self.network.get_image_features(pixel_values))
 
     def encode_texts(self, texts: dict[str, torch.Tensor]) -> torch.Tensor:
         """What [`tokenize`] gave -> (n, d), not normalised."""
@@ -100,7 +101,8 @@ class ImageText(Part):
     @property
     def scale(self) -> torch.Tensor:
         """What cosine similarities are multiplied by."""
-        return self.network.logit_scale.exp()
+        with self.weights_at_hand():
+            return self.network.logit_scale.exp()
 
 
 class CLIPImageText(ImageText):
@@ -145,13 +147,16 @@ class SiglipImageText(ImageText):
     """A SigLIP, or a SigLIP 2 of fixed size, whose pictures are read by a query instead of a class token."""
 
     network_class = SiglipModel
+    uncalled = ("vision_model.head",)
     reads_padding = True
 
     def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
         vision = self.network.vision_model
         tokens = vision.embeddings(pixel_values)
         shares = grid_masks.flatten(1)[..., None].to(tokens.dtype)
-        return vision.head(vision.post_layernorm(_mask_from(vision.encoder.layers, tokens, shares, block)))
+        tokens = vision.post_layernorm(_mask_from(vision.encoder.layers, tokens, shares, block))
+        with self.weights_at_hand():
+            return vision.head(tokens)
 
 
 def _mask_from(layers: nn.ModuleList, tokens: torch.Tensor, shares: torch.Tensor, block: int) -> torch.Tensor:
@@ -160,7 +165,7 @@ def _mask_from(layers: nn.ModuleList, tokens: torch.Tensor, shares: torch.Tensor
         tokens = layer(tokens, None)
     tokens = tokens.expand(len(shares), -1, -1)
     for layer in layers[block:]:
-        tokens = layer(tokens * shares, None)
+        tokens = layer(tokens * shares.to(tokens.device), None)
     return tokens
 
 

@@ -59,7 +59,9 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
         masks = torch.from_numpy(regions)
         if self.config.mode == "paper":
             whole, crops = published_pictures(detector_input(image), masks, self.image_text.image_size)
-            whole, crops = (pixels.to(self.device, self.dtype) for pixels in (whole, crops))
+            whole, crops = (
+                pixels.to(self.image_text.device, self.image_text.network.dtype) for pixels in (whole, crops)
+            )
         else:
             whole = self.image_text.prepare([image], whole=True)
             colour = [round(255 * share) for share in self.image_text.processor.image_processor.image_mean]
@@ -94,7 +96,7 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
 
     def _within(self, whole: torch.Tensor, shares: torch.Tensor, block: int) -> torch.Tensor:
         # Blocks before the masking run once for a batch of regions; of many regions, once more for each batch.
-        batches = in_batches(shares.to(self.device), self.config.batch_size * 4)
+        batches = in_batches(shares.to(self.image_text.device), self.config.batch_size * 4)
         return torch.cat([self.image_text.encode_regions(whole, batch, block).float() for batch in batches])
 
     def score(self, visual: torch.Tensor, sentences: torch.Tensor, phrases: torch.Tensor) -> torch.Tensor:

@@ -160,7 +160,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
 
     def _answer(self, seen: Seen, expressions: Sequence[str]) -> list[Answer]:
         if not len(seen.regions):
-            nothing = torch.zeros(0, device=self.device)
+            nothing = torch.zeros(0)
             return [Answer(None, nothing, {}, {"phrase": None}) for _ in expressions]
         asked = list(dict.fromkeys(expressions))  # each once: batches are filled up with repetitions
         answers = dict(zip(asked, self._answer_all(seen, asked), strict=True))
@@ -228,7 +228,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
                 inside = torch.from_numpy(masks[answer.pick])
                 logits[number, : masks.shape[1], : masks.shape[2]][inside] = LOGIT
         return ZeroShotSegmentationOutput(
-            logits=logits.to(self.device),
+            logits=logits.to(self.image_text.device),
             region_masks=tuple(torch.from_numpy(masks.copy()) for masks in regions),  # these are the caller's
             region_scores=tuple(answer.shares for answer in answers),
             picks=tuple(answer.pick for answer in answers),

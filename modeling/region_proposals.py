@@ -53,6 +53,7 @@ class SamProposer(Proposer):
     """
 
     network_class = SamModel
+    uncalled = ("shared_image_embedding", "prompt_encoder", "mask_decoder")
     stability_offset = 1.0
     points_at_once = 16
 
@@ -99,7 +100,8 @@ class SamProposer(Proposer):
 
     def _ask(self, embeddings: torch.Tensor, points: torch.Tensor, sizes: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Masks (n, height, width) and scores (n,) that are good enough; each point gives three."""
-        outputs = self.network(image_embeddings=embeddings, input_points=points[None].to(self.device))
+        with self.weights_at_hand():
+            outputs = self.network(image_embeddings=embeddings, input_points=points[None].to(self.device))
         scores = outputs.iou_scores.float().flatten()
         confident = scores > self.min_iou
         small = outputs.pred_masks.float().flatten(1, 2)[:, confident, None]
@@ -119,6 +121,7 @@ class InstanceSegmentationProposer(Proposer):
     """
 
     network_class = AutoModelForUniversalSegmentation
+    uncalled = ("model.transformer_module",)
 
     def __init__(self, config: PreTrainedConfig, min_score: float = 0.3) -> None:
         super().__init__(config)
@@ -126,7 +129,8 @@ class InstanceSegmentationProposer(Proposer):
 
     def propose(self, image: np.ndarray) -> np.ndarray:
         inputs = self.processor(image, return_tensors="pt", input_data_format="channels_last")
-        outputs = self.network(pixel_values=inputs["pixel_values"].to(self.device, self.network.dtype))
+        with self.weights_at_hand():
+            outputs = self.network(pixel_values=inputs["pixel_values"].to(self.device, self.network.dtype))
         for name in ("class_queries_logits", "masks_queries_logits"):
             outputs[name] = outputs[name].float().cpu()  # what is made of them lies there
         result = self.processor.post_process_instance_segmentation(

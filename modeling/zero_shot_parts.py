@@ -9,7 +9,8 @@ import inspect
 import math
 import os
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -34,9 +35,14 @@ class Part(nn.Module, ABC):
 
     Args:
         config (`PreTrainedConfig`): The network's.
+
+    Attributes:
+        network_class: A model's class, an Auto class, or `None` where nothing was trained.
+        uncalled (`tuple[str, ...]`): Modules of the network that use weights of their own modules without calling those.
     """
 
-    network_class: ClassVar[Any]  # a model's class, an Auto class, or `None` where nothing was trained
+    network_class: ClassVar[Any]
+    uncalled: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
@@ -69,7 +75,30 @@ class Part(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
+        """Where the network computes; of an offloaded one, accelerate's hooks know it."""
+        for module in self.modules():
+            hook = getattr(module, "_hf_hook", None)
+            for each in getattr(hook, "hooks", (hook,)):
+                if getattr(each, "execution_device", None) is not None:
+                    return torch.device(each.execution_device)
         return self.network.device
+
+    @contextmanager
+    def weights_at_hand(self) -> Iterator[None]:
+        """
+        Brings those weights of an offloaded network that are used without a call of the module they belong to: accelerate brings a
+        module's weights when it is called.
+        """
+        modules = [self.network] if self.network_class is not None else []
+        modules += [module for name in self.uncalled for module in self.network.get_submodule(name).modules()]
+        hooked = [module for module in modules if hasattr(module, "_hf_hook")]
+        try:
+            for module in hooked:
+                module._hf_hook.pre_forward(module)
+            yield
+        finally:
+            for module in hooked:
+                module._hf_hook.post_forward(module, None)
 
     @property
     def all_tied_weights_keys(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import accelerate
 import numpy as np
 import pytest
 import tiny_parts
@@ -303,6 +304,36 @@ def test_the_bundled_one_loads_in_any_precision(dtype):
     assert {weight.dtype for weight in ris.model.parameters()} == {dtype}
     answer = ris(EXAMPLES[0].draw(), text=EXAMPLES[0].expressions[0])
     assert answer["box"] == pipeline(TASK, device="cpu")(EXAMPLES[0].draw(), text=EXAMPLES[0].expressions[0])["box"]
+
+
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_weights_may_lie_elsewhere(parts, picture, tmp_path, name):
+    """On the CPU's other side, or on disk: accelerate brings them when they are needed."""
+    ris = compose_named(parts, name)
+    ris.save_pretrained(tmp_path / "saved")
+    texts = ["the red dog", "a house"]
+    expected = ris(picture, text=texts, output_format="array")
+    total = sum(weight.nbytes for weight in ris.model.parameters())
+    parts_on_disk = {name: "cpu" if name == "proposer" else "disk" for name, _ in ris.model.named_children()}
+
+    def load(**options):
+        return ris.model.from_pretrained(tmp_path / "saved", offload_folder=tmp_path / "off", **options)
+
+    offloaded = {
+        "cpu_offload": accelerate.cpu_offload(load(), execution_device="cpu"),
+        "with buffers": accelerate.cpu_offload(load(), execution_device="cpu", offload_buffers=True),
+        "disk": load(device_map=dict(sorted(parts_on_disk.items(), key=lambda pair: pair[1]))),
+        "little memory": load(device_map="auto", max_memory={"cpu": total // 2}),
+    }
+    for way, model in offloaded.items():
+        assert "meta" in {weight.device.type for weight in model.parameters()}, way
+        outputs = model(**ris.processor(picture, texts))
+        results = ris.processor.post_process_referring_segmentation(outputs, [(72, 96)] * 2)
+        for result, answer in zip(results, expected, strict=True):
+            assert np.array_equal(result["mask"].numpy(), answer["mask"]), way
+            assert result["score"] == pytest.approx(answer["score"], abs=1e-5), way
+    again = pipeline(TASK, model=offloaded["little memory"], processor=ris.processor)
+    assert again(picture, text="the red dog")["box"] == expected[0]["box"]
 
 
 def test_the_card_names_parts_and_licences(parts, tmp_path):
