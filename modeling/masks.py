@@ -1,8 +1,7 @@
 """From logits to a binary mask, and what is read off it: its score, its box, its run-length code, and the way back."""
 
-import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 
-PIXELS_AT_ONCE = 2**18
+TILE = 128  # pixels each way
 
 
 def read_target_sizes(
@@ -110,11 +109,13 @@ def shared_areas(masks: np.ndarray) -> np.ndarray:
     Returns:
         `np.ndarray`: Whole numbers, of shape (r, r); the diagonal holds the masks' own areas.
     """
-    flat = masks.reshape(len(masks), math.prod(masks.shape[1:]))
     shared = np.zeros((len(masks), len(masks)), np.int64)
-    for start in range(0, flat.shape[1], PIXELS_AT_ONCE):
-        some = flat[:, start : start + PIXELS_AT_ONCE].astype(np.float32)  # counts this small are exact
-        shared += (some @ some.T).astype(np.int64)
+    for row, column in product(*(range(0, side, TILE) for side in masks.shape[1:])):
+        tile = masks[:, row : row + TILE, column : column + TILE]
+        here = np.flatnonzero(tile.any(axis=(1, 2)))  # of many regions, each lies in few places
+        if len(here):
+            some = tile[here].reshape(len(here), -1).astype(np.float32)  # counts this small are exact
+            shared[np.ix_(here, here)] += (some @ some.T).astype(np.int64)
     return shared
 
 

@@ -6,6 +6,7 @@ names its target. Mixed features are compared, and the nearest region is the ans
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -65,7 +66,12 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
         else:
             whole = self.image_text.prepare([image], whole=True)
             colour = [round(255 * share) for share in self.image_text.processor.image_processor.image_mean]
-            crops = self.image_text.prepare([crop_filled(image, region, colour) for region in regions], whole=True)
+            crops = torch.cat(
+                [
+                    self.image_text.prepare([crop_filled(image, region, colour) for region in batch], whole=True)
+                    for batch in in_batches(regions, self.config.batch_size)
+                ]
+            )
         return self.mix_visual(whole, crops, masks)
 
     def mix_visual(self, whole: torch.Tensor, crops: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -81,9 +87,12 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
         weight = self.config.visual_mix
         grid = (self.image_text.grid,) * 2
         if self.config.mode == "paper":
-            shares = nn.functional.interpolate(masks[:, None].float(), grid, mode="bilinear")[:, 0]
+            shrink = partial(nn.functional.interpolate, size=grid, mode="bilinear")
         else:
-            shares = nn.functional.adaptive_avg_pool2d(masks[:, None].float(), grid)[:, 0]
+            shrink = partial(nn.functional.adaptive_avg_pool2d, output_size=grid)
+        # In batches: as numbers, masks take four times their size.
+        batches = in_batches(masks, self.config.batch_size)
+        shares = torch.cat([shrink(batch[:, None].float())[:, 0] for batch in batches])
         block = self.config.masking_block
         block = max(0, self.image_text.blocks - 3) if block is None else block
         within = self._within(whole, shares, block) if weight > 0 else 0.0
