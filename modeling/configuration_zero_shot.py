@@ -86,6 +86,8 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
             Longest side of a picture in pixels; larger ones are reduced.
         cache_size (`int`, *optional*, defaults to 8):
             Pictures whose regions and features are kept for further expressions.
+        cache_bytes (`int`, *optional*, defaults to 2**29):
+            That these may take; a mask takes a byte for each pixel.
         batch_size (`int`, *optional*, defaults to 16):
             Crops of regions that go through the image-text network at once.
         parts (`dict`, *optional*):
@@ -108,6 +110,7 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
     parser: str = "auto"
     max_size: int = 1024
     cache_size: int = 8
+    cache_bytes: int = 2**29
     batch_size: int = 16
     parts: dict[str, Any] | None = None
 
@@ -126,7 +129,7 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
             raise ValueError(f"proposer_options={self.proposer_options} without a proposer")
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {list(MODES)}, got {self.mode!r}")
-        for name, least in (("max_size", 32), ("cache_size", 0), ("batch_size", 1)):
+        for name, least in (("max_size", 32), ("cache_size", 0), ("cache_bytes", 0), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 

@@ -15,7 +15,8 @@ from torch import nn
 
 from .configuration_global_local import GlobalLocalConfig
 from .expression_parsing import target_phrase
-from .modeling_zero_shot import Answer, Seen, ZeroShotPreTrainedModel, unit
+from .modeling_zero_shot import Answer, ZeroShotPreTrainedModel, unit
+from .picture_cache import Seen
 from .region_pictures import crop_filled
 from .zero_shot_parts import in_batches
 

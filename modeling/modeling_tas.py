@@ -15,8 +15,9 @@ from .captioners import CAPTIONERS
 from .configuration_tas import TASConfig
 from .directions import names_target
 from .expression_parsing import Parse, target_phrase
-from .modeling_zero_shot import Answer, Seen, ZeroShotPreTrainedModel, unit
+from .modeling_zero_shot import Answer, ZeroShotPreTrainedModel, unit
 from .negative_phrases import count_near_pairs, negative_phrases, negatives_as_published, nouns_by_parse
+from .picture_cache import Seen
 from .published_rectifier import rectify_as_published
 from .region_pictures import blur, blur_around, centre_of, cut_out
 from .region_proposals import filter_regions

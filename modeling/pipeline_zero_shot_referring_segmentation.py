@@ -62,12 +62,19 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
         preprocess, forward, postprocess = super()._sanitize_parameters(*args, **kwargs)
         return preprocess, forward if explain is None else {**forward, "explain": explain}, postprocess
 
-    def _check_regions(self, regions: Any, image: Image.Image) -> None:
+    def preprocess(self, inputs: list[dict[str, Any]], *args: Any, **options: Any) -> Any:
+        """As the base class; regions are read once, where one that is unfit can still be reported."""
+        boxed = [
+            {**item, "regions": [item["regions"]]} if item.get("regions") is not None else item for item in inputs
+        ]
+        return super().preprocess(boxed, *args, **options)
+
+    def _check_regions(self, regions: list[Any] | None, image: Image.Image) -> None:
         if regions is not None:
-            read_regions(regions, (image.height, image.width), "regions")
+            regions[0] = read_regions(regions[0], (image.height, image.width), "regions")
 
     def _encode(self, items: list[dict[str, Any]], texts: list[str]) -> Any:
-        regions = [item.get("regions") for item in items]
+        regions = [None if item.get("regions") is None else item["regions"][0] for item in items]
         return self.processor(
             images=[item["image"] for item in items],
             text=texts,

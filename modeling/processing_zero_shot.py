@@ -12,6 +12,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from .image_inputs import check_regions, load_image
 from .masks import read_target_sizes
+from .modeling_outputs import chosen_masks
 from .text_inputs import check_expressions, expressions_per_image
 
 
@@ -99,16 +100,15 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
         Raises:
             ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.
         """
-        logits = outputs.logits
-        sizes = read_target_sizes(target_sizes, len(logits), threshold)
-        each = len(logits) // len(outputs.region_masks)
+        sizes = read_target_sizes(target_sizes, len(outputs.picks), threshold)
         results = []
-        for number, (height, width) in enumerate(sizes):
-            inner = outputs.region_masks[number // each].shape[1:]
-            mask = logits[number, : inner[0], : inner[1]].sigmoid() > threshold
+        for number, (mask, size) in enumerate(zip(chosen_masks(outputs), sizes, strict=True)):
             pick = outputs.picks[number]
+            if threshold in (0, 1):
+                mask = torch.full_like(mask, threshold == 0)
             score = 0.0 if pick is None else float(outputs.region_scores[number][pick])
-            results.append({"mask": resize_mask(mask, (height, width)), "score": score})
+            # A mask of its own: two expressions may have chosen one region.
+            results.append({"mask": resize_mask(mask, size).clone(), "score": score})
         return results
 
     def _reduce(self, picture: Image.Image) -> np.ndarray:
@@ -127,12 +127,25 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
             return regions
         # One at a time: of a large photo, all together would not fit.
         reduced = [resize_mask(torch.from_numpy(region), (height, width)).numpy() for region in regions]
-        return np.stack(reduced) if reduced else np.zeros((0, height, width), bool)
+        return CheckedRegions.of(np.stack(reduced) if reduced else np.zeros((0, height, width), bool))
+
+
+class CheckedRegions(np.ndarray):
+    """Regions that were read and checked; what is computed of them is not."""
+
+    is_checked = False
+
+    @classmethod
+    def of(cls, masks: np.ndarray) -> "CheckedRegions":
+        """Of masks (r, height, width), boolean, none of them empty."""
+        regions = masks.view(cls)
+        regions.is_checked = True
+        return regions
 
 
 def read_regions(masks: Any, size: tuple[int, int], name: str) -> np.ndarray:
     """
-    Regions as users have them: an array or tensor (r, height, width), or a list of masks.
+    Regions as users have them: an array or tensor (r, height, width), or a list of masks. What it gave before is not read again.
 
     Args:
         masks: What was given.
@@ -145,14 +158,28 @@ def read_regions(masks: Any, size: tuple[int, int], name: str) -> np.ndarray:
     Raises:
         ValueError: If they are no masks of this size, or one of them is empty.
     """
+    if isinstance(masks, CheckedRegions) and masks.is_checked and masks.shape[1:] == size:
+        return masks
     if isinstance(masks, list | tuple):
-        arrays = [np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask) for mask in masks]
+        arrays = [_to_array(mask, name) for mask in masks]
         if len({array.shape for array in arrays}) > 1:
             raise ValueError(f"`{name}` holds masks of different shapes: {sorted({array.shape for array in arrays})}.")
         masks = np.stack(arrays) if arrays else np.zeros((0, *size), bool)
-    regions = masks.cpu().numpy() if isinstance(masks, torch.Tensor) else masks
-    check_regions(regions, size, name)
-    return regions != 0
+    elif isinstance(masks, torch.Tensor):
+        masks = _to_array(masks, name)
+    if isinstance(masks, np.ndarray) and masks.dtype.kind not in "biuf":
+        raise ValueError(f"`{name}` must hold booleans or numbers, got an array of dtype {masks.dtype}.")
+    check_regions(masks, size, name)
+    return CheckedRegions.of(masks if masks.dtype == bool else masks != 0)
+
+
+def _to_array(mask: Any, name: str) -> np.ndarray:
+    if isinstance(mask, torch.Tensor) and mask.is_floating_point():
+        mask = mask.float()  # NumPy has no bfloat16
+    try:
+        return mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
+    except (TypeError, ValueError, RuntimeError) as error:  # a sparse tensor, one without data, a ragged list
+        raise ValueError(f"`{name}` must hold masks, got {type(mask).__name__}: {error}") from error
 
 
 def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -167,4 +194,4 @@ def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return found if found.any() else shares > 0
 
 
-__all__ = ["ZeroShotSegmentationProcessor", "read_regions", "resize_mask"]
+__all__ = ["CheckedRegions", "ZeroShotSegmentationProcessor", "read_regions", "resize_mask"]

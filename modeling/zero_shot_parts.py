@@ -27,6 +27,7 @@ COLLECTED = (
     "_keys_to_ignore_on_load_unexpected",
     "_keys_to_ignore_on_load_missing",
 )
+PLAIN = bool | int | float | str | tuple | list | None
 
 
 class Part(nn.Module, ABC):
@@ -105,6 +106,20 @@ class Part(nn.Module, ABC):
         """Weights that are one, as transformers asks a model's children for them."""
         keys = self.network.all_tied_weights_keys if self.network_class is not None else {}
         return {f"network.{name}": f"network.{other}" for name, other in keys.items()}
+
+    def describe_settings(self) -> str:
+        """All that it gives depends on besides weights and inputs: its options, its configuration, its processor."""
+        owners = (*reversed(type(self).__mro__), self)
+        options = {
+            name: value
+            for owner in owners
+            for name, value in vars(owner).items()
+            if isinstance(value, PLAIN) and not name.startswith("_")
+        }
+        described = [repr(options), self.config.to_json_string(), repr(self._processor)]
+        if self.network_class is not None and self.network.can_generate():
+            described.append(repr(vars(self.network.generation_config)))
+        return "\n".join(described)
 
     def check_complete(self) -> None:
         """
