@@ -4,7 +4,6 @@ What the zero-shot systems share: they find regions in a picture, score them for
 What does not depend on an expression is computed once for a picture and kept for further calls.
 """
 
-import importlib.util
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from .negative_phrases import has_wordnet
 from .parsers import load_parser, parser_name
 from .picture_cache import PictureCache, Seen
 from .processing_zero_shot import ZeroShotSegmentationProcessor, read_regions
-from .region_proposals import PROPOSERS
+from .region_proposals import INSTALLED, PROPOSERS
 from .text_inputs import expressions_per_image
 from .zero_shot_parts import Part, build_part, in_batches
 
@@ -176,7 +175,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             if array is not None:
                 digest.update(repr((array.shape, array.dtype.str)).encode())
                 # A bit tells as much of a mask as a byte does.
-                digest.update(np.packbits(array) if array.dtype == bool else np.ascontiguousarray(array))
+                digest.update((np.packbits(array) if array.dtype == bool else array).tobytes())
         weights = [
             (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
             for weight in (*self.parameters(), *self.buffers())
@@ -223,8 +222,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         """All that answers depend on besides weights, pictures and expressions: settings, processors, and what is installed here."""
         without = {*self.config.sub_configs, "cache_size", "cache_bytes", "parts"}
         settings = {name: value for name, value in vars(self.config).items() if name not in without}
-        installed = [name for name in ("scipy", "skimage") if importlib.util.find_spec(name)]
-        installed += ["wordnet"] if has_wordnet() else []
+        installed = [*INSTALLED, *(["wordnet"] if has_wordnet() else [])]
         parts = [f"{name}: {part.describe_settings()}" for name, part in self.named_parts()]
         return "\n".join([repr(settings), parser_name(self.config.parser), *installed, *parts])
 
