@@ -72,8 +72,8 @@ class ZeroShotSegmentationOutput(ReferringSegmentationOutput):
     terms: tuple[dict[str, torch.Tensor], ...] | None = None
     explanations: tuple[dict[str, Any], ...] | None = None
 
-    @property
-    def logits(self) -> torch.Tensor | None:  # type: ignore[misc]  # an attribute of the base class
+    @property  # type: ignore[misc]  # an attribute of the base class
+    def logits(self) -> torch.Tensor | None:
         masks, scores = self.region_masks, self.region_scores
         if "region_masks" not in self or masks is None or scores is None:  # while it is made
             return None

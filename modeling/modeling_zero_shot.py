@@ -116,10 +116,13 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         regions: list[np.ndarray] = []
         for number, image in enumerate(images):
             given = None if region_masks is None else region_masks[number]
-            _check_picture(image, given, f"region_masks[{number}]")
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise ValueError(f"`images` must be (height, width, 3) bytes, got {image.shape} of {image.dtype}.")
+            if given is not None:
+                given = read_regions(given, image.shape[:2], f"region_masks[{number}]")
             key = self._key(image, given)
             seen = self._seen.find(key) or Seen(
-                image.copy(), self.find_regions(image) if given is None else np.array(given, bool)
+                image.copy(), self.find_regions(image) if given is None else np.array(given)
             )
             answers += self._answer(seen, text[number * each : (number + 1) * each])
             self._seen.keep(key, seen, self.config.cache_size, self.config.cache_bytes)
@@ -286,13 +289,6 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             tags=["zero-shot"],
             base_models=sorted({part["source"] for part in parts.values() if part.get("is_on_hub")}),
         )
-
-
-def _check_picture(image: np.ndarray, regions: np.ndarray | None, name: str) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"`images` must be (height, width, 3) bytes, got {image.shape} of {image.dtype}.")
-    if regions is not None:
-        read_regions(regions, image.shape[:2], name)
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:
