@@ -20,7 +20,7 @@ def check_probability(name: str, value: Any) -> None:
         ValueError: If a value is no number between 0 and 1.
     """
     # A boolean is a number to Python, but no probability.
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= float(value) <= 1.0:
         raise ValueError(f"`{name}` must be a number between 0 and 1, got {value!r}.")
 
 

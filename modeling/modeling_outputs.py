@@ -72,19 +72,21 @@ class ZeroShotSegmentationOutput(ReferringSegmentationOutput):
     terms: tuple[dict[str, torch.Tensor], ...] | None = None
     explanations: tuple[dict[str, Any], ...] | None = None
 
-    @property
-    def logits(self) -> torch.Tensor | None:  # type: ignore[override]
-        if "region_masks" not in self:  # while it is made
+    @property  # type: ignore[misc]  # an attribute of the base class
+    def logits(self) -> torch.Tensor | None:
+        masks, scores = self.region_masks, self.region_scores
+        if "region_masks" not in self or masks is None or scores is None:  # while it is made
             return None
-        height, width = (max(masks.shape[axis] for masks in self.region_masks) for axis in (1, 2))
-        logits = torch.full((len(self.picks), height, width), -LOGIT)
-        for own, mask in zip(logits, chosen_masks(self), strict=True):
+        chosen = chosen_masks(self)
+        height, width = (max(each.shape[axis] for each in masks) for axis in (1, 2))
+        logits = torch.full((len(chosen), height, width), -LOGIT)
+        for own, mask in zip(logits, chosen, strict=True):
             own[: mask.shape[0], : mask.shape[1]][mask] = LOGIT
-        return logits.to(self.region_scores[0].device)
+        return logits.to(scores[0].device)
 
     @logits.setter
-    def logits(self, value: None) -> None:
-        """Nothing is kept: the base class sets what it was not given."""
+    def logits(self, value: torch.Tensor | None) -> None:
+        """Keeps nothing: the base class sets what it was not given."""
 
     def __getitem__(self, key: Any) -> Any:
         return self.logits if key == "logits" else super().__getitem__(key)

@@ -27,7 +27,7 @@ from .negative_phrases import has_wordnet
 from .parsers import load_parser, parser_name
 from .picture_cache import PictureCache, Seen
 from .processing_zero_shot import NO_PROPOSER, ZeroShotSegmentationProcessor, read_regions
-from .region_proposals import PROPOSERS, felzenszwalb, ndimage
+from .region_proposals import INSTALLED, PROPOSERS
 from .text_inputs import expressions_per_image
 from .zero_shot_parts import Part, build_part, in_batches
 
@@ -122,10 +122,13 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         regions: list[np.ndarray] = []
         for number, image in enumerate(images):
             given = None if region_masks is None else region_masks[number]
-            _check_picture(image, given, f"region_masks[{number}]")
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise ValueError(f"`images` must be (height, width, 3) bytes, got {image.shape} of {image.dtype}.")
+            if given is not None:
+                given = read_regions(given, image.shape[:2], f"region_masks[{number}]")
             key = self._key(image, given)
             seen = self._seen.find(key) or Seen(
-                image.copy(), self.find_regions(image) if given is None else np.array(given, bool)
+                image.copy(), self.find_regions(image) if given is None else np.array(given)
             )
             answers += self._answer(seen, text[number * each : (number + 1) * each])
             self._seen.keep(key, seen, self.config.cache_size, self.config.cache_bytes)
@@ -177,7 +180,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             if array is not None:
                 digest.update(repr((array.shape, array.dtype.str)).encode())
                 # A bit tells as much of a mask as a byte does.
-                digest.update(np.packbits(array) if array.dtype == bool else np.ascontiguousarray(array))
+                digest.update((np.packbits(array) if array.dtype == bool else array).tobytes())
         weights = [
             (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
             for weight in (*self.parameters(), *self.buffers())
@@ -224,8 +227,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         """All that answers depend on besides weights, pictures and expressions: settings, processors, and what is installed here."""
         without = {*self.config.sub_configs, "cache_size", "cache_bytes", "parts"}
         settings = {name: value for name, value in vars(self.config).items() if name not in without}
-        installed = [name for name, found in (("scipy", ndimage), ("skimage", felzenszwalb)) if found is not None]
-        installed += ["wordnet"] if has_wordnet() else []
+        installed = [*INSTALLED, *(["wordnet"] if has_wordnet() else [])]
         parts = [f"{name}: {part.describe_settings()}" for name, part in self.named_parts()]
         return "\n".join([repr(settings), parser_name(self.config.parser), *installed, *parts])
 
@@ -289,13 +291,6 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             tags=["zero-shot"],
             base_models=sorted({part["source"] for part in parts.values() if part.get("is_on_hub")}),
         )
-
-
-def _check_picture(image: np.ndarray, regions: np.ndarray | None, name: str) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"`images` must be (height, width, 3) bytes, got {image.shape} of {image.dtype}.")
-    if regions is not None:
-        read_regions(regions, image.shape[:2], name)
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:

@@ -35,8 +35,8 @@ class Seen:
     @property
     def nbytes(self) -> int:
         """What its arrays, tensors and texts take."""
-        with self._lock:
-            return _bytes_of([self.image, self.regions, *self.facts.values()])
+        # Without the lock: whoever asks need not wait until another thread has computed a fact.
+        return _bytes_of([self.image, self.regions, *tuple(self.facts.values())])
 
 
 class PictureCache:
@@ -71,8 +71,10 @@ class PictureCache:
             max_bytes (`int`): That all of them may take; one that takes more alone is not kept.
         """
         with self._lock:
+            self._seen.pop(key, None)
+            if seen.nbytes > max_bytes:
+                return
             self._seen[key] = seen
-            self._seen.move_to_end(key)
             sizes = {key: each.nbytes for key, each in self._seen.items()}
             while self._seen and (len(self._seen) > max_pictures or sum(sizes.values()) > max_bytes):
                 del sizes[self._seen.popitem(last=False)[0]]

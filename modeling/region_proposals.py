@@ -1,6 +1,7 @@
 """Which regions of a picture an expression may refer to: where they come from, and which of them are kept."""
 
 from abc import abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ try:
     from skimage.segmentation import felzenszwalb
 except ImportError:
     felzenszwalb = None
+INSTALLED = [name for name, part in (("scipy", ndimage), ("skimage", felzenszwalb)) if part is not None]
 
 
 class Proposer(Part):
@@ -173,9 +175,11 @@ class FelzenszwalbProposer(Proposer):
         reduced = _fit(image, config.max_pixels)
         least = max(1, round(config.min_share * reduced.shape[0] * reduced.shape[1]))
         regions: list[Region] = []
-        for scale in config.scales:
-            labels = felzenszwalb(reduced, scale=scale, sigma=config.sigma, min_size=least)
-            regions += _regions_of(labels)
+        with ThreadPoolExecutor(len(config.scales)) as threads:  # most of it leaves Python's lock to others
+            for labels in threads.map(
+                lambda scale: felzenszwalb(reduced, scale=scale, sigma=config.sigma, min_size=least), config.scales
+            ):
+                regions += _regions_of(labels)
         regions = [regions[number] for number in _without_doubles(regions, config.max_overlap)]
         regions = _largest(regions, config.max_mask_pixels // (height * width))
         return _to_masks(regions, reduced.shape[:2], (height, width))
@@ -198,10 +202,8 @@ class Region(NamedTuple):
     @classmethod
     def of(cls, mask: np.ndarray) -> "Region":
         """Of a mask (height, width) that is not empty."""
-        box = tuple(
-            slice(int(filled[0]), int(filled[-1]) + 1)
-            for filled in (np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0)))
-        )
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
         return cls(box, mask[box], int(np.count_nonzero(mask)))
 
     def shared_with(self, other: "Region") -> int:
@@ -373,6 +375,7 @@ PROPOSERS: dict[str, type[Proposer]] = {
 
 
 __all__ = [
+    "INSTALLED",
     "PROPOSERS",
     "FelzenszwalbProposer",
     "InstanceSegmentationProposer",

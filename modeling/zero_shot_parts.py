@@ -81,7 +81,7 @@ class Part(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the network computes; of an offloaded one, accelerate's hooks know it."""
         for module in self.modules():
-            hook = getattr(module, "_hf_hook", None)
+            hook = vars(module).get("_hf_hook")
             for each in getattr(hook, "hooks", (hook,)):
                 if getattr(each, "execution_device", None) is not None:
                     return torch.device(each.execution_device)
