@@ -2,10 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch
 from transformers import Blip2ForConditionalGeneration, BlipForConditionalGeneration, Florence2ForConditionalGeneration
 
 from .zero_shot_parts import Part, in_batches
@@ -27,7 +25,8 @@ class Captioner(Part):
         """A caption for each RGB picture of bytes, (height, width, 3); what a network has no words for is an empty text."""
         captions: list[str] = []
         for batch in in_batches(pictures, self.batch_size):
-            captions += [" ".join(text.split()) for text in self._caption(batch)]
+            with self.weights_at_hand():
+                captions += [" ".join(text.split()) for text in self._caption(batch)]
         return captions
 
     @abstractmethod
@@ -61,14 +60,13 @@ class Florence2Captioner(Captioner):
 
     def _caption(self, pictures: Sequence[np.ndarray]) -> list[str]:
         inputs = self.processor(images=list(pictures), text=[self.prompt] * len(pictures), return_tensors="pt")
-        tensors = {name: _as(tensor, self.network) for name, tensor in inputs.items()}
+        tensors = {
+            # What is no id is in the network's precision.
+            name: tensor.to(self.device, self.network.dtype if tensor.is_floating_point() else None)
+            for name, tensor in inputs.items()
+        }
         ids = self.network.generate(**tensors, max_new_tokens=self.max_new_tokens)
         return self.processor.batch_decode(ids, skip_special_tokens=True)
-
-
-def _as(tensor: torch.Tensor, network: Any) -> torch.Tensor:
-    """On a network's device, and numbers that are no ids in its precision."""
-    return tensor.to(network.device, network.dtype if tensor.is_floating_point() else None)
 
 
 CAPTIONERS: dict[str, type[Captioner]] = {

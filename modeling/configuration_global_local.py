@@ -12,7 +12,7 @@ class GlobalLocalConfig(ZeroShotSegmentationConfig):
     Features", CVPR 2023).
 
     Args:
-        image_text_config, proposer_config, proposer_options, mode, parser, max_size, cache_size, batch_size, parts:
+        image_text_config, proposer_config, proposer_options, mode, parser, max_size, cache_size, cache_bytes, batch_size, parts:
             See [`ZeroShotSegmentationConfig`].
         visual_mix (`float`, *optional*, defaults to 0.95):
             Weight of a region's features within the whole picture against those of its crop (section 3.2); published are 0.95 for

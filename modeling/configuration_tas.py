@@ -15,7 +15,7 @@ class TASConfig(ZeroShotSegmentationConfig):
     Findings 2023).
 
     Args:
-        image_text_config, proposer_config, proposer_options, mode, parser, max_size, cache_size, batch_size, parts:
+        image_text_config, proposer_config, proposer_options, mode, parser, max_size, cache_size, cache_bytes, batch_size, parts:
             See [`ZeroShotSegmentationConfig`].
         captioner_config (`dict` or `PreTrainedConfig`, *optional*):
             What says what regions and pictures show; its `model_type` is "blip", "blip-2" or "florence2". Without it there are

@@ -24,6 +24,9 @@ class FelzenszwalbConfig(PreTrainedConfig):
         sigma (`float`, *optional*, defaults to 0.5): Of the Gaussian that the picture is smoothed with, in pixels.
         min_share (`float`, *optional*, defaults to 0.001): Of the picture, that a region must fill.
         max_overlap (`float`, *optional*, defaults to 0.9): IoU above which two regions are one.
+        max_pixels (`int`, *optional*, defaults to 640 * 480): Larger pictures are reduced to so many before regions are looked for.
+        max_mask_pixels (`int`, *optional*, defaults to 2**28): Of all masks of a picture together, a byte each; beyond it the
+            smallest regions are left out.
     """
 
     model_type = "felzenszwalb"
@@ -32,6 +35,22 @@ class FelzenszwalbConfig(PreTrainedConfig):
     sigma: float | int = 0.5
     min_share: float | int = 0.001
     max_overlap: float | int = 0.9
+    max_pixels: int = 640 * 480
+    max_mask_pixels: int = 2**28
+
+    def validate_architecture(self):
+        super().validate_architecture()
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"scales must be one or more numbers above 0, got {list(self.scales)}")
+        for name, least in (
+            ("sigma", 0),
+            ("min_share", 0),
+            ("max_overlap", 0),
+            ("max_pixels", 1),
+            ("max_mask_pixels", 1),
+        ):
+            if not least <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be {least} or larger, got {getattr(self, name)}")
 
 
 OWN_CONFIGS = {config.model_type: config for config in (CLIPResNetConfig, FelzenszwalbConfig)}
@@ -67,6 +86,8 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
             Longest side of a picture in pixels; larger ones are reduced.
         cache_size (`int`, *optional*, defaults to 8):
             Pictures whose regions and features are kept for further expressions.
+        cache_bytes (`int`, *optional*, defaults to 2**29):
+            That these may take; a mask takes a byte for each pixel.
         batch_size (`int`, *optional*, defaults to 16):
             Crops of regions that go through the image-text network at once.
         parts (`dict`, *optional*):
@@ -89,6 +110,7 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
     parser: str = "auto"
     max_size: int = 1024
     cache_size: int = 8
+    cache_bytes: int = 2**29
     batch_size: int = 16
     parts: dict[str, Any] | None = None
 
@@ -107,7 +129,7 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
             raise ValueError(f"proposer_options={self.proposer_options} without a proposer")
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {list(MODES)}, got {self.mode!r}")
-        for name, least in (("max_size", 32), ("cache_size", 0), ("batch_size", 1)):
+        for name, least in (("max_size", 32), ("cache_size", 0), ("cache_bytes", 0), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 

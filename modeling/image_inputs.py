@@ -9,6 +9,7 @@ import os
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,6 +104,21 @@ def load_mask(mask: Any, *, argument: str = "segmentation_maps") -> np.ndarray:
         raise ValueError(f"`{argument}` must hold masks of shape (H, W) with at least one pixel, got {array.shape}.")
     check_finite(array, argument)
     return array != 0
+
+
+def load_all(values: Any, load: Callable[..., Any], argument: str) -> list[Any]:
+    """Load one value, or each of a list, tuple or stacked array of them, or of a list of lists."""
+    if getattr(values, "ndim", None) == 4:
+        values = list(values)
+    if not isinstance(values, list | tuple):
+        return [load(values, argument=argument)]
+    loaded = []
+    for index, value in enumerate(values):
+        name = f"{argument}[{index}]"
+        loaded += load_all(value, load, name) if isinstance(value, list | tuple) else [load(value, argument=name)]
+    if not loaded:
+        raise ValueError(f"`{argument}` is an empty list; at least one is needed.")
+    return loaded
 
 
 def to_array(tensor: torch.Tensor) -> np.ndarray:

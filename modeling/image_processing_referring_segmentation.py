@@ -15,7 +15,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .image_inputs import load_image, load_mask
+from .image_inputs import load_all, load_image, load_mask
 
 
 class ReferringSegmentationImageProcessor(PilBackend):
@@ -54,8 +54,8 @@ class ReferringSegmentationImageProcessor(PilBackend):
         Raises:
             ValueError: If an image or a mask cannot be read, or their numbers or sizes do not fit.
         """
-        pictures = _load_all(images, load_image, "images")
-        masks = None if segmentation_maps is None else _load_all(segmentation_maps, load_mask, "segmentation_maps")
+        pictures = load_all(images, load_image, "images")
+        masks = None if segmentation_maps is None else load_all(segmentation_maps, load_mask, "segmentation_maps")
         if masks is not None:
             _check_masks(masks, pictures)
         return super().preprocess(pictures, masks, **kwargs)
@@ -86,21 +86,6 @@ class ReferringSegmentationImageProcessor(PilBackend):
     @abstractmethod
     def resize_mask(self, mask: np.ndarray, size: SizeDict) -> np.ndarray:
         """A boolean mask (h, w) to `float32` from 0 to 1, of the model's size."""
-
-
-def _load_all(values: Any, load: Any, argument: str) -> list:
-    """Load one value, or each of a list, tuple or stacked array of them, or of a list of lists."""
-    if getattr(values, "ndim", None) == 4:
-        values = list(values)
-    if not isinstance(values, list | tuple):
-        return [load(values, argument=argument)]
-    loaded = []
-    for index, value in enumerate(values):
-        name = f"{argument}[{index}]"
-        loaded += _load_all(value, load, name) if isinstance(value, list | tuple) else [load(value, argument=name)]
-    if not loaded:
-        raise ValueError(f"`{argument}` is an empty list; at least one is needed.")
-    return loaded
 
 
 def _check_masks(masks: list[np.ndarray], pictures: list[Image.Image]) -> None:

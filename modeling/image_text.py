@@ -8,13 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import CLIPModel, SiglipModel
-from transformers.utils import logging
 
 from .clip_resnet import CLIPResNetModel
 from .zero_shot_parts import Part
-
-
-logger = logging.get_logger(__name__)
 
 
 class ImageText(Part):
@@ -51,18 +47,31 @@ class ImageText(Part):
     def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """Texts to the network's input; what is too long is cut, with a warning."""
         tokenizer, most = self.processor.tokenizer, self.config.text_config.max_position_embeddings
-        for text, ids in zip(texts, tokenizer(list(texts), verbose=False)["input_ids"], strict=True):
+        # Cut and padded here: a tokenizer that is told to would remember it, and threads share the tokenizer.
+        all_ids = tokenizer(list(texts), verbose=False)["input_ids"]
+        for number, (text, ids) in enumerate(zip(texts, all_ids, strict=True)):
             if len(ids) > most:
-                logger.warning(f"{text!r:.200} has {len(ids)} tokens; only the first {most} are read.")
+                end = ids[-1:] if ids[-1] in tokenizer.all_special_ids else []
+                all_ids[number] = ids[: most - len(end)] + end
+                rest = tokenizer.decode(all_ids[number], skip_special_tokens=True)
+                self.text_warnings.too_long(text, len(ids), most, rest)
         # A SigLIP was trained on texts padded to one length, and reads the padding, too.
-        padding = "max_length" if self.reads_padding else True
-        inputs = tokenizer(list(texts), padding=padding, truncation=True, max_length=most, return_tensors="pt")
-        names = ("input_ids",) if self.reads_padding else ("input_ids", "attention_mask")
-        return {name: inputs[name].to(self.device) for name in names}
+        length = most if self.reads_padding else max(map(len, all_ids))
+        padded = [ids + [tokenizer.pad_token_id] * (length - len(ids)) for ids in all_ids]
+        inputs = {"input_ids": torch.tensor(padded, device=self.device)}
+        if not self.reads_padding:
+            lengths = torch.tensor([[len(ids)] for ids in all_ids], device=self.device)
+            inputs["attention_mask"] = (torch.arange(length, device=self.device) < lengths).long()
+        return inputs
+
+    def warn_of_unknown_words(self, expressions: Sequence[str]) -> None:
+        """Names, once each, the words of expressions that the vocabulary does not have."""
+        self.text_warnings.unknown_words(self.processor.tokenizer, [text.lower() for text in expressions])
 
     def encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(n, 3, H, W) -> (n, d), as the network gives them, not normalised."""
-        return _pooled(self.network.get_image_features(pixel_values))
+        with self.weights_at_hand():
+            return _pooled(self.network.get_image_features(pixel_values))
 
     def encode_texts(self, texts: dict[str, torch.Tensor]) -> torch.Tensor:
         """What [`tokenize`] gave -> (n, d), not normalised."""
@@ -100,7 +109,8 @@ class ImageText(Part):
     @property
     def scale(self) -> torch.Tensor:
         """What cosine similarities are multiplied by."""
-        return self.network.logit_scale.exp()
+        with self.weights_at_hand():
+            return self.network.logit_scale.exp()
 
 
 class CLIPImageText(ImageText):
@@ -145,13 +155,16 @@ class SiglipImageText(ImageText):
     """A SigLIP, or a SigLIP 2 of fixed size, whose pictures are read by a query instead of a class token."""
 
     network_class = SiglipModel
+    uncalled = ("vision_model.head",)
     reads_padding = True
 
     def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
         vision = self.network.vision_model
         tokens = vision.embeddings(pixel_values)
         shares = grid_masks.flatten(1)[..., None].to(tokens.dtype)
-        return vision.head(vision.post_layernorm(_mask_from(vision.encoder.layers, tokens, shares, block)))
+        tokens = vision.post_layernorm(_mask_from(vision.encoder.layers, tokens, shares, block))
+        with self.weights_at_hand():
+            return vision.head(tokens)
 
 
 def _mask_from(layers: nn.ModuleList, tokens: torch.Tensor, shares: torch.Tensor, block: int) -> torch.Tensor:
@@ -160,7 +173,7 @@ def _mask_from(layers: nn.ModuleList, tokens: torch.Tensor, shares: torch.Tensor
         tokens = layer(tokens, None)
     tokens = tokens.expand(len(shares), -1, -1)
     for layer in layers[block:]:
-        tokens = layer(tokens * shares, None)
+        tokens = layer(tokens * shares.to(tokens.device), None)
     return tokens
 
 

@@ -1,9 +1,8 @@
 """From logits to a binary mask, and what is read off it: its score, its box, its run-length code, and the way back."""
 
-import math
 import numbers
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import nn
 
 
 PIXELS_AT_ONCE = 2**20
+TILE = 128  # pixels each way
 
 
 def check_probability(name: str, value: Any) -> None:
@@ -20,7 +20,7 @@ def check_probability(name: str, value: Any) -> None:
         ValueError: If a value is no number between 0 and 1.
     """
     # A boolean is a number to Python, but no probability.
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= float(value) <= 1.0:
         raise ValueError(f"`{name}` must be a number between 0 and 1, got {value!r}.")
 
 
@@ -142,11 +142,13 @@ def shared_areas(masks: np.ndarray) -> np.ndarray:
     Returns:
         `np.ndarray`: Whole numbers, of shape (r, r); the diagonal holds the masks' own areas.
     """
-    flat = masks.reshape(len(masks), math.prod(masks.shape[1:]))
     shared = np.zeros((len(masks), len(masks)), np.int64)
-    for start in range(0, flat.shape[1], PIXELS_AT_ONCE):
-        some = flat[:, start : start + PIXELS_AT_ONCE].astype(np.float32)  # counts this small are exact
-        shared += (some @ some.T).astype(np.int64)
+    for row, column in product(*(range(0, side, TILE) for side in masks.shape[1:])):
+        tile = masks[:, row : row + TILE, column : column + TILE]
+        here = np.flatnonzero(tile.any(axis=(1, 2)))  # of many regions, each lies in few places
+        if len(here):
+            some = tile[here].reshape(len(here), -1).astype(np.float32)  # counts this small are exact
+            shared[np.ix_(here, here)] += (some @ some.T).astype(np.int64)
     return shared
 
 

@@ -6,6 +6,7 @@ names its target. Mixed features are compared, and the nearest region is the ans
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from torch import nn
 
 from .configuration_global_local import GlobalLocalConfig
 from .expression_parsing import target_phrase
-from .modeling_zero_shot import Answer, Seen, ZeroShotPreTrainedModel, unit
+from .modeling_zero_shot import Answer, ZeroShotPreTrainedModel, unit
+from .picture_cache import Seen
 from .region_pictures import crop_filled
 from .zero_shot_parts import in_batches
 
@@ -59,11 +61,18 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
         masks = torch.from_numpy(regions)
         if self.config.mode == "paper":
             whole, crops = published_pictures(detector_input(image), masks, self.image_text.image_size)
-            whole, crops = (pixels.to(self.device, self.dtype) for pixels in (whole, crops))
+            whole, crops = (
+                pixels.to(self.image_text.device, self.image_text.network.dtype) for pixels in (whole, crops)
+            )
         else:
             whole = self.image_text.prepare([image], whole=True)
             colour = [round(255 * share) for share in self.image_text.processor.image_processor.image_mean]
-            crops = self.image_text.prepare([crop_filled(image, region, colour) for region in regions], whole=True)
+            crops = torch.cat(
+                [
+                    self.image_text.prepare([crop_filled(image, region, colour) for region in batch], whole=True)
+                    for batch in in_batches(regions, self.config.batch_size)
+                ]
+            )
         return self.mix_visual(whole, crops, masks)
 
     def mix_visual(self, whole: torch.Tensor, crops: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -79,9 +88,12 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
         weight = self.config.visual_mix
         grid = (self.image_text.grid,) * 2
         if self.config.mode == "paper":
-            shares = nn.functional.interpolate(masks[:, None].float(), grid, mode="bilinear")[:, 0]
+            shrink = partial(nn.functional.interpolate, size=grid, mode="bilinear")
         else:
-            shares = nn.functional.adaptive_avg_pool2d(masks[:, None].float(), grid)[:, 0]
+            shrink = partial(nn.functional.adaptive_avg_pool2d, output_size=grid)
+        # In batches: as numbers, masks take four times their size.
+        batches = in_batches(masks, self.config.batch_size)
+        shares = torch.cat([shrink(batch[:, None].float())[:, 0] for batch in batches])
         block = self.config.masking_block
         block = max(0, self.image_text.blocks - 3) if block is None else block
         within = self._within(whole, shares, block) if weight > 0 else 0.0
@@ -94,7 +106,7 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
 
     def _within(self, whole: torch.Tensor, shares: torch.Tensor, block: int) -> torch.Tensor:
         # Blocks before the masking run once for a batch of regions; of many regions, once more for each batch.
-        batches = in_batches(shares.to(self.device), self.config.batch_size * 4)
+        batches = in_batches(shares.to(self.image_text.device), self.config.batch_size * 4)
         return torch.cat([self.image_text.encode_regions(whole, batch, block).float() for batch in batches])
 
     def score(self, visual: torch.Tensor, sentences: torch.Tensor, phrases: torch.Tensor) -> torch.Tensor:

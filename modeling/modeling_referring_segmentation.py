@@ -48,7 +48,8 @@ class ReferringSegmentationPreTrainedModel(PreTrainedModel):
 
 def put_card(model: PreTrainedModel, folder: str, repo_id: str, options: dict[str, Any]) -> None:
     """
-    What `push_to_hub` uploads has either the repository's card or an empty form: instead of the form, a model's own card.
+    What `push_to_hub` uploads has either main's card or an empty form: instead of the form, a model's own card. The card that a branch
+    already has stays.
 
     Args:
         model ([`ReferringSegmentationPreTrainedModel`]): What is uploaded, alone or with its pipeline.
@@ -56,11 +57,12 @@ def put_card(model: PreTrainedModel, folder: str, repo_id: str, options: dict[st
         repo_id (`str`): Where they go.
         options (`dict[str, Any]`): Of the upload: `token` and `revision`.
     """
-    card = model.card()
-    if card is not None and not file_exists(
-        repo_id, "README.md", revision=options.get("revision"), token=options.get("token")
-    ):
-        with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as file:
+    card, path = model.card(), os.path.join(folder, "README.md")
+    revision, token = options.get("revision"), options.get("token")
+    if revision is not None and file_exists(repo_id, "README.md", revision=revision, token=token):
+        os.remove(path)
+    elif card is not None and not file_exists(repo_id, "README.md", token=token):
+        with open(path, "w", encoding="utf-8") as file:
             file.write(card)
 
 

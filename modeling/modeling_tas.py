@@ -15,12 +15,14 @@ from .captioners import CAPTIONERS
 from .configuration_tas import TASConfig
 from .directions import names_target
 from .expression_parsing import Parse, target_phrase
-from .modeling_zero_shot import Answer, Seen, ZeroShotPreTrainedModel, unit
+from .modeling_zero_shot import Answer, ZeroShotPreTrainedModel, unit
 from .negative_phrases import count_near_pairs, negative_phrases, negatives_as_published, nouns_by_parse
+from .picture_cache import Seen
 from .published_rectifier import rectify_as_published
 from .region_pictures import blur, blur_around, centre_of, cut_out
 from .region_proposals import filter_regions
 from .spatial_rectifier import Layout, rectify
+from .zero_shot_parts import in_batches
 
 
 PUBLISHED_MIN_AREA = 2000  # pixels
@@ -105,8 +107,11 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
     def encode_crops(self, seen: Seen) -> torch.Tensor:
         """Features of length 1 of regions on black, (r, d)."""
         is_published = self.config.mode == "paper"
-        pictures = [cut_out(seen.image, region, is_published) for region in seen.regions]
-        return unit(self._encode_pictures(self.image_text.prepare(pictures)))
+        inputs = [
+            self.image_text.prepare([cut_out(seen.image, region, is_published) for region in batch])
+            for batch in in_batches(seen.regions, self.config.batch_size)
+        ]
+        return unit(self._encode_pictures(torch.cat(inputs)))
 
     def _uses(self, term: str) -> bool:
         return self.captioner is not None and getattr(self.config, f"{term}_weight") > 0
@@ -114,9 +119,12 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
     def _caption_regions(self, seen: Seen) -> list[str]:
         blurred = blur(seen.image)
         is_published = self.config.mode == "paper"
-        return self.captioner.caption(
-            [blur_around(seen.image, blurred, region, is_published) for region in seen.regions]
-        )
+        captions: list[str] = []
+        for batch in in_batches(seen.regions, self.captioner.batch_size):
+            captions += self.captioner.caption(
+                [blur_around(seen.image, blurred, region, is_published) for region in batch]
+            )
+        return captions
 
     def _caption_picture(self, seen: Seen) -> Parse:
         return self._parse(self.captioner.caption([seen.image])[0])

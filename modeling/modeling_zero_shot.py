@@ -4,12 +4,10 @@ What the zero-shot systems share: they find regions in a picture, score them for
 What does not depend on an expression is computed once for a picture and kept for further calls.
 """
 
-import importlib.util
 import os
 from abc import abstractmethod
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,15 +19,15 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_zero_shot import ZeroShotSegmentationConfig
 from .expression_parsing import Parse
-from .image_inputs import check_regions
 from .image_text import IMAGE_TEXT
 from .model_card import render_card
 from .modeling_outputs import ZeroShotSegmentationOutput
 from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel
 from .negative_phrases import has_wordnet
 from .parsers import load_parser, parser_name
-from .processing_zero_shot import ZeroShotSegmentationProcessor
-from .region_proposals import PROPOSERS
+from .picture_cache import PictureCache, Seen
+from .processing_zero_shot import NO_PROPOSER, ZeroShotSegmentationProcessor, read_regions
+from .region_proposals import INSTALLED, PROPOSERS
 from .text_inputs import expressions_per_image
 from .zero_shot_parts import Part, build_part, in_batches
 
@@ -38,30 +36,7 @@ if TYPE_CHECKING:
     # So that a saved model brings along the code of this pipeline, too.
     from .pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline  # noqa: F401
 
-logger = logging.get_logger(__name__)
-LOGIT = 10.0  # inside of the chosen region
-
-
-@dataclass
-class Seen:
-    """
-    What is known of a picture, whatever is asked for.
-
-    Attributes:
-        image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
-        regions (`np.ndarray` of shape `(r, height, width)`): Boolean.
-        facts (`dict[str, Any]`): What a system computes of them, by name.
-    """
-
-    image: np.ndarray
-    regions: np.ndarray
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def fact(self, name: str, compute: Callable[[], Any]) -> Any:
-        """What `compute` gives, computed when it is first asked for."""
-        if name not in self.facts:
-            self.facts[name] = compute()
-        return self.facts[name]
+logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
 
 
 @dataclass
@@ -104,7 +79,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             options = (config.proposer_options or {}) if name == "proposer" else {}
             part = build_part(name, classes, part_config, **options) if part_config is not None else None
             setattr(self, name, part)
-        self._seen: OrderedDict[bytes, Seen] = OrderedDict()
+        self._seen = PictureCache()
         self.post_init()
 
     @torch.no_grad()
@@ -129,6 +104,8 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
                 Must be left out: these models do not train.
             explain (`bool`, *optional*, defaults to `False`):
                 Whether to return `explanations`.
+            return_dict (`bool`, *optional*):
+                Whether an output object or a tuple is returned; by default as the configuration says.
 
         Raises:
             ValueError: If `labels` are given, numbers or sizes do not match, or regions are needed and nothing finds them.
@@ -140,14 +117,23 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             raise ValueError(
                 f"`region_masks` holds regions of {len(region_masks)} images, and there are {len(images)}."
             )
+        self.image_text.warn_of_unknown_words(text)
         answers: list[Answer] = []
         regions: list[np.ndarray] = []
         for number, image in enumerate(images):
             given = None if region_masks is None else region_masks[number]
-            seen = self._look(image, given, f"region_masks[{number}]")
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise ValueError(f"`images` must be (height, width, 3) bytes, got {image.shape} of {image.dtype}.")
+            if given is not None:
+                given = read_regions(given, image.shape[:2], f"region_masks[{number}]")
+            key = self._key(image, given)
+            seen = self._seen.find(key) or Seen(
+                image.copy(), self.find_regions(image) if given is None else np.array(given)
+            )
             answers += self._answer(seen, text[number * each : (number + 1) * each])
+            self._seen.keep(key, seen, self.config.cache_size, self.config.cache_bytes)
             regions += [seen.regions]
-        return self._pack(answers, regions, each, explain)
+        return self._pack(answers, regions, explain)
 
     def forget(self) -> None:
         """Drops what is kept of pictures."""
@@ -163,26 +149,11 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
 
     def _answer(self, seen: Seen, expressions: Sequence[str]) -> list[Answer]:
         if not len(seen.regions):
-            nothing = torch.zeros(0, device=self.device)
+            nothing = torch.zeros(0)
             return [Answer(None, nothing, {}, {"phrase": None}) for _ in expressions]
         asked = list(dict.fromkeys(expressions))  # each once: batches are filled up with repetitions
         answers = dict(zip(asked, self._answer_all(seen, asked), strict=True))
         return [answers[expression] for expression in expressions]
-
-    def _look(self, image: np.ndarray, given: np.ndarray | None, name: str) -> Seen:
-        """What is known of a picture, from the last pictures if it was among them."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"`images` must be (height, width, 3) bytes, got {image.shape} of {image.dtype}.")
-        if given is not None:
-            check_regions(given, image.shape[:2], name)
-        key = self._key(image, given)
-        seen = self._seen.pop(key, None)
-        if seen is None:
-            seen = Seen(image, self.find_regions(image) if given is None else given.astype(bool))
-        self._seen[key] = seen
-        while len(self._seen) > self.config.cache_size:
-            self._seen.popitem(last=False)
-        return seen
 
     @torch.no_grad()
     def find_regions(self, image: np.ndarray) -> np.ndarray:
@@ -199,11 +170,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             ValueError: If the model has no proposer.
         """
         if self.proposer is None:
-            raise ValueError(
-                "`region_masks` are missing: this model has no proposer. Give the pipeline of the task "
-                '"zero-shot-referring-segmentation" `regions` with each image, or compose the model with a proposer, such as '
-                'hf_ris.zero_shot(..., proposer="felzenszwalb").'
-            )
+            raise ValueError(NO_PROPOSER)
         return self._keep_regions(self.proposer.propose(image))
 
     def _key(self, image: np.ndarray, given: np.ndarray | None) -> bytes:
@@ -212,26 +179,18 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         for array in (image, given):
             if array is not None:
                 digest.update(repr((array.shape, array.dtype.str)).encode())
-                digest.update(np.ascontiguousarray(array).data)
+                # A bit tells as much of a mask as a byte does.
+                digest.update((np.packbits(array) if array.dtype == bool else array).tobytes())
         weights = [
-            (weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in self.parameters()
+            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+            for weight in (*self.parameters(), *self.buffers())
         ]
-        settings = {name: value for name, value in vars(self.config).items() if not name.endswith("_config")}
-        digest.update(repr((weights, self.dtype, settings)).encode())
+        digest.update(repr((weights, self.dtype)).encode())
+        digest.update(self.describe_settings().encode())
         return digest.digest()
 
-    def _pack(
-        self, answers: list[Answer], regions: list[np.ndarray], each: int, explain: bool
-    ) -> ZeroShotSegmentationOutput:
-        height, width = (max(masks.shape[axis] for masks in regions) for axis in (1, 2))
-        logits = torch.full((len(answers), height, width), -LOGIT)
-        for number, answer in enumerate(answers):
-            masks = regions[number // each]
-            if answer.pick is not None:
-                inside = torch.from_numpy(masks[answer.pick])
-                logits[number, : masks.shape[1], : masks.shape[2]][inside] = LOGIT
+    def _pack(self, answers: list[Answer], regions: list[np.ndarray], explain: bool) -> ZeroShotSegmentationOutput:
         return ZeroShotSegmentationOutput(
-            logits=logits.to(self.device),
             region_masks=tuple(torch.from_numpy(masks.copy()) for masks in regions),  # these are the caller's
             region_scores=tuple(answer.shares for answer in answers),
             picks=tuple(answer.pick for answer in answers),
@@ -264,14 +223,13 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         batches = in_batches(pixel_values, self.config.batch_size)
         return torch.cat([self.image_text.encode_pictures(batch).float() for batch in batches])
 
-    def describe_surroundings(self) -> str:
-        """What answers depend on besides weights and configuration: processors, and what is installed here."""
-        optional = [name for name in ("scipy", "skimage") if importlib.util.find_spec(name)]
-        optional += ["wordnet"] if has_wordnet() else []
-        parser = parser_name(self.config.parser)
-        return "\n".join(
-            [parser, *optional, *(repr(part.processor) for _, part in self.named_parts() if part.network_class)]
-        )
+    def describe_settings(self) -> str:
+        """All that answers depend on besides weights, pictures and expressions: settings, processors, and what is installed here."""
+        without = {*self.config.sub_configs, "cache_size", "cache_bytes", "parts"}
+        settings = {name: value for name, value in vars(self.config).items() if name not in without}
+        installed = [*INSTALLED, *(["wordnet"] if has_wordnet() else [])]
+        parts = [f"{name}: {part.describe_settings()}" for name, part in self.named_parts()]
+        return "\n".join([repr(settings), parser_name(self.config.parser), *installed, *parts])
 
     # How a system is composed, saved and loaded: the parts' processors lie in folders of their names.
 
@@ -340,4 +298,4 @@ def unit(features: torch.Tensor) -> torch.Tensor:
     return nn.functional.normalize(features, dim=-1)
 
 
-__all__ = ["Answer", "Seen", "ZeroShotPreTrainedModel", "unit"]
+__all__ = ["Answer", "ZeroShotPreTrainedModel", "unit"]

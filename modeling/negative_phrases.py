@@ -12,7 +12,7 @@ from .directions import DEPTHS, MIDDLES, SIDES
 from .expression_parsing import Parse
 
 
-logger = logging.get_logger(__name__)
+logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
 
 try:
     from nltk.corpus import wordnet

@@ -1,6 +1,8 @@
 """Who parses expressions and captions: spaCy, where it is installed with a model of English, or else our own rules."""
 
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -16,6 +18,8 @@ except ImportError:
 
 # What the papers used, and what is smaller; nothing is downloaded.
 SPACY_MODELS = ("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm")
+
+_one_at_a_time = threading.Lock()  # a zone is the whole model's, whichever thread opens it
 
 
 @cache
@@ -59,8 +63,16 @@ def parse_with_spacy(nlp: Any, text: str) -> Parse:
         nlp (`spacy.language.Language`): With a parser.
         text (`str`): An expression or a caption.
     """
-    words = [token.text for token in nlp.make_doc(text.lower()) if token.text != " "]
-    return read_doc(nlp(" ".join(words)))
+    with _one_at_a_time, _forgetting(nlp):
+        words = [token.text for token in nlp.make_doc(text.lower()) if token.text != " "]
+        return read_doc(nlp(" ".join(words)))
+
+
+def _forgetting(nlp: Any) -> AbstractContextManager[Any]:
+    """Within it spaCy forgets new words at the end; otherwise it keeps every word that it ever read."""
+    if not hasattr(nlp, "memory_zone") or nlp.vocab.in_memory_zone:  # it came with spaCy 3.8; zones do not nest
+        return nullcontext()
+    return nlp.memory_zone()
 
 
 def _parse_by_rules(text: str) -> Parse:

@@ -1,5 +1,6 @@
 """The `"zero-shot-referring-segmentation"` pipeline: as `"referring-segmentation"`, with regions in and explanations out."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from .pipeline_referring_segmentation import (
     as_item,
     is_item,
 )
-from .processing_zero_shot import read_regions, resize_mask
+from .processing_zero_shot import NO_PROPOSER, read_regions, resize_mask
 
 
 class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
@@ -72,7 +73,7 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
             )
 
     def _make_reader(self) -> InputReader:
-        return RegionReader(self.processor, self.input_keys)
+        return RegionReader(self.processor, self.input_keys, needs_regions=self.model.proposer is None)
 
     def _sanitize_parameters(self, explain: bool | None = None, **options: Any) -> tuple[dict, dict, dict]:
         if explain is not None and not isinstance(explain, bool):
@@ -104,12 +105,25 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
 
 
 class RegionReader(InputReader):
-    """Reads regions, too."""
+    """
+    Reads regions, too.
+
+    Args:
+        processor, keys: As of the base class.
+        needs_regions (`bool`): Whether the model looks for none itself.
+    """
+
+    def __init__(self, processor: Any, keys: Sequence[str], needs_regions: bool) -> None:
+        super().__init__(processor, keys)
+        self.needs_regions = needs_regions
 
     def read(self, given: Any, timeout: float | None) -> dict[str, Any]:
         item = super().read(given, timeout)
         if item.get("regions") is not None:
-            read_regions(item["regions"], (item["image"].height, item["image"].width), "regions")
+            size = item["image"].height, item["image"].width
+            return {**item, "regions": read_regions(item["regions"], size, "regions")}
+        if self.needs_regions:
+            raise ValueError(NO_PROPOSER)
         return item
 
     def encode(self, items: list[dict[str, Any]]) -> Any:

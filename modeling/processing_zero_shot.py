@@ -10,9 +10,17 @@ from torch import nn
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from .image_inputs import check_regions, load_image
+from .image_inputs import check_regions, load_all, load_image
 from .masks import read_target_sizes
+from .modeling_outputs import chosen_masks
 from .text_inputs import check_expressions, expressions_per_image
+
+
+NO_PROPOSER = (
+    "`regions` are missing: this model has no proposer. Give the pipeline of the task "
+    '"zero-shot-referring-segmentation" `regions` with each image, or compose the model with a proposer, such as '
+    'hf_ris.zero_shot(..., proposer="felzenszwalb").'
+)
 
 
 class ZeroShotSegmentationProcessor(ProcessorMixin):
@@ -60,8 +68,7 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
         """
         if segmentation_maps is not None:
             raise ValueError("`segmentation_maps` must be left out: zero-shot models do not train.")
-        given = list(images) if isinstance(images, list | tuple) else [images]
-        pictures = [load_image(image, argument="images") for image in given]
+        pictures = load_all(images, load_image, "images")
         expressions = check_expressions(text)
         expressions_per_image(len(expressions), len(pictures))
         data: dict[str, Any] = {"images": [self._reduce(picture) for picture in pictures], "text": expressions}
@@ -105,16 +112,15 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
         self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
     ) -> Iterator[dict[str, Any]]:
         """Yield what [`post_process_referring_segmentation`] returns, one mask at a time."""
-        logits = outputs.logits
         threshold = 0.5 if threshold is None else threshold
-        sizes = read_target_sizes(target_sizes, len(logits), threshold)
-        each = len(logits) // len(outputs.region_masks)
-        for number, (height, width) in enumerate(sizes):
-            inner = outputs.region_masks[number // each].shape[1:]
-            mask = logits[number, : inner[0], : inner[1]].sigmoid() > threshold
+        sizes = read_target_sizes(target_sizes, len(outputs.picks), threshold)
+        for number, (mask, size) in enumerate(zip(chosen_masks(outputs), sizes, strict=True)):
             pick = outputs.picks[number]
+            if threshold in (0, 1):
+                mask = torch.full_like(mask, threshold == 0)
             score = 0.0 if pick is None else float(outputs.region_scores[number][pick])
-            yield {"mask": resize_mask(mask, (height, width)), "score": score}
+            # A mask of its own: two expressions may have chosen one region.
+            yield {"mask": resize_mask(mask, size).clone(), "score": score}
 
     def _reduce(self, picture: Image.Image) -> np.ndarray:
         size = self._size(picture)
@@ -132,12 +138,25 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
             return regions
         # One at a time: of a large photo, all together would not fit.
         reduced = [resize_mask(torch.from_numpy(region), (height, width)).numpy() for region in regions]
-        return np.stack(reduced) if reduced else np.zeros((0, height, width), bool)
+        return CheckedRegions.of(np.stack(reduced) if reduced else np.zeros((0, height, width), bool))
+
+
+class CheckedRegions(np.ndarray):
+    """Regions that were read and checked; what is computed of them is not."""
+
+    is_checked = False
+
+    @classmethod
+    def of(cls, masks: np.ndarray) -> "CheckedRegions":
+        """Of masks (r, height, width), boolean, none of them empty."""
+        regions = masks.view(cls)
+        regions.is_checked = True
+        return regions
 
 
 def read_regions(masks: Any, size: tuple[int, int], name: str) -> np.ndarray:
     """
-    Regions as users have them: an array or tensor (r, height, width), or a list of masks.
+    Regions as users have them: an array or tensor (r, height, width), or a list of masks. What it gave before is not read again.
 
     Args:
         masks: What was given.
@@ -150,14 +169,26 @@ def read_regions(masks: Any, size: tuple[int, int], name: str) -> np.ndarray:
     Raises:
         ValueError: If they are no masks of this size, or one of them is empty.
     """
+    if isinstance(masks, CheckedRegions) and masks.is_checked and masks.shape[1:] == size:
+        return masks
     if isinstance(masks, list | tuple):
-        arrays = [np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask) for mask in masks]
+        arrays = [_to_array(mask, name) for mask in masks]
         if len({array.shape for array in arrays}) > 1:
             raise ValueError(f"`{name}` holds masks of different shapes: {sorted({array.shape for array in arrays})}.")
         masks = np.stack(arrays) if arrays else np.zeros((0, *size), bool)
-    regions = masks.cpu().numpy() if isinstance(masks, torch.Tensor) else masks
-    check_regions(regions, size, name)
-    return regions != 0
+    elif isinstance(masks, torch.Tensor):
+        masks = _to_array(masks, name)
+    check_regions(masks, size, name)
+    return CheckedRegions.of(masks if masks.dtype == bool else masks != 0)
+
+
+def _to_array(mask: Any, name: str) -> np.ndarray:
+    if isinstance(mask, torch.Tensor) and mask.is_floating_point():
+        mask = mask.float()  # NumPy has no bfloat16
+    try:
+        return mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
+    except (TypeError, ValueError, RuntimeError) as error:  # a sparse tensor, one without data, a ragged list
+        raise ValueError(f"`{name}` must hold masks, got {type(mask).__name__}: {error}") from error
 
 
 def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -172,4 +203,4 @@ def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return found if found.any() else shares > 0
 
 
-__all__ = ["ZeroShotSegmentationProcessor", "read_regions", "resize_mask"]
+__all__ = ["CheckedRegions", "ZeroShotSegmentationProcessor", "read_regions", "resize_mask"]

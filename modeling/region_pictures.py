@@ -25,17 +25,17 @@ def cut_out(image: np.ndarray, mask: np.ndarray, as_published: bool = False) -> 
     Returns:
         `np.ndarray` of shape `(side, side, 3)`.
     """
-    return _square(_crop(np.where(mask[..., None], image, 0).astype(image.dtype), mask, as_published), as_published)
+    return _square(_fill_around(image, mask, np.zeros(image.shape[2], image.dtype), as_published), as_published)
 
 
 def crop_filled(image: np.ndarray, mask: np.ndarray, colour: Sequence[int]) -> np.ndarray:
     """A region's box with a colour around the region, as large as it is."""
-    return _crop(np.where(mask[..., None], image, np.asarray(colour, image.dtype)), mask, as_published=False)
+    return _fill_around(image, mask, np.asarray(colour, image.dtype), as_published=False)
 
 
 def blur_around(image: np.ndarray, blurred: np.ndarray, mask: np.ndarray, as_published: bool = False) -> np.ndarray:
     """A region's box, square: sharp inside the region, from [`blur`]'s picture around it, black around the box."""
-    return _square(_crop(np.where(mask[..., None], image, blurred), mask, as_published), as_published)
+    return _square(_fill_around(image, mask, blurred, as_published), as_published)
 
 
 def centre_of(mask: np.ndarray) -> tuple[float, float]:
@@ -51,16 +51,19 @@ def blur(image: np.ndarray) -> np.ndarray:
     Args:
         image (`np.ndarray` of shape `(height, width, channels)`): Bytes.
     """
-    weights = _blur_weights()
+    rows, columns = (_blur_matrix(side) for side in image.shape[:2])
+    # Exact: whole numbers below 2**24, however they are added up.
+    states = rows @ image.transpose(2, 0, 1).astype(np.float32) @ columns.T
+    return ((states.astype(np.int32) + 2**15) >> 16).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _blur_matrix(side: int) -> np.ndarray:
+    """(side, side): which share of each pixel of a line goes into each of the blurred line, in 256ths."""
+    matrix = np.zeros((side, side), np.float32)
     margin = BLUR_SIZE // 2
-    states = image.astype(np.int32)
-    for axis in (0, 1):
-        places = _mirrored(np.arange(-margin, image.shape[axis] + margin), image.shape[axis])
-        padded = states.take(places, axis=axis)
-        states = np.zeros(image.shape, np.int32)
-        for start, weight in enumerate(weights):
-            states += weight * padded.take(range(start, start + image.shape[axis]), axis=axis)
-    return ((states + 2**15) >> 16).astype(np.uint8)
+    for start, weight in enumerate(_blur_weights()):
+        np.add.at(matrix, (np.arange(side), _mirrored(np.arange(side) + start - margin, side)), weight)
+    return matrix
 
 
 def _blur_weights() -> list[int]:
@@ -84,13 +87,15 @@ def _mirrored(places: np.ndarray, length: int) -> np.ndarray:
     return np.where(places < length, places, 2 * (length - 1) - places)
 
 
-def _crop(picture: np.ndarray, mask: np.ndarray, as_published: bool) -> np.ndarray:
+def _fill_around(image: np.ndarray, mask: np.ndarray, filling: np.ndarray, as_published: bool) -> np.ndarray:
+    """A region's box: the picture inside of the region, and around it a colour or another picture of the same size."""
     box = mask_to_box(mask)
     assert box is not None, "a region is not empty"
     left, top, right, bottom = box["xmin"], box["ymin"], box["xmax"], box["ymax"]
     if as_published:
         right, bottom = max(right - 1, left + 1), max(bottom - 1, top + 1)
-    return picture[top:bottom, left:right]
+    within = (slice(top, bottom), slice(left, right))
+    return np.where(mask[within][..., None], image[within], filling if filling.ndim == 1 else filling[within])
 
 
 def _square(picture: np.ndarray, as_published: bool) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Which regions of a picture an expression may refer to: where they come from, and which of them are kept."""
 
 from abc import abstractmethod
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import AutoModelForUniversalSegmentation, PreTrainedConfig, SamModel
 from transformers.utils import logging
 
@@ -12,7 +14,10 @@ from .masks import shared_areas
 from .zero_shot_parts import Part
 
 
-logger = logging.get_logger(__name__)
+logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
+MAX_BOX_PIXELS = (
+    2**26
+)  # of all regions of one scale: a picture of slanting stripes has a thousand, whose boxes are large
 
 try:
     from scipy import ndimage
@@ -22,6 +27,7 @@ try:
     from skimage.segmentation import felzenszwalb
 except ImportError:
     felzenszwalb = None
+INSTALLED = [name for name, part in (("scipy", ndimage), ("skimage", felzenszwalb)) if part is not None]
 
 
 class Proposer(Part):
@@ -53,6 +59,7 @@ class SamProposer(Proposer):
     """
 
     network_class = SamModel
+    uncalled = ("shared_image_embedding", "prompt_encoder", "mask_decoder")
     stability_offset = 1.0
     points_at_once = 16
 
@@ -77,18 +84,22 @@ class SamProposer(Proposer):
         embeddings = self.network.get_image_embeddings(inputs["pixel_values"].to(self.device, self.network.dtype))
         sizes = [inputs[name].tolist() for name in ("original_sizes", "reshaped_input_sizes")]
         found = [self._ask(embeddings, points, sizes) for points in self._grid(sizes[1][0]).split(self.points_at_once)]
-        masks, scores = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
-        regions = masks[suppress_boxes(boxes_of(masks), scores, self.max_box_iou)].numpy()
+        packed, boxes, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
+        kept = suppress_boxes(boxes, scores, self.max_box_iou)
+        regions = np.unpackbits(packed[kept].numpy(), axis=-1, count=image.shape[1]).view(bool)
         if ndimage is None and self.min_region_area:
             logger.warning_once(
                 "SciPy is not installed: holes and islands of regions stay. pip install 'hf_ris[zero-shot]'"
             )
         elif self.min_region_area and len(regions):
-            cleaned = np.stack([remove_small_parts(region, self.min_region_area) for region in regions])
+            changed = torch.zeros(len(regions))
+            for number, region in enumerate(regions):
+                cleaned = remove_small_parts(region, self.min_region_area)
+                changed[number] = float((cleaned != region).any())
+                regions[number] = cleaned
             # What was mended comes after what was not, and the boxes have changed.
-            changed = torch.from_numpy((cleaned != regions).any(axis=(1, 2)))
-            boxes = boxes_of(torch.from_numpy(cleaned))
-            regions = cleaned[suppress_boxes(boxes, 1.0 - changed.float(), self.max_box_iou).numpy()]
+            boxes = boxes_of(torch.from_numpy(regions))
+            regions = regions[suppress_boxes(boxes, 1.0 - changed, self.max_box_iou).numpy()]
         return regions[regions.any(axis=(1, 2))]
 
     def _grid(self, size: tuple[int, int]) -> torch.Tensor:
@@ -97,16 +108,18 @@ class SamProposer(Proposer):
         rows, columns = torch.meshgrid(steps * size[0], steps * size[1], indexing="ij")
         return torch.stack([columns, rows], dim=-1).view(-1, 1, 2)
 
-    def _ask(self, embeddings: torch.Tensor, points: torch.Tensor, sizes: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Masks (n, height, width) and scores (n,) that are good enough; each point gives three."""
-        outputs = self.network(image_embeddings=embeddings, input_points=points[None].to(self.device))
+    def _ask(self, embeddings: torch.Tensor, points: torch.Tensor, sizes: Any) -> tuple[torch.Tensor, ...]:
+        """Masks (n, height, width / 8) of eight pixels a byte, their boxes (n, 4) and scores (n,), good enough; each point gives three."""
+        with self.weights_at_hand():
+            outputs = self.network(image_embeddings=embeddings, input_points=points[None].to(self.device))
         scores = outputs.iou_scores.float().flatten()
         confident = scores > self.min_iou
         small = outputs.pred_masks.float().flatten(1, 2)[:, confident, None]
         logits = self.processor.image_processor.post_process_masks(small, *sizes, binarize=False)[0][:, 0]
         high, low = ((logits > offset).sum((1, 2)) for offset in (self.stability_offset, -self.stability_offset))
         stable = (high / low.clamp(min=1) >= self.min_stability) & (logits > 0).any(2).any(1)
-        return logits[stable] > 0, scores[confident][stable]
+        masks = (logits > 0)[stable].cpu()
+        return torch.from_numpy(np.packbits(masks.numpy(), axis=-1)), boxes_of(masks), scores[confident][stable].cpu()
 
 
 class InstanceSegmentationProposer(Proposer):
@@ -119,6 +132,7 @@ class InstanceSegmentationProposer(Proposer):
     """
 
     network_class = AutoModelForUniversalSegmentation
+    uncalled = ("model.transformer_module",)
 
     def __init__(self, config: PreTrainedConfig, min_score: float = 0.3) -> None:
         super().__init__(config)
@@ -126,7 +140,8 @@ class InstanceSegmentationProposer(Proposer):
 
     def propose(self, image: np.ndarray) -> np.ndarray:
         inputs = self.processor(image, return_tensors="pt", input_data_format="channels_last")
-        outputs = self.network(pixel_values=inputs["pixel_values"].to(self.device, self.network.dtype))
+        with self.weights_at_hand():
+            outputs = self.network(pixel_values=inputs["pixel_values"].to(self.device, self.network.dtype))
         for name in ("class_queries_logits", "masks_queries_logits"):
             outputs[name] = outputs[name].float().cpu()  # what is made of them lies there
         result = self.processor.post_process_instance_segmentation(
@@ -135,8 +150,9 @@ class InstanceSegmentationProposer(Proposer):
         masks = np.zeros((0, *image.shape[:2]), bool)
         if isinstance(result, torch.Tensor) and result.ndim == 3:  # where nothing is found, it is a map of one number
             masks = result.numpy() > 0
+        masks = masks[masks.any(axis=(1, 2))]
         # One mask may come back as several classes.
-        return _without_doubles(masks[masks.any(axis=(1, 2))], max_iou=0.9)
+        return masks[_without_doubles([Region.of(mask) for mask in masks], max_iou=0.9)]
 
 
 class FelzenszwalbProposer(Proposer):
@@ -155,29 +171,125 @@ class FelzenszwalbProposer(Proposer):
         if felzenszwalb is None:
             raise ImportError("a proposer without weights needs scikit-image: pip install 'hf_ris[zero-shot]'")
         config = self.config
-        least = max(1, round(config.min_share * image.shape[0] * image.shape[1]))
-        regions: list[np.ndarray] = []
-        for scale in config.scales:
-            labels = felzenszwalb(image, scale=scale, sigma=config.sigma, min_size=least)
-            for label in range(labels.max() + 1):
-                region = labels == label
-                sides = (region[0], region[-1], region[:, 0], region[:, -1])
-                if sum(side.any() for side in sides) < 2:  # no background
-                    region = ndimage.binary_fill_holes(region)
-                regions.append(region)
-        return _without_doubles(np.stack(regions), config.max_overlap)
+        height, width = image.shape[:2]
+        reduced = _fit(image, config.max_pixels)
+        least = max(1, round(config.min_share * reduced.shape[0] * reduced.shape[1]))
+        regions: list[Region] = []
+        with ThreadPoolExecutor(len(config.scales)) as threads:  # most of it leaves Python's lock to others
+            for labels in threads.map(
+                lambda scale: felzenszwalb(reduced, scale=scale, sigma=config.sigma, min_size=least), config.scales
+            ):
+                regions += _regions_of(labels)
+        regions = [regions[number] for number in _without_doubles(regions, config.max_overlap)]
+        regions = _largest(regions, config.max_mask_pixels // (height * width))
+        return _to_masks(regions, reduced.shape[:2], (height, width))
 
 
-def _without_doubles(regions: np.ndarray, max_iou: float) -> np.ndarray:
-    """Regions in order, without those that are nearly one before them."""
-    shared = shared_areas(regions)
-    areas = np.diag(shared)
-    nearly = shared > max_iou * (areas[:, None] + areas - shared)
+class Region(NamedTuple):
+    """
+    A region within its box.
+
+    Attributes:
+        box (`tuple[slice, slice]`): Rows and columns.
+        mask (`np.ndarray`): Boolean, as large as the box.
+        area (`int`): In pixels.
+    """
+
+    box: tuple[slice, slice]
+    mask: np.ndarray
+    area: int
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> "Region":
+        """Of a mask (height, width) that is not empty."""
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+        return cls(box, mask[box], int(np.count_nonzero(mask)))
+
+    def shared_with(self, other: "Region") -> int:
+        """Pixels that both have."""
+        parts = [region.mask for region in (self, other)]
+        for axis in (0, 1):
+            own, its = self.box[axis], other.box[axis]
+            start, stop = max(own.start, its.start), min(own.stop, its.stop)
+            if start >= stop:
+                return 0
+            for number, side in enumerate((own, its)):
+                within = slice(start - side.start, stop - side.start)
+                parts[number] = parts[number][within] if axis == 0 else parts[number][:, within]
+        return int(np.count_nonzero(parts[0] & parts[1]))
+
+
+def _fit(image: np.ndarray, most: int) -> np.ndarray:
+    """A picture of at most so many pixels."""
+    height, width = image.shape[:2]
+    scale = (most / (height * width)) ** 0.5
+    if scale >= 1:
+        return image
+    size = (max(1, int(width * scale)), max(1, int(height * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def _regions_of(labels: np.ndarray) -> list[Region]:
+    """The parts of a map of labels from 0 on, each with what it encloses; of very many, the largest."""
+    boxes = ndimage.find_objects(labels + 1)
+    areas = np.bincount(labels.ravel())
+    sizes = np.array([(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in boxes])
+    order = np.argsort(-areas, kind="stable")
+    fits = np.zeros(len(boxes), bool)
+    fits[order] = sizes[order].cumsum() <= MAX_BOX_PIXELS
+    regions = []
+    for label in np.flatnonzero(fits):
+        box, mask = boxes[label], labels[boxes[label]] == label
+        touched = sum(side.start == 0 for side in box)
+        touched += sum(side.stop == end for side, end in zip(box, labels.shape, strict=True))
+        if touched < 2 and areas[label] < mask.size:  # no background
+            mask = ndimage.binary_fill_holes(mask)
+        regions.append(Region(box, mask, int(np.count_nonzero(mask))))
+    return regions
+
+
+def _largest(regions: list[Region], number: int) -> list[Region]:
+    """So many of them, at least one, in order."""
+    order = np.argsort([-region.area for region in regions], kind="stable")
+    return [regions[place] for place in np.sort(order[: max(1, number)])]
+
+
+def _to_masks(regions: list[Region], size: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
+    """Regions of a picture of one size as masks (r, height, width) of another that is at least as large."""
+    masks = np.zeros((len(regions), *target), bool)
+    places = [np.arange(end) * side // end for side, end in zip(size, target, strict=True)]
+    for mask, region in zip(masks, regions, strict=True):
+        rows, columns = (
+            np.searchsorted(along, (side.start, side.stop)) for along, side in zip(places, region.box, strict=True)
+        )
+        inside = np.ix_(
+            places[0][slice(*rows)] - region.box[0].start, places[1][slice(*columns)] - region.box[1].start
+        )
+        mask[slice(*rows), slice(*columns)] = region.mask[inside]
+    return masks
+
+
+def _without_doubles(regions: list[Region], max_iou: float) -> list[int]:
+    """Which regions stay, in order, without those that are nearly one before them."""
+
+    def nearly(shared: Any, area: int, others: Any) -> Any:
+        return shared > max_iou * (area + others - shared)
+
+    corners = np.array([[(side.start, side.stop) for side in region.box] for region in regions]).reshape(-1, 2, 2)
+    areas = np.array([region.area for region in regions])
     kept: list[int] = []
-    for number in range(len(regions)):
-        if not nearly[number, kept].any():
+    for number, region in enumerate(regions):
+        own, others = corners[number], corners[kept]
+        sides = np.minimum(own[:, 1], others[..., 1]) - np.maximum(own[:, 0], others[..., 0])
+        # They share no more than their boxes do, and no more than either has.
+        most = np.minimum(sides.clip(min=0).prod(axis=1), np.minimum(region.area, areas[kept]))
+        near = np.flatnonzero(nearly(most, region.area, areas[kept]))
+        if not any(
+            nearly(region.shared_with(regions[kept[place]]), region.area, areas[kept[place]]) for place in near
+        ):
             kept.append(number)
-    return regions[kept]
+    return kept
 
 
 def boxes_of(masks: torch.Tensor) -> torch.Tensor:
@@ -263,6 +375,7 @@ PROPOSERS: dict[str, type[Proposer]] = {
 
 
 __all__ = [
+    "INSTALLED",
     "PROPOSERS",
     "FelzenszwalbProposer",
     "InstanceSegmentationProposer",

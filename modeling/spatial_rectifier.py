@@ -100,7 +100,7 @@ def rectify(
     totals = np.full(len(fits), -np.inf)
     totals[members] = fits[members] * (FIT_WEIGHT if has_noun else 0.5)
     for direction in directions:
-        totals[members] += WEIGHTS[direction.kind] * _place(direction, layout, fits, members, score_phrase)
+        totals[members] += WEIGHTS[direction.kind] * _place(direction, layout, members, score_phrase)
     return Rectified(int(np.argmax(totals)), directions, tuple(members.tolist()), totals)
 
 
@@ -125,7 +125,6 @@ def find_candidates(layout: Layout, fits: np.ndarray, least: int, min_fit: float
 def _place(
     direction: Direction,
     layout: Layout,
-    fits: np.ndarray,
     members: np.ndarray,
     score_phrase: Callable[[str], np.ndarray] | None,
 ) -> np.ndarray:
@@ -141,7 +140,8 @@ def _place(
     if direction.kind == "ordinal":
         order = np.argsort(-values, kind="stable")
         rank = direction.rank - 1 if direction.rank > 0 else direction.rank
-        return np.arange(len(members)) == order[min(rank, len(order) - 1)]
+        # Where there are fewer than it counts to, the farthest one is meant.
+        return np.arange(len(members)) == order[max(-len(order), min(rank, len(order) - 1))]
     if direction.extreme:
         return (values == values.max()).astype(float)
     return _spread(values) * (SOFT_SIZE if direction.kind == "size" else 1.0)

@@ -9,12 +9,15 @@ import inspect
 import math
 import os
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from transformers import AutoProcessor, GenerationConfig, PreTrainedConfig
+
+from .text_inputs import TextWarnings
 
 
 # What transformers asks a model's children for, and a network's parent must hand on.
@@ -26,6 +29,7 @@ COLLECTED = (
     "_keys_to_ignore_on_load_unexpected",
     "_keys_to_ignore_on_load_missing",
 )
+PLAIN = bool | int | float | str | tuple | list | None
 
 
 class Part(nn.Module, ABC):
@@ -34,15 +38,22 @@ class Part(nn.Module, ABC):
 
     Args:
         config (`PreTrainedConfig`): The network's.
+
+    Attributes:
+        network_class: A model's class, an Auto class, or `None` where nothing was trained.
+        uncalled (`tuple[str, ...]`): Modules of the network that use weights of their own modules without calling those.
     """
 
-    network_class: ClassVar[Any]  # a model's class, an Auto class, or `None` where nothing was trained
+    network_class: ClassVar[Any]
+    uncalled: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         self.config = config
         self._processor: Any = None
+        self.text_warnings = TextWarnings()
         if self.network_class is not None:
+            _set_precision(config, torch.get_default_dtype())
             make = getattr(self.network_class, "from_config", None) or self.network_class
             self.network = make(config)
             for name in COLLECTED:
@@ -68,13 +79,50 @@ class Part(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
+        """Where the network computes; of an offloaded one, accelerate's hooks know it."""
+        for module in self.modules():
+            hook = vars(module).get("_hf_hook")
+            for each in getattr(hook, "hooks", (hook,)):
+                if getattr(each, "execution_device", None) is not None:
+                    return torch.device(each.execution_device)
         return self.network.device
+
+    @contextmanager
+    def weights_at_hand(self) -> Iterator[None]:
+        """
+        Brings those weights of an offloaded network that are used without a call of the module they belong to: accelerate brings a
+        module's weights when it is called.
+        """
+        modules = [self.network] if self.network_class is not None else []
+        modules += [module for name in self.uncalled for module in self.network.get_submodule(name).modules()]
+        hooked = [module for module in modules if hasattr(module, "_hf_hook")]
+        try:
+            for module in hooked:
+                module._hf_hook.pre_forward(module)
+            yield
+        finally:
+            for module in hooked:
+                module._hf_hook.post_forward(module, None)
 
     @property
     def all_tied_weights_keys(self) -> dict[str, str]:
         """Weights that are one, as transformers asks a model's children for them."""
         keys = self.network.all_tied_weights_keys if self.network_class is not None else {}
         return {f"network.{name}": f"network.{other}" for name, other in keys.items()}
+
+    def describe_settings(self) -> str:
+        """All that it gives depends on besides weights and inputs: its options, its configuration, its processor."""
+        owners = (*reversed(type(self).__mro__), self)
+        options = {
+            name: value
+            for owner in owners
+            for name, value in vars(owner).items()
+            if isinstance(value, PLAIN) and not name.startswith("_")
+        }
+        described = [repr(options), self.config.to_json_string(), repr(self._processor)]
+        if self.network_class is not None and self.network.can_generate():
+            described.append(repr(vars(self.network.generation_config)))
+        return "\n".join(described)
 
     def check_complete(self) -> None:
         """
@@ -111,6 +159,14 @@ class Part(nn.Module, ABC):
             except OSError:  # the configuration says it all
                 return
             self.network.generation_config = loaded
+
+
+def _set_precision(config: PreTrainedConfig, dtype: torch.dtype) -> None:
+    """At every depth: transformers sets the first two levels alone, and networks would obey what the others were saved with."""
+    config.dtype = dtype
+    for value in vars(config).values():
+        if isinstance(value, PreTrainedConfig):
+            _set_precision(value, dtype)
 
 
 def build_part(name: str, classes: Mapping[str, type[Any]], config: PreTrainedConfig, **options: Any) -> Any:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -132,8 +133,8 @@ def test_models_of_others_are_not_loaded(tmp_path, monkeypatch):
         demo.load(str(tmp_path))
     (tmp_path / "user" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="no model on the Hub"):
-        demo.Models({}).fetch("user/name")
+    with pytest.raises(ValueError, match="no model on the Hub"), demo.Models({}).fetch("user/name"):
+        pass
 
 
 def test_models_that_lack_weights_are_not_asked(model_folder, tmp_path):
@@ -150,29 +151,31 @@ def test_models_that_lack_weights_are_not_asked(model_folder, tmp_path):
 def test_of_visitors_models_one_stays_loaded(monkeypatch):
     made = []
     monkeypatch.setattr(demo, "load", lambda name: made.append(name) or name)
-    monkeypatch.setattr(demo.VisitorModels, "fetch", lambda self, name: name)
+    monkeypatch.setattr(demo.VisitorModels, "use", lambda self, name: nullcontext(name))
     models = demo.Models({name: lambda name=name: made.append(name) or name for name in "ab"})
     for name in ("a", "b", "me/one", "a", "me/one", "me/two", "b", "me/one"):
-        assert models.get(name) == name
+        with models.fetch(name) as get:
+            assert get() == name
     assert made == ["a", "b", "me/one", "me/two", "me/one"]
 
 
-def test_nobody_waits_for_anothers_download(ris, picture, monkeypatch):
-    """While a visitor's model is fetched, another visitor is answered."""
+@pytest.mark.parametrize("name", ["you/slow", "offered"])
+def test_nobody_waits_for_anothers_download(ris, picture, monkeypatch, name):
+    """While a model is fetched, a visitor's or one of the page's own from the Hub, another visitor is answered."""
     begun, goes_on = threading.Event(), threading.Event()
 
-    def fetch(self, name):
+    def fetch(*_):
         begun.set()
         assert goes_on.wait(60)
         raise ValueError("too large")
 
-    monkeypatch.setattr(demo.VisitorModels, "fetch", fetch)
-    desk = demo.Desk({"tiny": lambda: ris})
+    monkeypatch.setattr(demo.VisitorModels, "_fetch", fetch)
+    desk = demo.Desk({"tiny": lambda: ris, "offered": fetch})
     told = []
 
     def visit():
         try:
-            desk.segment(str(picture), "the red mug", "you/slow")
+            desk.segment(str(picture), "the red mug", name)
         except gr.Error as error:
             told.append(str(error))
 

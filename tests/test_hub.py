@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,13 +17,15 @@ from huggingface_hub.errors import HfHubHTTPError
 from local_hub import TOKEN, endpoint, local_hub
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
-from hf_ris import endpoint_handler
+from hf_ris import CRISConfig, GlobalLocalConfig, MagNetConfig, TASConfig, endpoint_handler
 from hf_ris.data import load_refshapes
 from hf_ris.data.export import export_parquet
 from hf_ris.hub import check_access, check_model, push_dataset, push_model, push_space, retried, stage_model, upload
 from hf_ris.model_card import HERE
 from hf_ris.output_folder import weights_fingerprint
+from hf_ris.visitors import check_bounds
 
 
 SPACE = Path(__file__).parents[1] / "spaces_demo"
@@ -232,9 +235,10 @@ arguments = TrainingArguments(
 collator = ReferringSegmentationCollator(processor)
 Trainer(model, arguments, collator, rows, processing_class=processor).train()
 print(pipeline("referring-segmentation", model="me/trained", device="cpu")(rows[0]["image"], text="the mug")["label"])
-print(Models({}).get("you/start")(rows[0]["image"], text="the tree")["label"])
+with Models({}).fetch("you/start") as get:
+    print(get()(rows[0]["image"], text="the tree")["label"])
 try:
-    Models({}).fetch("me/trained")
+    Models({}).fetch("me/trained").__enter__()
 except ValueError as error:
     print(error)
 """
@@ -270,6 +274,7 @@ def test_the_endpoint_bounds_what_it_is_asked(ris, images, monkeypatch):
     assert [answer["label"] for answer in ask(small, ["the red mug", "a tree"])] == ["the red mug", "a tree"]
     for image, text, message in (
         (small, ["a tree"] * 65, "text holds 65 expressions; allowed are 64"),
+        ("no base64", ["a tree"] * 65, "text holds 65 expressions; allowed are 64"),
         (small, "a tree " * 200, "an expression of 1400 characters; allowed are 1000"),
         (small, {"text": "a tree"}, "text must be a string or a list of strings, got dict"),
         (encode(Image.new("1", (8000, 7000))), "a tree", "image has 56000000 pixels; allowed are 50000000"),
@@ -283,27 +288,55 @@ def test_the_endpoint_bounds_what_it_is_asked(ris, images, monkeypatch):
 VISITORS = """
 import sys, threading
 from pathlib import Path
+from huggingface_hub import HfApi
 from hf_ris import visitors
 
-models = visitors.VisitorModels(sys.argv[1])
+models, root = visitors.VisitorModels(sys.argv[1]), Path(sys.argv[1])
 found = []
-threads = [threading.Thread(target=lambda: found.append(models.fetch("you/one"))) for _ in range(3)]
+
+def fetch(name):
+    with models.use(name) as folder:
+        assert (folder / "model.safetensors").exists()
+        return folder
+
+def on_disk():
+    return sorted(path.name for path in root.glob("models--*") if list(path.rglob("*.safetensors")))
+
+threads = [threading.Thread(target=lambda: found.append(fetch("you/one"))) for _ in range(3)]
 for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
 assert len(set(found)) == 1 and len(found) == 3, found
+assert not models._users and not models._locks and not models._promised
 for name in ("you/deep", "you/wide", "you/side", "you/other"):
     try:
-        models.fetch(name)
+        fetch(name)
     except ValueError as error:
         print(error)
+
 size = sum(path.stat().st_size for path in found[0].iterdir())
 visitors.LARGEST_CACHE = int(2.5 * size)
 for name in ("you/two", "you/one", "you/three"):
-    folder = models.fetch(name)
-    assert (folder / "model.safetensors").exists()
-print(sorted(path.name for path in Path(sys.argv[1]).glob("models--*") if list(path.rglob("*.safetensors"))))
+    fetch(name)
+print(on_disk())
+
+# What is used stays, and what others are about to download counts.
+with models.use("you/one") as one, models.use("you/three"):
+    try:
+        fetch("you/two")
+    except ValueError as error:
+        print(error)
+    assert (one / "model.safetensors").exists()
+fetch("you/two")
+models._promised["you/four"] = size
+fetch("you/one")
+print(on_disk())
+models._promised.clear()
+
+# Of a model that is published anew, the earlier commit goes.
+HfApi().upload_file(path_or_fileobj=b"new", path_in_repo="notes.txt", repo_id="you/one")
+print(fetch("you/one") != one, one.exists(), on_disk())
 """
 
 
@@ -330,15 +363,47 @@ def test_visitors_models_are_refused_by_their_configuration_and_bounded_on_the_d
     command = [sys.executable, "-c", VISITORS, str(tmp_path / "visitors")]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    deep, wide, side, other, kept = done.stdout.splitlines()
+    deep, wide, side, other, kept, no_room, beside, anew = done.stdout.splitlines()
     assert deep == "you/deep: config.json has decoder_layers=4000; this page takes up to 128."
     assert "you/wide has" in wide and "million parameters" in wide
     assert side == "you/side: processor_config.json has image_processor.size.height=60000; this page takes up to 2048."
     assert "you/other is a 'bert'" in other
     assert kept == "['models--you--one', 'models--you--three']", "the least recently asked went"
+    assert no_room == "There is no room for you/two beside what others use just now; ask again in a while."
+    assert beside == "['models--you--one']"
+    assert anew == "True False ['models--you--one']"
     fetched = [line for line in hub.asked if line.startswith("GET") and line.endswith("model.safetensors")]
-    assert sum("/you/one/" in line for line in fetched) == 1, "three visitors, one download"
+    assert sum("/you/one/" in line for line in fetched[: fetched.index(next(x for x in fetched if "/two/" in x))]) == 1
     assert not any(f"/you/{name}/" in line for line in fetched for name in ("deep", "wide", "side", "other"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"decoder": {"decoder_layers": 4000}}, "it has decoder.decoder_layers=4000; this page takes up to 128."),
+        ({"depths": [64, 64, 1]}, "it has depths of 129 together; this page takes up to 128."),
+        ({"iou_head_depth": 100_000}, "it has iou_head_depth=100000; this page takes up to 128."),
+        ({"points_per_side": 1e4}, "it has points_per_side=10000.0; this page takes up to 64."),
+        ({"max_size": float("inf")}, "it has max_size=inf; this page takes up to 2048."),
+        ({"text_length": 10**6}, "it has text_length=1000000; this page takes up to 4096."),
+        ({"cache_size": 10**6}, "it has cache_size=1000000; this page takes up to 256."),
+        ({"scales": [100] * 300}, "it has 300 entries of scales; this page takes up to 256."),
+        ({"image_size": 1024, "patch_size": 4}, "it has 1024 / 4 patches a side"),
+        ({"whatever": 10**6}, "it has whatever=1000000; this page takes up to 100000."),
+    ],
+)
+def test_sizes_in_a_configuration_are_bounded(values, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_bounds(values, "it")
+
+
+def test_published_sizes_are_within_the_bounds():
+    parts = ("clip", "siglip", "sam", "mask2former", "maskformer", "blip", "blip-2", "florence2", "swin", "bert")
+    configs = [AutoConfig.for_model(name) for name in parts]
+    configs += [MagNetConfig(), CRISConfig(), TASConfig(), GlobalLocalConfig()]
+    for config in configs:
+        check_bounds(json.loads(config.to_json_string(use_diff=False)), config.model_type)
+    check_bounds({"mask_weight": 1e6, "is_deep": True, "size": {"height": 480, "width": 480}}, "it")
 
 
 def test_a_space_takes_the_wheel_along(hub, tmp_path):

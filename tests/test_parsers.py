@@ -1,5 +1,7 @@
 """What reads expressions: spaCy where it is installed with a model, rules where it is not; what means the same."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -125,3 +127,25 @@ def test_wordnets_meanings_are_compared(monkeypatch):
     assert negative_phrases.are_near("couch", "sofa")
     assert not negative_phrases.are_near("couch", "dog")
     negative_phrases._wordnet.cache_clear()
+
+
+def test_spacy_keeps_no_words_of_those_who_ask():
+    spacy = pytest.importorskip("spacy", minversion="3.8")
+    nlp = spacy.blank("en")
+
+    @spacy.Language.component("every_word_a_root")
+    def every_word_a_root(doc):
+        for token in doc:
+            token.dep_, token.pos_ = "ROOT", "NOUN"
+        return doc
+
+    nlp.add_pipe("every_word_a_root")
+    known = parsers.parse_with_spacy(nlp, "the man")
+    strings, words = len(nlp.vocab.strings), len(list(nlp.vocab))
+    texts = [f"the zqx{number} wvk{number}" for number in range(100)]
+    with ThreadPoolExecutor(4) as threads:
+        parses = list(threads.map(partial(parsers.parse_with_spacy, nlp), texts))
+    assert [[word.text for word in parse.words] for parse in parses] == [text.split() for text in texts]
+    assert (len(nlp.vocab.strings), len(list(nlp.vocab))) == (strings, words)
+    with nlp.memory_zone():  # another's
+        assert parsers.parse_with_spacy(nlp, "The  man").words == known.words

@@ -1,12 +1,20 @@
 """Where regions come from: suppression of boxes, small holes and islands, regions of like colour, and networks that find none."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tiny_parts
 import torch
+from scipy import ndimage
+from skimage.segmentation import felzenszwalb
 from transformers import AutoProcessor, Mask2FormerForUniversalSegmentation, SamModel
 
+from hf_ris.data.refshapes import draw_scene
+from hf_ris.data.refshapes.rows import scene_targets
 from hf_ris.modeling.configuration_zero_shot import FelzenszwalbConfig
+from hf_ris.modeling.masks import shared_areas
 from hf_ris.modeling.region_proposals import (
     FelzenszwalbProposer,
     InstanceSegmentationProposer,
@@ -49,6 +57,16 @@ def test_boxes_are_the_masks_edges():
     assert boxes_of(masks).tolist() == [[3, 4, 9, 8], [0, 0, 29, 19], [29, 19, 29, 19]]
 
 
+def test_shared_areas_are_counts_of_pixels():
+    generator = np.random.default_rng(0)
+    masks = generator.random((5, 150, 270)) < 0.5
+    masks[3] = False
+    masks[4] = tiny_parts.boxes((150, 270), (120, 100, 140, 150))[0]
+    counts = [[(one & other).sum() for other in masks] for one in masks]
+    assert shared_areas(masks).tolist() == np.array(counts).tolist()
+    assert shared_areas(masks[:0]).shape == (0, 0)
+
+
 def test_small_holes_and_islands_go():
     mask = tiny_parts.boxes((30, 30), (2, 2, 20, 20))[0]
     mask[5:7, 5:7] = False
@@ -69,6 +87,79 @@ def test_regions_of_like_colour():
         overlaps = [(thing & region).sum() / (thing | region).sum() for region in regions]
         assert max(overlaps) > 0.8
     assert FelzenszwalbProposer(FelzenszwalbConfig()).propose(np.zeros((40, 40, 3), np.uint8)).shape == (1, 40, 40)
+
+
+def test_regions_are_what_their_definition_says():
+    config = FelzenszwalbConfig()
+    for index in range(2):
+        scene, _ = scene_targets("refshapes", "testA", index)
+        image = np.asarray(draw_scene(scene)[0])
+        found: list[np.ndarray] = []
+        for scale in config.scales:
+            labels = felzenszwalb(image, scale=scale, sigma=config.sigma, min_size=round(0.001 * image[..., 0].size))
+            for label in range(labels.max() + 1):
+                region = labels == label
+                if sum(side.any() for side in (region[0], region[-1], region[:, 0], region[:, -1])) < 2:
+                    region = ndimage.binary_fill_holes(region)
+                if all((region & other).sum() <= config.max_overlap * (region | other).sum() for other in found):
+                    found.append(region)
+        assert np.array_equal(FelzenszwalbProposer(config).propose(image), np.stack(found))
+
+
+def mosaic(side: int, tile: int) -> np.ndarray:
+    """Tiles of different colours."""
+    number = -(-side // tile)
+    colours = np.random.default_rng(0).integers(0, 256, (number, number, 3), dtype=np.uint8)
+    return colours.repeat(tile, 0).repeat(tile, 1)[:side, :side]
+
+
+def test_of_many_regions_the_largest_stay():
+    every = FelzenszwalbProposer(FelzenszwalbConfig()).propose(mosaic(128, 8))
+    areas = every.sum(axis=(1, 2))
+    some = FelzenszwalbProposer(FelzenszwalbConfig(max_mask_pixels=20 * 128**2)).propose(mosaic(128, 8))
+    assert len(some) == 20 < len(every)
+    assert np.array_equal(some, every[np.sort(np.argsort(-areas, kind="stable")[:20])])
+
+
+def test_large_pictures_are_reduced_and_regions_are_not():
+    image = np.full((60, 90, 3), 230, np.uint8)
+    thing = tiny_parts.boxes((60, 90), (30, 15, 60, 45))[0]
+    image[thing] = (200, 30, 30)
+    regions = FelzenszwalbProposer(FelzenszwalbConfig(max_pixels=20 * 30, sigma=0)).propose(image)
+    assert any(np.array_equal(region, thing) for region in regions)
+
+
+LOOK_AT_MOSAIC = """
+import resource
+import numpy as np
+import hf_ris
+from transformers import pipeline
+
+ris = pipeline("zero-shot-referring-segmentation", device="cpu")
+ris(np.zeros((64, 64, 3), np.uint8), text="a mug")
+tiles = np.random.default_rng(0).integers(0, 256, (43, 43, 3), dtype=np.uint8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+ris(tiles.repeat(24, 0).repeat(24, 1)[:1024, :1024], text=["the red mug", *map(str, range(49))])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_a_picture_of_a_thousand_regions_fits_in_memory():
+    done = subprocess.run([sys.executable, "-c", LOOK_AT_MOSAIC], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 600, "megabytes"
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"scales": []}, "scales must be one or more numbers above 0"),
+        ({"max_pixels": 0}, "max_pixels must be 1 or larger, got 0"),
+        ({"sigma": -1}, "sigma must be 0 or larger, got -1"),
+    ],
+)
+def test_unfit_options_are_named(field, message):
+    with pytest.raises(Exception, match=message):
+        FelzenszwalbConfig(**field)
 
 
 def test_without_scikit_image_it_says_what_is_missing(monkeypatch):

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hf_ris.modeling.directions import names_target, read_directions
+from hf_ris.modeling.directions import RELATIONS, Direction, names_target, read_directions
 from hf_ris.modeling.noun_chunks import parse_by_rules
-from hf_ris.modeling.spatial_rectifier import Layout, find_candidates, rectify
+from hf_ris.modeling.spatial_rectifier import Layout, _place, find_candidates, rectify
 
 
 CASES = json.loads((Path(__file__).parent / "spatial_cases.json").read_text(encoding="utf-8"))
@@ -155,3 +157,53 @@ def test_a_layout_is_in_shares_of_the_picture():
     assert layout.centres.tolist() == [[0.5, 0.4]]
     assert layout.boxes.tolist() == [[0.25, 0.2, 0.75, 0.6]]
     assert layout.areas.tolist() == [0.2]
+
+
+AXES = ("x", "y", "depth", "area", "height", "width", "length")
+DIRECTIONS = st.one_of(
+    st.builds(
+        Direction,
+        st.sampled_from(("side", "ordinal", "size")),
+        st.just(""),
+        st.sampled_from(AXES),
+        st.sampled_from((-1, 1)),
+        st.integers(-9, 9),
+        st.booleans(),
+    ),
+    st.builds(Direction, st.just("middle"), st.just(""), st.sampled_from(("x", "y", "picture"))),
+    st.builds(
+        Direction,
+        st.just("relation"),
+        st.just(""),
+        st.sampled_from(sorted({name for _, name in RELATIONS})),
+        anchors=st.lists(st.just("a tree"), min_size=1, max_size=2).map(tuple),
+    ),
+)
+BOXES = st.tuples(*[st.integers(0, 11)] * 4).map(
+    lambda edges: (*sorted(edges[::2]), *sorted(edges[1::2]))  # first and last column, first and last row
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(direction=DIRECTIONS, boxes=st.lists(BOXES, min_size=1, max_size=9), data=st.data())
+def test_any_direction_has_a_place_among_any_candidates(direction, boxes, data):
+    masks = np.zeros((len(boxes), 12, 12), bool)
+    for mask, (left, right, top, bottom) in zip(masks, boxes, strict=True):
+        mask[top : bottom + 1, left : right + 1] = True
+    layout = Layout.of(masks)
+    numbers = st.sets(st.integers(0, len(boxes) - 1), min_size=1).map(lambda found: np.array(sorted(found)))
+    members = data.draw(numbers)
+    values = _place(direction, layout, members, lambda phrase: np.ones(len(boxes)))
+    assert values.shape == members.shape
+    assert np.isfinite(values).all()
+    assert (values > -0.02).all()  # middles are told apart by a hundredth
+    assert (values <= 1).all()
+    if direction.kind == "ordinal":
+        assert values.sum() == 1
+
+
+@pytest.mark.parametrize(("rank", "chosen"), [(1, 0), (3, 2), (7, 2), (-1, 2), (-2, 1), (-3, 0), (-4, 0), (-9, 0)])
+def test_ranks_that_do_not_exist_are_the_farthest_that_do(rank, chosen):
+    layout = Layout.of(np.eye(3, dtype=bool)[:, None].repeat(3, axis=1))
+    direction = Direction("ordinal", "", "x", sign=-1, rank=rank)
+    assert np.flatnonzero(_place(direction, layout, np.arange(3), None)).tolist() == [chosen]

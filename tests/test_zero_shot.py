@@ -1,10 +1,14 @@
 """The zero-shot systems as a user meets them: composed of parts, asked about pictures and regions, saved and loaded as one."""
 
+import copy
 import json
 import pickle
+import re
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import accelerate
 import numpy as np
 import pytest
 import tiny_parts
@@ -23,16 +27,19 @@ from hf_ris.data import load_refshapes
 from hf_ris.data.refshapes import EXAMPLES, draw_scene
 from hf_ris.data.refshapes.rows import scene_targets
 from hf_ris.evaluation import evaluate
+from hf_ris.modeling import processing_zero_shot
 from hf_ris.modeling.directions import read_directions
 from hf_ris.modeling.image_text import IMAGE_TEXT
 from hf_ris.modeling.masks import rle_to_mask
-from hf_ris.modeling.modeling_zero_shot import LOGIT
+from hf_ris.modeling.modeling_outputs import LOGIT
 from hf_ris.modeling.spatial_rectifier import Layout, rectify
 from hf_ris.modeling.weight_mapping_clip import convert_clip_state_dict
+from hf_ris.output_folder import describe_model
 from hf_ris.registration import BUNDLED_ZERO_SHOT
 from hf_ris.torchscript import read_torchscript
 
 
+TASK = "zero-shot-referring-segmentation"
 SAM_OPTIONS = {"points_per_side": 2, "min_iou": -99.0, "min_stability": 0.0, "max_box_iou": 1.0, "min_region_area": 0}
 
 
@@ -92,6 +99,8 @@ def test_outputs_keep_the_contract(tas, picture, regions):
     images = [np.asarray(picture), np.asarray(picture.resize((60, 80)))]
     other = tiny_parts.boxes((80, 60), (0, 0, 20, 20))
     outputs = tas.model(images, ["a dog", "a cat", "a dog", "a cat"], [regions, other])
+    assert "logits" not in outputs, "they are made when they are asked for"
+    assert torch.equal(outputs["logits"], outputs.logits)
     assert outputs.logits.shape == (4, 80, 96)
     assert set(outputs.logits.unique().tolist()) == {-LOGIT, LOGIT}
     assert [len(masks) for masks in outputs.region_masks] == [3, 1]
@@ -117,13 +126,40 @@ def test_labels_are_refused(ris, picture, regions):
         (np.ones((2, 10, 10), bool), "10 pixels wide and 10 high, but the image is 96 wide and 72 high"),
         (np.zeros((1, 72, 96), bool), "no empty mask; number 0 is"),
         (np.ones((72, 96), bool), r"\(regions, height, width\), got \(72, 96\)"),
+        (torch.zeros((1, 72, 96), dtype=torch.bfloat16), "no empty mask; number 0 is"),
+        (torch.eye(96).to_sparse(), "`regions` must hold masks, got Tensor"),
+        ([[1, 2], [3]], "`regions` holds masks of different shapes"),
+        (np.full((1, 72, 96), "a"), "`regions` must hold numbers or booleans, got an array of dtype <U1"),
         ("mask.png", "got str"),
     ],
-    ids=["size", "empty", "one mask", "path"],
+    ids=["size", "empty", "one mask", "bfloat16", "sparse", "ragged", "letters", "path"],
 )
 def test_unfit_regions_are_named(ris, picture, given, message):
     with pytest.raises(ValueError, match=message):
         ris(picture, text="a dog", regions=given)
+    items = [{"image": picture, "text": "a dog", "regions": own} for own in (given, np.ones((1, 72, 96), bool))]
+    bad, good = ris(items, on_error="report", batch_size=2)
+    assert re.search(message, bad["error"])
+    assert good["box"] is not None
+
+
+def test_regions_are_read_once(ris, picture, regions, monkeypatch):
+    names = []
+    monkeypatch.setattr(processing_zero_shot, "check_regions", lambda masks, size, name: names.append(name))
+    ris(picture, text=["a dog", "a cat"], regions=regions)
+    assert names == ["regions"]
+    ris.processor(picture, "a dog", regions)
+    assert names == ["regions", "region_masks[0]"]
+    ris.model([np.asarray(picture)], ["a dog"], [regions[:1]])
+    assert names == ["regions", "region_masks[0]", "region_masks[0]"]
+
+
+def test_masks_are_their_owners(ris, picture, regions):
+    """Two expressions that chose one region, and a second call, do not see what is done to the mask of the first."""
+    first, second = ris(picture, text=["a dog", "a  dog"], regions=regions[:1], output_format="array")
+    first["mask"][:] = False
+    assert np.array_equal(second["mask"], regions[0])
+    assert np.array_equal(ris(picture, text="a dog", regions=regions[:1], output_format="array")["mask"], regions[0])
 
 
 def test_one_unfit_set_of_regions_is_reported(ris, picture, regions):
@@ -137,7 +173,7 @@ def test_one_unfit_set_of_regions_is_reported(ris, picture, regions):
 
 
 def test_without_a_proposer_regions_are_needed(ris, picture):
-    with pytest.raises(ValueError, match=r"region_masks.*no proposer"):
+    with pytest.raises(ValueError, match=r"`regions` are missing.*no proposer"):
         ris(picture, text="a dog")
 
 
@@ -223,6 +259,94 @@ def test_a_picture_is_looked_at_once(parts, picture, regions, monkeypatch):
     assert calls["propose"] == 5, "what other weights saw is no longer true"
 
 
+SETTINGS = {
+    "the proposer's options": lambda model: setattr(model.proposer, "points_per_side", 1),
+    "an option of the system": lambda model: setattr(model.config, "max_region_overlap", 0.9),
+    "the parser": lambda model: setattr(model.config, "parser", "rules"),
+    "a part's attribute": lambda model: setattr(model.captioner, "max_new_tokens", 3),
+    "a part's configuration": lambda model: setattr(model.proposer.config.vision_config, "layer_norm_eps", 0.1),
+    "a processor": lambda model: setattr(model.image_text.processor.image_processor, "image_mean", [0.1, 0.2, 0.3]),
+    "generation": lambda model: setattr(model.captioner.network.generation_config, "num_beams", 2),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_was_seen_with_other_settings_is_not_kept(parts, picture, name, monkeypatch):
+    ris = compose(parts, "tas", proposer=parts / "sam", proposer_options=SAM_OPTIONS)
+    looks = []
+    propose = ris.model.proposer.propose
+    monkeypatch.setattr(ris.model.proposer, "propose", lambda image: looks.append(1) or propose(image))
+    ris(picture, text="a dog")
+    ris(picture, text="a cat")
+    assert len(looks) == 1
+    before = describe_model(ris)["configuration"]
+    SETTINGS[name](ris.model)
+    ris(picture, text="a dog")
+    assert describe_model(ris)["configuration"] != before
+    assert len(looks) == 2
+    ris.model.config.cache_size, ris.model.config.cache_bytes = 3, 2**20
+    ris(picture, text="a dog")
+    assert len(looks) == 2, "how much is kept changes no answer"
+
+
+def test_a_changed_proposer_finds_other_regions(bundled):
+    image = EXAMPLES[0].draw()
+    min_share = bundled.model.proposer.config.min_share
+    numbers = []
+    for share in (min_share, 0.2, min_share):
+        bundled.model.proposer.config.min_share = share
+        numbers.append(len(bundled(image, text="a mug", explain=True)["explanation"]["regions"]))
+    assert numbers[0] == numbers[2] > numbers[1] >= 1
+
+
+def test_the_last_pictures_are_kept_within_a_number_of_bytes(parts, picture, regions):
+    ris = compose(parts, "global-local")
+    sizes = [(96, 72), (48, 36), (24, 18)]
+    for size in sizes:
+        shrunk = tiny_parts.boxes(size[::-1], (0, 0, 9, 9), (3, 3, 12, 12))
+        ris(picture.resize(size), text="a dog", regions=shrunk)
+    kept = ris.model._seen
+    assert len(kept) == 3
+    needed = sum(
+        5 * width * height for width, height in sizes[1:]
+    )  # three bytes a pixel, and one for each of two regions
+    ris.model.config.cache_bytes = needed + 1000  # features are small
+    ris(picture.resize((24, 18)), text="a cat", regions=shrunk)
+    assert len(kept) == 2
+    ris(picture, text="a dog", regions=regions)
+    assert len(kept) == 2, "one that is too large alone takes no other's place"
+    ris.model.forget()
+    ris.model.config.cache_bytes = 2**29
+    ris(picture, text="a dog", regions=regions)
+    for copied in (copy.deepcopy(ris.model), pickle.loads(pickle.dumps(ris.model))):
+        assert len(copied._seen) == 0
+        assert len(kept) == 1
+        again = pipeline(TASK, model=copied, processor=ris.processor, device="cpu")
+        assert again(picture, text="a dog", regions=regions)["box"] is not None
+
+
+@pytest.mark.parametrize("cache_size", [0, 1, 2])
+def test_threads_share_what_was_seen(parts, picture, regions, cache_size):
+    ris = compose(parts, "tas", cache_size=cache_size)
+    pictures = [picture, picture.rotate(180), picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    expected = [ris(each, text="the left dog", regions=regions)["score"] for each in pictures]
+
+    def ask(number: int) -> bool:
+        answer = ris(pictures[number % 3], text="the left dog", regions=regions)
+        return answer["score"] == pytest.approx(expected[number % 3], abs=1e-5)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(ask, range(48)))
+    assert len(ris.model._seen) == cache_size
+
+
+def test_a_rank_that_does_not_exist_has_an_answer(bundled):
+    image = EXAMPLES[0].draw()
+    regions = tiny_parts.boxes((320, 320), (0, 0, 320, 320), (20, 20, 60, 60))
+    for text in ("the second to last mug from the left", "the eighth mug from the right"):
+        assert bundled(image, text=text, regions=regions)["box"]["xmax"] == 60
+
+
 def test_expressions_asked_together_or_alone_have_one_answer(ris, picture, regions):
     texts = ["a dog", "the man on the left", "a cat"]
     together = ris(picture, text=texts, regions=regions)
@@ -251,13 +375,17 @@ COMPOSITIONS = {
 }
 
 
+def compose_named(parts, name: str, **options):
+    system, choices = COMPOSITIONS[name]
+    folders = {
+        key: parts / value for key, value in choices.items() if isinstance(value, str) and (parts / value).is_dir()
+    }
+    return compose(parts, system, **{**choices, **folders, **options})
+
+
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_saved_as_one_and_loaded_by_either_task(parts, picture, tmp_path, name):
-    system, options = COMPOSITIONS[name]
-    folders = {
-        key: parts / value for key, value in options.items() if isinstance(value, str) and (parts / value).is_dir()
-    }
-    ris = compose(parts, system, **{**options, **folders})
+    ris = compose_named(parts, name)
     expected = ris(picture, text="the red dog", output_format="array")
     ris.model.save_pretrained(tmp_path)
     for task in ("referring-segmentation", "zero-shot-referring-segmentation"):
@@ -266,6 +394,68 @@ def test_saved_as_one_and_loaded_by_either_task(parts, picture, tmp_path, name):
         assert np.array_equal(answer["mask"], expected["mask"])
         assert answer["score"] == pytest.approx(expected["score"], abs=1e-6)
         assert again.model.config.mode == ris.model.config.mode
+
+
+PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_saved_and_loaded_in_any_precision(parts, picture, regions, tmp_path, name):
+    all_shares = []
+    for saved in PRECISIONS:
+        ris = compose_named(parts, name, dtype=saved)
+        ris.model.save_pretrained(tmp_path / str(saved))
+        for loaded in PRECISIONS:
+            again = pipeline(TASK, model=str(tmp_path / str(saved)), dtype=loaded, device="cpu")
+            assert {weight.dtype for weight in again.model.parameters()} == {loaded}
+            assert again.model.config.image_text_config.text_config.dtype == loaded
+            assert again(picture, text="the red dog")["box"] is not None
+            shares = again(picture, text="the red dog", regions=regions, explain=True)["explanation"]["shares"]
+            all_shares.append(shares)
+    assert np.abs(np.array(all_shares) - all_shares[0]).max() < 0.05
+    for changed in (again.model.half(), again.model.to(torch.bfloat16), again.model.float()):
+        assert again(picture, text="the red dog", regions=regions)["box"] is not None
+        assert len({weight.dtype for weight in changed.parameters()}) == 1
+    automatic = pipeline(TASK, model=str(tmp_path / str(torch.float16)), dtype="auto", device="cpu")
+    assert {weight.dtype for weight in automatic.model.parameters()} == {torch.float16}
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_the_bundled_one_loads_in_any_precision(dtype):
+    ris = pipeline(TASK, dtype=dtype, device="cpu")
+    assert {weight.dtype for weight in ris.model.parameters()} == {dtype}
+    answer = ris(EXAMPLES[0].draw(), text=EXAMPLES[0].expressions[0])
+    assert answer["box"] == pipeline(TASK, device="cpu")(EXAMPLES[0].draw(), text=EXAMPLES[0].expressions[0])["box"]
+
+
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_weights_may_lie_elsewhere(parts, picture, tmp_path, name):
+    """On the CPU's other side, or on disk: accelerate brings them when they are needed."""
+    ris = compose_named(parts, name)
+    ris.save_pretrained(tmp_path / "saved")
+    texts = ["the red dog", "a house"]
+    expected = ris(picture, text=texts, output_format="array")
+    total = sum(weight.nbytes for weight in ris.model.parameters())
+    parts_on_disk = {name: "cpu" if name == "proposer" else "disk" for name, _ in ris.model.named_children()}
+
+    def load(**options):
+        return ris.model.from_pretrained(tmp_path / "saved", offload_folder=tmp_path / "off", **options)
+
+    offloaded = {
+        "cpu_offload": accelerate.cpu_offload(load(), execution_device="cpu"),
+        "with buffers": accelerate.cpu_offload(load(), execution_device="cpu", offload_buffers=True),
+        "disk": load(device_map=dict(sorted(parts_on_disk.items(), key=lambda pair: pair[1]))),
+        "little memory": load(device_map="auto", max_memory={"cpu": total // 2}),
+    }
+    for way, model in offloaded.items():
+        assert "meta" in {weight.device.type for weight in model.parameters()}, way
+        outputs = model(**ris.processor(picture, texts))
+        results = ris.processor.post_process_referring_segmentation(outputs, [(72, 96)] * 2)
+        for result, answer in zip(results, expected, strict=True):
+            assert np.array_equal(result["mask"].numpy(), answer["mask"]), way
+            assert result["score"] == pytest.approx(answer["score"], abs=1e-5), way
+    again = pipeline(TASK, model=offloaded["little memory"], processor=ris.processor)
+    assert again(picture, text="the red dog")["box"] == expected[0]["box"]
 
 
 def test_the_card_names_parts_and_licences(parts, tmp_path):

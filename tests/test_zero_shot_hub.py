@@ -43,6 +43,16 @@ for task in ("referring-segmentation", "zero-shot-referring-segmentation"):
 """
 
 
+PUSH_TO_BRANCHES = """
+from hf_ris.auto import load_whole
+from hf_ris.registration import BUNDLED_ZERO_SHOT, find_model
+
+model = load_whole(find_model(BUNDLED_ZERO_SHOT))
+for name in ("me/branch-has-one", "me/main-has-one", "me/none-has-one"):
+    model.push_to_hub(name, revision="v2")
+"""
+
+
 @pytest.fixture(scope="module")
 def hub_folder(tmp_path_factory, tokenizer) -> Path:
     folder = tmp_path_factory.mktemp("hub")
@@ -58,6 +68,26 @@ def run_python(code: str, environment: dict[str, str], *arguments: str) -> list[
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line.replace("'", '"')) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def test_the_card_of_a_branch_stays(tmp_path):
+    """What someone wrote for a branch is not replaced, by an empty form either; a new branch has main's card."""
+    with local_hub(tmp_path / "hub") as hub:
+        branch_has_one = hub.folder("me/branch-has-one", "v2")
+        for folder in (hub.root / "me" / "branch-has-one", branch_has_one, hub.root / "me" / "main-has-one"):
+            folder.mkdir(parents=True)
+        written = "---\nlicense: mit\n---\n\nWritten by hand.\n"
+        for folder in (branch_has_one, hub.root / "me" / "main-has-one"):
+            (folder / "README.md").write_text(written, encoding="utf-8")
+        run_python(PUSH_TO_BRANCHES, {**os.environ, **endpoint(hub, tmp_path / "home"), "OMP_NUM_THREADS": "1"})
+        cards = {
+            name: (hub.folder(f"me/{name}", "v2") / "README.md").read_text(encoding="utf-8")
+            for name in ("branch-has-one", "main-has-one", "none-has-one")
+        }
+        assert (branch_has_one / "model.safetensors").is_file()
+    assert cards["branch-has-one"] == written
+    assert cards["main-has-one"].split() == written.split()
+    assert "image_text" in cards["none-has-one"], "the model's own"
 
 
 def test_composed_pushed_and_loaded_by_id(hub_folder, images, tmp_path):

@@ -153,11 +153,10 @@ def compose(
         **{f"{name}_config": part.config for name, part in loaded.items()}, parts=parts, **options
     )
     with torch.device("meta"):  # all weights are the parts' own
-        model = composition.model_class(config)
+        model = composition.model_class._from_config(config, dtype=dtype)
     for name, part in model.named_parts():
         if loaded[name].network is not None:
             part.network, part.processor = loaded[name].network, loaded[name].processor
-    model.config.dtype = dtype
     return model.eval()
 
 

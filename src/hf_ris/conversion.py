@@ -213,7 +213,8 @@ def _load_processor(
             f"text_length={text_length} is not possible; the text encoder has positions for 1 to {positions} tokens"
         )
     images = published.image_processor_class(size={"height": image_size, "width": image_size})
-    return published.processor_class(images, loaded, text_length=text_length or published.text_length)
+    make_processor: Callable[..., ProcessorMixin] = published.processor_class
+    return make_processor(images, loaded, text_length=text_length or published.text_length)
 
 
 @contextmanager

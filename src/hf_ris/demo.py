@@ -10,6 +10,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -105,34 +106,36 @@ class Models:
         self.offered = offered
         self.visitors = VisitorModels()
         self._loaded: dict[str, Pipeline] = {}
-        self._visited: tuple[str, Any] = ("", None)
+        self._loading = {name: threading.Lock() for name in offered}
+        self._visited: tuple[str, Path | None, Any] = ("", None, None)
 
-    def fetch(self, name: str) -> None:
+    @contextmanager
+    def fetch(self, name: str) -> Iterator[Callable[[], Pipeline]]:
         """
-        Brings a model that a visitor names to this machine, as several may at the same time.
+        Brings a model to this machine, as several may at the same time, and gives what loads it, which is to be called one at a time.
 
         Raises:
             ValueError: If this is no Hub id, or of something else than a model of this library, or of a very large one.
             OSError: If it cannot be fetched.
         """
-        if name not in self.offered and name != self._visited[0]:
-            self.visitors.fetch(name)
-
-    def get(self, name: str) -> Pipeline:
-        """A model, loaded if it is not yet; one at a time. Errors as of `fetch`."""
-        if name in self.offered:
+        if name not in self.offered:
+            with self.visitors.use(name) as folder:
+                yield partial(self._visit, name, folder)
+            return
+        with self._loading[name]:
             if name not in self._loaded:
                 self._loaded[name] = remember_little(self.offered[name]())
-            return self._loaded[name]
-        if self._visited[0] != name:
-            folder = self.visitors.fetch(name)
-            self._visited = ("", None)  # there need not be room for both
-            self._visited = (name, remember_little(load(str(folder))))
-        return self._visited[1]
+        yield partial(self._loaded.__getitem__, name)
+
+    def _visit(self, name: str, folder: Path) -> Pipeline:
+        if self._visited[:2] != (name, folder):
+            self._visited = ("", None, None)  # there need not be room for both
+            self._visited = (name, folder, remember_little(load(str(folder))))
+        return self._visited[2]
 
     def loaded(self, name: str) -> Pipeline | None:
         """A model, if it is loaded."""
-        return self._visited[1] if name == self._visited[0] else self._loaded.get(name)
+        return self._visited[2] if name == self._visited[0] else self._loaded.get(name)
 
 
 def remember_little(ris: Pipeline) -> Pipeline:
@@ -275,24 +278,26 @@ class Desk:
     def __init__(self, offered: dict[str, Callable[[], Pipeline]]) -> None:
         self.models = Models(offered)
         self.default = next(iter(offered))
-        self._turn = threading.Lock()  # to load a model and to ask it
+        self._reading = threading.Lock()  # large pictures are decoded one at a time
+        self._turn = threading.Lock()  # to load a visitor's model and to ask any; not held while one is fetched
         self._on_gpu = on_gpu(self._ask)
 
-    def get(self, name: str) -> Pipeline:
-        """A model. While one is fetched, others are asked."""
-        self.models.fetch(name)
-        with self._turn:
-            return self.models.get(name)
+    def read(self, path: str | None, text: str) -> tuple[Image.Image, list[str]]:
+        """As `read_request`, one at a time."""
+        with self._reading:
+            return read_request(path, text)
 
-    def ask(self, name: str, picture: Image.Image, expressions: list[str], **options: Any) -> list[dict[str, Any]]:
-        """What a model answers."""
-        self.models.fetch(name)
+    def ask(
+        self, name: str, get: Callable[[], Pipeline], picture: Image.Image, expressions: list[str], **options: Any
+    ) -> list[dict[str, Any]]:
+        """What a model answers that was fetched."""
         with self._turn:
-            self.models.get(name)  # here, since a shared GPU is used by a process of its own, which would forget it
+            get()  # here, since a shared GPU is used by a process of its own, which would forget it
             return self._on_gpu(name, picture, expressions, **options)
 
     def _ask(self, name: str, picture: Image.Image, expressions: list[str], **options: Any) -> list[dict[str, Any]]:
-        return self.models.get(name)(picture, text=expressions, output_format="array", **options)
+        ris = cast(Any, self.models.loaded(name))
+        return ris(picture, text=expressions, output_format="array", **options)
 
     def on_page(
         self,
@@ -310,24 +315,27 @@ class Desk:
         """
         name = (name or self.default).strip()
         try:
-            picture, expressions = read_request(path, text)
+            picture, expressions = self.read(path, text)
             progress((0, len(expressions)), desc="loading the model")
-            ris = self.get(name)
-            is_zero_shot = isinstance(ris, ZeroShotReferringSegmentationPipeline)
-            slider = gr.skip()
-            if not is_zero_shot and name != set_for:
-                slider = threshold = cast(Any, ris.processor).threshold
-            options: dict[str, Any] = {"explain": True} if is_zero_shot else {"threshold": threshold}
-            results: list[dict[str, Any]] = []
-            start = time.perf_counter()
-            for number, expression in enumerate(expressions, start=1):
-                progress((number - 1, len(expressions)), desc=expression)
-                results += self.ask(name, picture, [expression], **options)
-                seconds = time.perf_counter() - start
-                note = f"{number} of {len(expressions)} answered, {seconds:.2f} s on {device()}"
-                answer = outputs_of(Reply(picture, results, note), opacity, is_zero_shot, number == len(expressions))
-                yield slider, set_for if is_zero_shot else name, *answer
-                slider = gr.skip()  # which may have been moved meanwhile
+            with self.models.fetch(name) as get:
+                with self._turn:
+                    ris = get()
+                is_zero_shot = isinstance(ris, ZeroShotReferringSegmentationPipeline)
+                slider = gr.skip()
+                if not is_zero_shot and name != set_for:
+                    slider = threshold = cast(Any, ris.processor).threshold
+                options: dict[str, Any] = {"explain": True} if is_zero_shot else {"threshold": threshold}
+                results: list[dict[str, Any]] = []
+                start = time.perf_counter()
+                for number, expression in enumerate(expressions, start=1):
+                    progress((number - 1, len(expressions)), desc=expression)
+                    results += self.ask(name, get, picture, [expression], **options)
+                    seconds = time.perf_counter() - start
+                    note = f"{number} of {len(expressions)} answered, {seconds:.2f} s on {device()}"
+                    is_complete = number == len(expressions)
+                    answer = outputs_of(Reply(picture, results, note), opacity, is_zero_shot, is_complete)
+                    yield slider, set_for if is_zero_shot else name, *answer
+                    slider = gr.skip()  # which may have been moved meanwhile
         except Exception as error:  # the last answer stays
             message = explain(error)
             gr.Warning(message, title="That did not work")
@@ -353,8 +361,10 @@ class Desk:
         are reduced to that.
         """
         try:
-            picture, expressions = read_request(image, text)
-            return to_plain(self.ask((model or self.default).strip(), picture, expressions, threshold=threshold))
+            picture, expressions = self.read(image, text)
+            name = (model or self.default).strip()
+            with self.models.fetch(name) as get:
+                return to_plain(self.ask(name, get, picture, expressions, threshold=threshold))
         except Exception as error:
             raise gr.Error(explain(error), title="That did not work", print_exception=False) from error
 

@@ -55,9 +55,10 @@ class EndpointHandler:
         kind = parameters.get("mask", "rle")
         if kind not in MASKS:
             raise ValueError(f"mask must be 'rle' or 'png', got {kind!r}")
+        texts = read_texts(inputs["text"])
         answers = self.pipeline(
             read_picture(inputs["image"]),
-            text=read_texts(inputs["text"]),
+            text=texts,
             output_format="rle" if kind == "rle" else "pil",
             **{name: parameters[name] for name in OPTIONS if name in parameters},
         )

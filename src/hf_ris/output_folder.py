@@ -93,14 +93,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def describe_model(ris: Pipeline) -> dict[str, Any]:
     """What of a pipeline its masks depend on."""
-    configuration = [ris.model.config.to_json_string(), repr(ris.processor)]
-    if hasattr(ris.model, "describe_surroundings"):
-        configuration.append(ris.model.describe_surroundings())
+    model = ris.model
+    settings = model.describe_settings() if hasattr(model, "describe_settings") else model.config.to_json_string()
     return {
         "model": ris.model.name_or_path,
         "revision": getattr(ris.model.config, "_commit_hash", None),
         "weights": weights_fingerprint(ris.model),
-        "configuration": blake2b("".join(configuration).encode(), digest_size=8).hexdigest(),
+        "configuration": blake2b((settings + repr(ris.processor)).encode(), digest_size=8).hexdigest(),
         **{key: value for key, value in ris._postprocess_params.items() if key != "output_format"},
     }
 

@@ -4,16 +4,22 @@ the disk within a bound.
 """
 
 import json
+import os
 import re
 import shutil
+import stat
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants, hf_hub_download, model_info, scan_cache_dir, snapshot_download
+from huggingface_hub import constants, hf_hub_download, model_info, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
 from transformers import AutoConfig, PreTrainedConfig
 
 from .auto import AutoModelForReferringSegmentation
@@ -24,21 +30,26 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 FETCHED = (".safetensors", ".json", ".txt", ".model", ".jinja")
 LARGEST_MODEL = 4 * 10**9  # bytes of weights, on the disk and, in float32, in memory
 LARGEST_CACHE = 3 * LARGEST_MODEL  # bytes of all visitors' models on the disk
-LARGEST_CONFIG = 10**6  # bytes of a file
-CONFIGS = ("config.json", "processor_config.json", "preprocessor_config.json")  # of a model and of its parts
-# The largest whole number that a field may hold, by what stands in its name; the first that fits counts. What none names may be
-# 100,000: identifiers of tokens, rows of a position table.
+LARGEST_CONFIG = 10**6  # bytes of a configuration
+LARGEST_TEXT = 64 * 10**6  # bytes of any other file that is no weights, such as a tokenizer's
+MOST_FILES = 256
+LONGEST_LIST = 256  # numbers in a list of a configuration
+CONFIGS = ("config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json")
+# What a number in a configuration may be at most, by what stands in its name; the first that fits counts.
+DEPTHS = re.compile(r"layers|depth|blocks|stages")  # of a list of these, the sum
 BOUNDS = (
     (re.compile(r"vocab|_token_?id|token_index"), 1_000_000),
-    (re.compile(r"layers|depths|blocks|stages"), 128),
-    (re.compile(r"points_per_side|num_points|points_per_batch"), 64),
+    (DEPTHS, 128),
+    (re.compile(r"points_per_side|encoder_num_points|points_per_batch|num_beams|grids|multimask"), 64),
     (re.compile(r"cache_bytes"), 2**31),
     (re.compile(r"cache_size|batch_size|heads|num_labels"), 256),
+    (re.compile(r"queries|query_tokens"), 1024),
     (re.compile(r"image_size|height|width|edge|max_size"), 2048),
-    (re.compile(r"text_length|max_length|max_new_tokens|position"), 4096),
+    (re.compile(r"text_length|max_length|max_new_tokens|max_position"), 4096),
     (re.compile(r"size|dim|channels|features"), 16_384),
-    (re.compile(r""), 100_000),
 )
+LARGEST_INTEGER = 100_000  # of whole numbers that none of these names
+MOST_PATCHES = 128  # along a side of a network's input
 
 
 class VisitorModels:
@@ -51,102 +62,192 @@ class VisitorModels:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = Path(folder or Path(constants.HF_HOME) / "hf-ris-visitors")
-        self._guard = threading.Lock()
-        self._fetching: dict[str, threading.Lock] = {}
-        self._asked: dict[str, None] = {}  # the most recently asked last
+        self._guard = threading.Lock()  # of all below, held for moments
+        self._users: Counter[str] = Counter()
+        self._locks: dict[str, threading.Lock] = {}
+        self._promised: dict[str, int] = {}  # bytes that downloads may still bring
+        self._accepted: dict[str, str] = {}  # models whose configuration was checked, and the commit
 
-    def fetch(self, name: str) -> Path:
+    @contextmanager
+    def use(self, name: str) -> Iterator[Path]:
         """
-        The folder of a model. Who asks for another one meanwhile does not wait; who asks for the same is given the same.
+        The folder of a model, which is there until the context ends. Who asks for another one meanwhile does not wait; of those who ask
+        for the same, one downloads it.
 
         Args:
             name (`str`): Its Hub id.
 
         Raises:
             ValueError: If this is no id of a model that everyone can see, or of something else than this library, or of sizes beyond
-                bounds.
+                bounds, or if there is no room.
             OSError: If it cannot be fetched.
         """
         if not HUB_ID.fullmatch(name) or Path(name).exists():
             raise ValueError(f"{name!r} is no model on the Hub; ids look like user/name.")
         with self._guard:
-            lock = self._fetching.setdefault(name, threading.Lock())
-            self._asked.pop(name, None)
-            self._asked[name] = None
+            self._users[name] += 1
+            lock = self._locks.setdefault(name, threading.Lock())
         try:
             with lock:
-                return self._fetch(name)
+                try:
+                    folder = self._fetch(name)
+                except RepositoryNotFoundError as error:
+                    raise ValueError(f"{name} is no model that everyone can see on the Hub.") from error
+                except ValueError:
+                    self._remove_unless_used(name)  # what was read of it to refuse it
+                    raise
+                finally:
+                    with self._guard:
+                        self._promised.pop(name, None)
+            yield folder
         finally:
             with self._guard:
-                self._fetching.pop(name, None)
+                self._users[name] -= 1
+                if not self._users[name]:
+                    del self._users[name], self._locks[name]
 
     def _fetch(self, name: str) -> Path:
-        try:
-            found = model_info(name, files_metadata=True, token=False)
-        except RepositoryNotFoundError as error:
-            raise ValueError(f"{name} is no model that everyone can see on the Hub.") from error
+        found = model_info(name, files_metadata=True, token=False)
         sizes = {file.rfilename: file.size or 0 for file in found.siblings or [] if file.rfilename.endswith(FETCHED)}
-        size = sum(sizes.values())
-        if size > LARGEST_MODEL:
-            raise ValueError(
-                f"{name} has {size / 1e9:.1f} GB of weights; this page takes up to {LARGEST_MODEL / 1e9:.0f} GB."
-            )
+        check_sizes(sizes, name)
         source: dict[str, Any] = {"revision": found.sha, "cache_dir": self.folder, "token": False}
-        for file, length in sizes.items():
-            if file.rpartition("/")[2] in CONFIGS:
-                if length > LARGEST_CONFIG:
-                    raise ValueError(
-                        f"{name}: {file} has {length} bytes; a configuration has {LARGEST_CONFIG} at most."
-                    )
-                check_bounds(
-                    json.loads(Path(hf_hub_download(name, file, **source)).read_text("utf-8")), f"{name}: {file}"
-                )
-        config = hf_hub_download(name, "config.json", **source)
-        check_config(Path(config).parent, name)
-        self._make_room(name, size)
-        return Path(snapshot_download(name, allow_patterns=[f"*{ending}" for ending in FETCHED], **source))
+        snapshot = self._place(name) / "snapshots" / str(found.sha)
+        if not snapshot.exists():
+            self._remove_unless_used(name)  # earlier commits
+        if self._accepted.get(name) != found.sha:
+            for file in sizes:
+                if file.rpartition("/")[2] in CONFIGS:
+                    read_config(hf_hub_download(name, file, **source), f"{name}: {file}")
+            check_config(Path(hf_hub_download(name, "config.json", **source)).parent, name)
+        self._make_room(name, sum(size for file, size in sizes.items() if not (snapshot / file).exists()))
+        folder = Path(snapshot_download(name, allow_patterns=[f"*{ending}" for ending in FETCHED], **source))
+        with self._guard:
+            self._accepted[name] = str(found.sha)
+        os.utime(self._place(name))
+        return folder
+
+    def _place(self, name: str) -> Path:
+        return self.folder / repo_folder_name(repo_id=name, repo_type="model")
+
+    def _remove_unless_used(self, name: str) -> None:
+        """Removes what is there of a model, unless another visitor uses it."""
+        with self._guard:
+            if self._users[name] == 1:
+                self._remove(self._place(name))
 
     def _make_room(self, name: str, size: int) -> None:
-        """Removes the least recently asked models until another one fits; none that is being fetched."""
+        """
+        Removes the least recently asked models, but none that is used, until there is room for so many bytes more.
+
+        Raises:
+            ValueError: If there is not.
+        """
         with self._guard:
-            kept = {repo.repo_id: repo for repo in scan_cache_dir(self.folder).repos}
-            total = size + sum(repo.size_on_disk for key, repo in kept.items() if key != name)
-            order = sorted(kept, key=lambda key: list(self._asked).index(key) if key in self._asked else -1)
-            for key in order:
-                if total <= LARGEST_CACHE:
-                    break
-                if key != name and key not in self._fetching:
-                    shutil.rmtree(kept[key].repo_path)
-                    total -= kept[key].size_on_disk
+            kept = {path: disk_usage(path) for path in self.folder.glob("models--*")}
+            used = {self._place(each) for each in self._users}
+            total = sum(kept.values()) + sum(self._promised.values()) + size
+            for path in sorted(kept.keys() - used, key=lambda path: path.stat().st_mtime):
+                if total > LARGEST_CACHE:
+                    self._remove(path)
+                    total -= kept[path]
+            if total > LARGEST_CACHE:
+                raise ValueError(f"There is no room for {name} beside what others use just now; ask again in a while.")
+            self._promised[name] = size
+
+    def _remove(self, place: Path) -> None:
+        shutil.rmtree(place, ignore_errors=True)
+        self._accepted = {name: sha for name, sha in self._accepted.items() if self._place(name) != place}
 
 
-def check_bounds(values: Any, where: str) -> None:
+def disk_usage(folder: Path) -> int:
+    """Bytes of the files below a folder, unfinished downloads among them."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:  # a download that has just ended
+            continue
+        total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total
+
+
+def check_sizes(sizes: dict[str, int], name: str) -> None:
+    """
+    Refuses a repository by its list of files.
+
+    Args:
+        sizes (`dict[str, int]`): Bytes of each.
+        name (`str`): What to call the model in an error message.
+
+    Raises:
+        ValueError: If there are very many, or very large ones.
+    """
+    if "config.json" not in sizes:
+        raise ValueError(f"{name} has no config.json; this page takes models of hf_ris.")
+    if len(sizes) > MOST_FILES:
+        raise ValueError(f"{name} has {len(sizes)} files; this page takes up to {MOST_FILES}.")
+    total = sum(sizes.values())
+    if total > LARGEST_MODEL:
+        raise ValueError(
+            f"{name} has {total / 1e9:.1f} GB of weights; this page takes up to {LARGEST_MODEL / 1e9:.0f} GB."
+        )
+    for file, size in sizes.items():
+        bound = LARGEST_CONFIG if file.rpartition("/")[2] in CONFIGS else LARGEST_TEXT
+        if size > bound and not file.endswith(".safetensors"):
+            raise ValueError(f"{name}: {file} has {size} bytes; this page takes up to {bound}.")
+
+
+def read_config(path: str, where: str) -> None:
+    """
+    Refuses a file of a configuration that is none, or whose numbers are beyond bounds.
+
+    Args:
+        path (`str`): The file.
+        where (`str`): What to call it in an error message.
+    """
+    try:
+        values = json.loads(Path(path).read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is no JSON: {error}") from error
+    check_bounds(values, where)
+
+
+def check_bounds(values: Any, where: str, name: str = "") -> None:
     """
     Refuses a configuration that would make a model, or its input, very large.
 
     Args:
-        values: What a file of JSON holds.
-        where (`str`): What to call it in an error message.
+        values: What a file of JSON holds, or a part of it.
+        where (`str`): What to call the file in an error message.
+        name (`str`, *optional*, defaults to `""`): Where in it the part stands.
 
     Raises:
-        ValueError: If a whole number in it is beyond what its name allows.
+        ValueError: If a number in it is beyond what its name allows, or there are too many.
     """
-    for name, value in _numbers(values, ""):
-        bound = next(bound for pattern, bound in BOUNDS if pattern.search(name.rpartition(".")[2]))
-        if abs(value) > bound:
-            raise ValueError(f"{where} has {name}={value}; this page takes up to {bound}.")
-
-
-def _numbers(values: Any, name: str) -> Iterator[tuple[str, int]]:
-    """The whole numbers of nested dictionaries and lists, each with where it stands."""
+    own = name.rpartition(".")[2]
+    bound = next((bound for pattern, bound in BOUNDS if pattern.search(own)), None)
     if isinstance(values, dict):
         for key, value in values.items():
-            yield from _numbers(value, f"{name}.{key}" if name else str(key))
+            check_bounds(value, where, f"{name}.{key}" if name else str(key))
+        image, patch = values.get("image_size"), values.get("patch_size")
+        if isinstance(image, int) and isinstance(patch, int) and image > MOST_PATCHES * patch:
+            raise ValueError(
+                f"{where} has {image} / {patch} patches a side ({name or 'its'} image_size and patch_size); "
+                f"this page takes up to {MOST_PATCHES}."
+            )
     elif isinstance(values, list):
+        if len(values) > LONGEST_LIST:
+            raise ValueError(f"{where} has {len(values)} entries of {name}; this page takes up to {LONGEST_LIST}.")
         for value in values:
-            yield from _numbers(value, name)
-    elif isinstance(values, int) and not isinstance(values, bool):
-        yield name, values
+            check_bounds(value, where, name)
+        numbers = [value for value in values if isinstance(value, int | float)]
+        if bound is not None and DEPTHS.search(own) and sum(numbers) > bound:
+            raise ValueError(f"{where} has {name} of {sum(numbers)} together; this page takes up to {bound}.")
+    elif isinstance(values, int | float) and not isinstance(values, bool):
+        if bound is None and isinstance(values, int):
+            bound = LARGEST_INTEGER
+        if bound is not None and abs(values) > bound:
+            raise ValueError(f"{where} has {name}={values}; this page takes up to {bound}.")
 
 
 def check_config(source: str | Path, name: str) -> None:
@@ -164,7 +265,7 @@ def check_config(source: str | Path, name: str) -> None:
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     with torch.device("meta"):
         model = AutoModelForReferringSegmentation.from_config(config)
-    size = 4 * sum(parameter.numel() for parameter in model.parameters())
+    size = 4 * sum(tensor.numel() for tensor in chain(model.parameters(), model.buffers()))
     if size > LARGEST_MODEL:
         raise ValueError(
             f"{name} has {size / 4e6:.0f} million parameters; this page takes up to {LARGEST_MODEL / 4e6:.0f} million."
@@ -194,4 +295,4 @@ def task_of(source: str, name: str | None = None, **options: Any) -> str:
     return ZERO_SHOT_TASK if systems[values["model_type"]].is_zero_shot else TASK
 
 
-__all__ = ["LARGEST_MODEL", "VisitorModels", "check_bounds", "check_config", "task_of"]
+__all__ = ["LARGEST_MODEL", "VisitorModels", "check_bounds", "check_config", "check_sizes", "task_of"]

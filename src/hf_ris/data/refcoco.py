@@ -26,7 +26,7 @@ from .refer import (
 from .segmentation import encode_segmentations, mask_geometry
 
 
-logger = logging.get_logger(__name__)
+logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
 
 VERSION = "1.1.0"
 NAMED_AT_MOST = 20  # missing images in an error; `hf-ris data check` lists them all
