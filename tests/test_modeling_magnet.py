@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from tiny_parts import loud
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.modeling import modeling_trainable_segmentation, pixel_decoder
@@ -101,10 +102,16 @@ def test_expressions_in_parts_give_the_same(tiny_model, inputs, monkeypatch):
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(31, 45), (96, 64), (20, 130)])
 def test_any_input_size(tiny_model, inputs, size):
-    output = tiny_model(torch.randn(2, 3, *size), inputs["input_ids"], inputs["attention_mask"])
+    """What does not divide into patches is filled up with zeros to the right and below."""
+    pixels = torch.randn(2, 3, *size)
+    padded = torch.nn.functional.pad(pixels, (0, -size[1] % 4, 0, -size[0] % 4))
+    logits, expected = (
+        tiny_model(each, inputs["input_ids"], inputs["attention_mask"]).logits for each in (pixels, padded)
+    )
 
-    assert output.logits.shape == (4, -(-size[0] // 4), -(-size[1] // 4))
-    assert output.logits.isfinite().all()
+    assert logits.shape == (4, -(-size[0] // 4), -(-size[1] // 4))
+    assert logits.isfinite().all() and logits.std() > 0.1
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -112,10 +119,23 @@ def test_any_input_size(tiny_model, inputs, size):
 def test_absolute_positions_stretch_to_any_size(tiny_config, inputs, size):
     config = copy.deepcopy(tiny_config)
     config.backbone_config.use_absolute_embeddings = True
-    model = MagNetForReferringSegmentation(config).eval()
-    output = model(torch.randn(2, 3, *size), inputs["input_ids"], inputs["attention_mask"])
+    model = loud(MagNetForReferringSegmentation(config))
+    pixels = torch.randn(2, 3, *size)
+    embeddings = model.encoder.image_encoder.embeddings
 
-    assert output.logits.shape == (4, -(-size[0] // 4), -(-size[1] // 4))
+    def logits(table: torch.Tensor) -> torch.Tensor:
+        embeddings.position_embeddings.copy_(table)
+        return model(pixels, inputs["input_ids"], inputs["attention_mask"]).logits
+
+    table = embeddings.position_embeddings.clone()
+    stretched, alike = logits(table), logits(table[:, :1].expand_as(table))
+    assert stretched.shape == (4, -(-size[0] // 4), -(-size[1] // 4))
+    assert (stretched - alike).abs().max() > 0.1, "positions differ"
+    without = logits(torch.zeros_like(table))
+    # One position for all, however far it is stretched, is a shift of every patch.
+    embeddings.norm.bias.add_(table[0, 0])
+    torch.testing.assert_close(logits(torch.zeros_like(table)), alike, atol=1e-4, rtol=1e-4)
+    assert (without - alike).abs().max() > 0.1
 
 
 @torch.no_grad()
