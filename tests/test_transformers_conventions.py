@@ -188,6 +188,16 @@ def test_weights_may_lie_elsewhere(case, images, tmp_path, way):
     torch.testing.assert_close(scores(model, case.inputs(images[0])), expected, atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", TRAINED)
+def test_what_only_training_needs_may_lie_elsewhere(builders, lesson, name):
+    model = builders[name](**AUXILIARY)
+    given = [lesson[key] for key in ("pixel_values", "masked_input_ids", "attention_mask", "labels")]
+    expected = model.name_words(*given)
+    cpu_offload(model, execution_device="cpu")
+    torch.testing.assert_close(model.name_words(*given), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_the_pipeline_takes_a_device_map(case, images, tmp_path):
     expected = ask(case.ris, images[0])
     size = sum(each.nbytes for each in case.ris.model.parameters())
