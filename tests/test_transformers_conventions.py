@@ -58,8 +58,10 @@ class Case:
 @pytest.fixture(scope="module")
 def build(tiny_config, tokenizer):
     """Makes a random model of a trained system, with changes to its configuration."""
+    magnet = copy.deepcopy(tiny_config)
+    magnet.backbone_config.use_absolute_embeddings = True
     systems = {
-        "magnet": (hf_ris.MagNetForReferringSegmentation, tiny_config),
+        "magnet": (hf_ris.MagNetForReferringSegmentation, magnet),
         "cris": (hf_ris.CRISForReferringSegmentation, tiny_parts.tiny_cris_config(tokenizer)),
     }
 
