@@ -3,6 +3,7 @@
 import collections
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -67,7 +68,8 @@ class ReferringSegmentationPipeline(Pipeline):
 
     def __init__(self, *args, local_files_only: bool = False, **kwargs):
         # `pipeline()` hands `local_files_only` on to us after it has used it.
-        super().__init__(*args, **kwargs)
+        with _without_disk(kwargs["model"] if "model" in kwargs else args[0]):
+            super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError(
                 "`processor` is missing; a model passed as an object needs its processor passed beside it."
@@ -283,6 +285,20 @@ class ReferringSegmentationPipeline(Pipeline):
             ]
             results.append(answers[0] if is_single else answers)
         return results
+
+
+@contextmanager
+def _without_disk(model: Any) -> Iterator[None]:
+    """The base class takes the first place of a device map for the device of inputs, be it the disk: here, where modules run."""
+    places = getattr(model, "hf_device_map", None)
+    if places and "disk" in places.values():
+        running = [place for place in places.values() if place not in ("cpu", "disk")]
+        model.hf_device_map = {"": running[0] if running else "cpu"}
+    try:
+        yield
+    finally:
+        if places:
+            model.hf_device_map = places
 
 
 class InputReader:

@@ -314,6 +314,15 @@ def test_the_pipeline_is_uploaded_whole(ris, tmp_path, monkeypatch):
     assert files >= {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
 
 
+def test_a_model_on_the_disk_is_asked_like_any(model_folder, images, ris, tmp_path):
+    model = hf_ris.MagNetForReferringSegmentation.from_pretrained(
+        model_folder, device_map={"": "disk"}, offload_folder=str(tmp_path)
+    )
+    asked = pipeline("referring-segmentation", model=model, processor=ris.processor)
+    assert_same(asked(images[0], text="a tree"), ris(images[0], text="a tree"))
+    assert set(model.hf_device_map.values()) == {"disk"}
+
+
 def test_half_precision(model_folder, images, ris):
     half = pipeline("referring-segmentation", model=str(model_folder), dtype=torch.bfloat16, device="cpu")
     result = half(images[0], text="a tree")
