@@ -1,6 +1,6 @@
 """Multi-head attention through transformers' attention interface (SDPA, eager or any registered kernel)."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -39,6 +39,8 @@ def eager_attention_forward(
 
 def full_precision(states: torch.Tensor) -> AbstractContextManager:
     """Suspends autocast on the device of `states`, for arithmetic on masks that half precision would spoil."""
+    if not torch.amp.is_autocast_available(states.device.type):  # the meta device
+        return nullcontext()
     return torch.autocast(device_type=states.device.type, enabled=False)
 
 

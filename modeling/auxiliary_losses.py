@@ -17,6 +17,8 @@ class AuxiliaryLosses(nn.Module):
         pixel_width (`int`): Channels of the features that the mask is read from.
     """
 
+    _no_split_modules = ["MaskGroundingHead", "AlignmentLoss"]  # transformers collects them from a model's children
+
     def __init__(self, config: TrainableSegmentationConfig, pixel_width: int) -> None:
         super().__init__()
         self.config = config
@@ -60,7 +62,8 @@ class AuxiliaryLosses(nn.Module):
 
     def ground(self, logits: torch.Tensor, hidden_words: torch.Tensor) -> dict[str, torch.Tensor]:
         """The weighted [`mask_grounding_loss`] of what its head said, by name; arguments as there."""
-        return {"mask_grounding": self.config.mask_grounding_loss_weight * mask_grounding_loss(logits, hidden_words)}
+        loss = mask_grounding_loss(logits, hidden_words.to(logits.device))
+        return {"mask_grounding": self.config.mask_grounding_loss_weight * loss}
 
 
 __all__ = ["AuxiliaryLosses"]

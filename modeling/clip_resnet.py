@@ -162,6 +162,7 @@ class CLIPResNetModel(PreTrainedModel):
     config_class = CLIPResNetConfig
     main_input_name = "pixel_values"
     _supports_sdpa = True
+    _no_split_modules = ["Bottleneck", "AttentionPool"]
 
     def __init__(self, config: CLIPResNetConfig) -> None:
         super().__init__(config)
@@ -169,6 +170,11 @@ class CLIPResNetModel(PreTrainedModel):
         self.text_encoder = CLIPTextModelWithProjection(config.text_config)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.post_init()
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        """transformers looks for its attention interface in this file, and finds attention without it; `attend` has it."""
+        return True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -192,7 +198,7 @@ class CLIPResNetModel(PreTrainedModel):
         """Scaled cosine similarities of each image with each text, (B, N)."""
         images = nn.functional.normalize(self.get_image_features(pixel_values), dim=-1)
         texts = nn.functional.normalize(self.get_text_features(input_ids, attention_mask), dim=-1)
-        return self.logit_scale.exp() * images @ texts.T
+        return self.logit_scale.exp().to(images.device) * images @ texts.T.to(images.device)
 
 
 __all__ = ["CLIPResNetModel"]

@@ -128,7 +128,8 @@ class WordFusion(nn.Module):
         value = instance_norm(self.value(pixels), self.eps)
         if self.config.language_attention_mask == "published":
             # The released code multiplies queries by BERT's additive mask: real words attend uniformly, padding words
-            # attend hard, and the statistics below include padding. Kept for parity; scores of 1e5 need float32.
+            # attend hard, and the statistics below include padding. Kept for parity; scores of 1e5 need float32 (or TF32,
+            # which errs by about 5, where a padding word's best pixel is ahead by 2,000).
             query = query.float() * (~attention_mask).unsqueeze(-1) * PUBLISHED_PADDING_BIAS
             with full_precision(words):
                 attended = self.gather(query, key.float(), value.float()).to(words.dtype)

@@ -104,7 +104,9 @@ class MaskGroundingHead(nn.Module):
         places = torch.cat([describe_cells(features.shape[-2:], features.device) for features in image_features])
         pixels = torch.cat(projected, dim=1) + self.place_encoder(places.to(dtype))
         mask = self.place_encoder(describe_masks(masks).to(dtype)).unsqueeze(1)
-        kinds = self.kind_embedding.weight
+        kinds = self.kind_embedding(
+            torch.arange(3, device=masks.device)
+        )  # a call, so that weights on disk are fetched
         states = self.norm(torch.cat([word_features + kinds[0], pixels + kinds[1], mask + kinds[2]], dim=1))
         others = attention_mask.new_ones(len(attention_mask), pixels.shape[1] + 1)
         seen = create_bidirectional_mask(

@@ -85,20 +85,28 @@ class CRISNeck(nn.Module):
         self.join_levels = conv_block(3 * width, width, 1)
         self.place_convolutions = nn.Sequential(conv_block(width + 2, width, 3), conv_block(width, width, 3))
 
-    def project_images(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """What depends on no word: C3, C4 and C5 (B, c, h, w), at strides 8, 16 and 32, each in its own width; C3 at stride 16."""
+    def forward(
+        self, maps: Sequence[torch.Tensor], state: torch.Tensor | None = None
+    ) -> list[torch.Tensor] | torch.Tensor:
+        """
+        Works in two steps, of which the first depends on no word.
+
+        Args:
+            maps (`Sequence[torch.Tensor]`): First C3, C4 and C5 (B, c, h, w), at strides 8, 16 and 32; then what came of them,
+                repeated for each of N expressions.
+            state (`torch.Tensor` of shape `(N, d)`, *optional*): The expressions' sentence features, for the second step.
+
+        Returns:
+            First the three maps, each in its own width, C3 at stride 16; then `torch.Tensor` of shape `(N, hidden_dim, h, w)` at
+            stride 16.
+        """
+        return self._project(maps) if state is None else self._join(maps, state)
+
+    def _project(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         fine, middle, deep = (projection(each) for projection, each in zip(self.projections, maps, strict=True))
         return [nn.functional.avg_pool2d(fine, 2), middle, deep]
 
-    def forward(self, maps: Sequence[torch.Tensor], state: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            maps (`Sequence[torch.Tensor]`): What `project_images` gave, repeated for each of N expressions.
-            state (`torch.Tensor` of shape `(N, d)`): The expressions' sentence features.
-
-        Returns:
-            `torch.Tensor` of shape `(N, hidden_dim, h, w)` at stride 16.
-        """
+    def _join(self, maps: Sequence[torch.Tensor], state: torch.Tensor) -> torch.Tensor:
         fine, middle, deep = maps
         size = middle.shape[2:]
         deep = self.sentence_norm(deep * self.state_projection(state)[:, :, None, None])
@@ -243,7 +251,7 @@ class CRISPreTrainedModel(TrainableSegmentationModel):
     base_model_prefix = "cris"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["AttentionPool", "Bottleneck", "CLIPEncoderLayer", "CRISDecoderLayer"]
+    _no_split_modules = ["CRISNeck", "CRISDecoderLayer", "CRISProjector"]  # beside those of CLIP
     _can_compile_fullgraph = True
 
     @torch.no_grad()
@@ -316,12 +324,13 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
         return self.clip.visual.conv1, self.text_encoder.get_input_embeddings()
 
     def encode_images(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
-        """Images (B, 3, H, W) to what [`CRISNeck.project_images`] gives."""
+        """Images (B, 3, H, W) to what [`CRISNeck`] gives of them alone."""
         # Convolutions on the CPU like channels last, and hand them on.
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         fine, middle, deep = self.clip.visual(pixel_values)[1:]
-        deep = (self.shortcut(deep) + self.clip.visual.attnpool(deep, everywhere=True)).relu()
-        return self.neck.project_images([fine, middle, deep])
+        pooled = self.clip.visual.attnpool(deep, everywhere=True)
+        deep = (self.shortcut(deep).to(pooled.device) + pooled).relu()  # a device map may part the two
+        return self.neck([fine, middle, deep])
 
     def segment(
         self, images: list[torch.Tensor], input_ids: torch.Tensor, is_word: torch.Tensor, output_features: bool

@@ -108,8 +108,16 @@ class MagNetPreTrainedModel(TrainableSegmentationModel):
     base_model_prefix = "magnet"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    # The two decoders own parameters that they combine with what their layers give.
-    _no_split_modules = ["SwinLayer", "BertLayer", "FusionStage", "PixelDecoder", "MaskDecoder"]
+    # Each joins what several of its parts give, which must lie on one device.
+    _no_split_modules = [
+        "SwinEmbeddings",
+        "SwinLayer",
+        "BertEmbeddings",
+        "BertLayer",
+        "FusionStage",
+        "PixelDecoder",
+        "MaskDecoder",
+    ]
     _can_compile_fullgraph = True
 
     @torch.no_grad()

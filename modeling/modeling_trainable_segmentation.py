@@ -112,8 +112,10 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         head = self.auxiliary_losses.mask_grounding
         if head is not None:
-            more = head.word_bias.new_zeros(max(0, embeddings.num_embeddings - len(head.word_bias)))
-            head.word_bias = nn.Parameter(torch.cat([head.word_bias.data[: embeddings.num_embeddings], more]))
+            bias = head.word_bias.data[: embeddings.num_embeddings]
+            more = bias.new_zeros(embeddings.num_embeddings - len(bias))
+            # The same parameter as before: frozen if it was, and known to an optimizer.
+            head.word_bias.data, head.word_bias.grad = torch.cat([bias, more]), None
         return embeddings
 
     def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
@@ -205,13 +207,13 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
 
         terms: dict[str, torch.Tensor] = {}
         if labels is not None:
-            terms |= self.mask_losses(predictions, labels)
+            terms |= self.mask_losses(predictions, labels.to(predictions[-1].device))
             if aligns:
                 terms |= self.auxiliary_losses.align(part.pixel_features, part.word_features, attention_mask, labels)
             if grounds:
                 terms |= self._ground(images, attention_mask, labels, masked_input_ids, hidden_words)
         return ReferringSegmentationOutput(
-            loss=torch.stack(list(terms.values())).sum() if terms else None,
+            loss=torch.stack([term.to(predictions[-1].device) for term in terms.values()]).sum() if terms else None,
             loss_dict={name: term.detach() for name, term in terms.items()} if terms else None,
             logits=predictions[-1],
             auxiliary_logits=tuple(predictions[:-1]) if self.training or output_hidden_states else None,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from golden_states import cris_config, draw_state, read_tensors
 from safetensors.torch import load_file, save_file
-from tiny_parts import letters, save_clip_resnet
+from tiny_parts import CRIS_SIZES, letters, save_clip_resnet, tiny_cris_config
 from torch import nn
 from transformers import AutoProcessor, pipeline
 
@@ -27,36 +27,11 @@ from hf_ris.training.optimizer import MuonWithAdamW, cris_schedule
 
 
 BOTH = {"mask_grounding_loss_weight": 1.0, "mask_grounding_layers": 1, "alignment_loss_weight": 0.5}
-SIZES = {
-    "neck_dims": (8, 16, 16),
-    "hidden_dim": 16,
-    "decoder_layers": 1,
-    "decoder_num_heads": 2,
-    "decoder_feedforward_dim": 16,
-}
 
 
 @pytest.fixture(scope="module")
 def config(tokenizer) -> hf_ris.CRISConfig:
-    return hf_ris.CRISConfig(
-        clip_config={
-            "layers": (1, 1, 1, 1),
-            "width": 8,
-            "image_size": 64,
-            "text_config": {
-                "vocab_size": len(tokenizer),
-                "hidden_size": 16,
-                "intermediate_size": 32,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "max_position_embeddings": 32,
-                "projection_dim": 16,
-                "eos_token_id": tokenizer.sep_token_id,
-                "pad_token_id": 0,
-            },
-        },
-        **SIZES,
-    )
+    return tiny_cris_config(tokenizer)
 
 
 def make(config: hf_ris.CRISConfig, **changes) -> hf_ris.CRISForReferringSegmentation:
@@ -423,7 +398,7 @@ def test_training_starts_from_a_released_clip(tmp_path, clip_folder, form, caplo
         save_file({f"module.{name}": tensor for name, tensor in state.items()}, path)
     else:
         save_file(as_timm(state) if form == "timm" else state, path)
-    model, processor = build_cris(0, SIZES, init_from=str(path), text=str(clip_folder), text_length=22)
+    model, processor = build_cris(0, CRIS_SIZES, init_from=str(path), text=str(clip_folder), text_length=22)
     expected = convert_clip_state_dict(state)
     tolerance = 1e-2 if form == "half precision" else 0
     for name, tensor in model.clip.state_dict().items():
@@ -433,7 +408,7 @@ def test_training_starts_from_a_released_clip(tmp_path, clip_folder, form, caplo
             )
     assert ("text encoder starts with random weights" in caplog.text) == (form == "timm")
     assert processor.text_length == 22
-    scratch, _ = build_cris(0, SIZES, init_from=str(path), text=str(clip_folder), from_scratch=True)
+    scratch, _ = build_cris(0, CRIS_SIZES, init_from=str(path), text=str(clip_folder), from_scratch=True)
     name = "visual.conv1.weight"
     assert not torch.equal(scratch.clip.state_dict()[name], model.clip.state_dict()[name])
 

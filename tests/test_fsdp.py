@@ -55,7 +55,7 @@ batch = collator([rows[index] for index in range(8)])
 # As accelerate does it: the layers that the model names, the word embeddings, and the rest.
 mesh = init_device_mesh("cpu", (2,))
 layers = [module for module in spread.modules() if type(module).__name__ in spread._no_split_modules]
-for module in (*layers, spread.get_input_embeddings(), spread):
+for module in (spread.get_input_embeddings(), *reversed(layers), spread):  # inner ones first
     fully_shard(module, mesh=mesh)
 
 for name, model in (("whole", whole), ("spread", spread)):

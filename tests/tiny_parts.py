@@ -36,6 +36,7 @@ from transformers import (
 
 from hf_ris.modeling.clip_resnet import CLIPResNetModel
 from hf_ris.modeling.configuration_clip_resnet import CLIPResNetConfig
+from hf_ris.modeling.configuration_cris import CRISConfig
 
 
 TEXT = {
@@ -77,6 +78,31 @@ def loud(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     return model.eval()
+
+
+CRIS_SIZES = {
+    "neck_dims": (8, 16, 16),
+    "hidden_dim": 16,
+    "decoder_layers": 1,
+    "decoder_num_heads": 2,
+    "decoder_feedforward_dim": 16,
+}
+
+
+def tiny_cris_config(tokenizer: BertTokenizer) -> CRISConfig:
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+        "projection_dim": 16,
+        "eos_token_id": tokenizer.sep_token_id,
+        "pad_token_id": 0,
+    }
+    clip = {"layers": (1, 1, 1, 1), "width": 8, "image_size": 64, "text_config": text}
+    return CRISConfig(clip_config=clip, **CRIS_SIZES)
 
 
 def save_clip(folder: Path) -> Path:
