@@ -10,13 +10,14 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.installed
 WHEEL := build/wheel
 
-.PHONY: help demo test test-browser test-minimum lint types slow clean
+.PHONY: help demo test test-browser test-minimum test-transformers-main lint types slow clean
 help:
 	@echo "make demo    segment a bundled picture, print the result, write demo_overlay.png"
 	@echo "make test    lint, type-check the installed wheel, run the test suite"
 	@echo "make lint    ruff alone          make types   mypy on the installed wheel alone"
 	@echo "make test-browser   the demo in headless chromium, which it installs where it is missing (Debian, as root)"
 	@echo "make test-minimum   the test suite with the oldest versions that are allowed"
+	@echo "make test-transformers-main   the test suite with the main branch of transformers"
 	@echo "make slow    the tests that take minutes"
 	@echo "make clean   remove what these commands made, the environment too"
 
@@ -58,6 +59,12 @@ test-minimum:
 	build/minimum/bin/python -m pip install --quiet --disable-pip-version-check uv
 	build/minimum/bin/uv pip install --quiet --python build/minimum/bin/python --resolution lowest-direct $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --index-strategy unsafe-best-match) --editable ".[dev]"
 	build/minimum/bin/python -m pytest -n auto --dist worksteal
+
+# The main branch of transformers, in an environment apart.
+test-transformers-main:
+	$(MAKE) VENV=build/transformers-main build/transformers-main/.installed
+	build/transformers-main/bin/python -m pip install --quiet --disable-pip-version-check "git+https://github.com/huggingface/transformers"
+	build/transformers-main/bin/python -m pytest -n auto --dist worksteal
 
 # Minutes: a forward pass at the published size, and tens of thousands of expressions re-derived.
 slow: $(ENVIRONMENT)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from tiny_parts import loud
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.modeling import modeling_trainable_segmentation, pixel_decoder
@@ -101,10 +102,16 @@ def test_expressions_in_parts_give_the_same(tiny_model, inputs, monkeypatch):
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(31, 45), (96, 64), (20, 130)])
 def test_any_input_size(tiny_model, inputs, size):
-    output = tiny_model(torch.randn(2, 3, *size), inputs["input_ids"], inputs["attention_mask"])
+    """What does not divide into patches is filled up with zeros to the right and below."""
+    pixels = torch.randn(2, 3, *size)
+    padded = torch.nn.functional.pad(pixels, (0, -size[1] % 4, 0, -size[0] % 4))
+    logits, expected = (
+        tiny_model(each, inputs["input_ids"], inputs["attention_mask"]).logits for each in (pixels, padded)
+    )
 
-    assert output.logits.shape == (4, -(-size[0] // 4), -(-size[1] // 4))
-    assert output.logits.isfinite().all()
+    assert logits.shape == (4, -(-size[0] // 4), -(-size[1] // 4))
+    assert logits.isfinite().all() and logits.std() > 0.1
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -112,10 +119,23 @@ def test_any_input_size(tiny_model, inputs, size):
 def test_absolute_positions_stretch_to_any_size(tiny_config, inputs, size):
     config = copy.deepcopy(tiny_config)
     config.backbone_config.use_absolute_embeddings = True
-    model = MagNetForReferringSegmentation(config).eval()
-    output = model(torch.randn(2, 3, *size), inputs["input_ids"], inputs["attention_mask"])
+    model = loud(MagNetForReferringSegmentation(config))
+    pixels = torch.randn(2, 3, *size)
+    embeddings = model.encoder.image_encoder.embeddings
 
-    assert output.logits.shape == (4, -(-size[0] // 4), -(-size[1] // 4))
+    def logits(table: torch.Tensor) -> torch.Tensor:
+        embeddings.position_embeddings.copy_(table)
+        return model(pixels, inputs["input_ids"], inputs["attention_mask"]).logits
+
+    table = embeddings.position_embeddings.clone()
+    stretched, alike = logits(table), logits(table[:, :1].expand_as(table))
+    assert stretched.shape == (4, -(-size[0] // 4), -(-size[1] // 4))
+    assert (stretched - alike).abs().max() > 0.1, "positions differ"
+    without = logits(torch.zeros_like(table))
+    # One position for all, however far it is stretched, is a shift of every patch.
+    embeddings.norm.bias.add_(table[0, 0])
+    torch.testing.assert_close(logits(torch.zeros_like(table)), alike, atol=1e-4, rtol=1e-4)
+    assert (without - alike).abs().max() > 0.1
 
 
 @torch.no_grad()
@@ -180,31 +200,6 @@ def test_save_and_load_give_the_same_logits(tiny_model, inputs, tmp_path):
     assert not any(report.values()), report
     with torch.no_grad():
         assert torch.equal(loaded.eval()(**inputs).logits, tiny_model(**inputs).logits)
-
-
-def test_gradient_checkpointing_gives_the_same_gradients(tiny_config, inputs):
-    torch.manual_seed(0)
-    model = MagNetForReferringSegmentation(tiny_config).train()
-    for dropout in (module for module in model.modules() if isinstance(module, torch.nn.Dropout)):
-        dropout.p = 0.0
-    model.config.text_config.attention_probs_dropout_prob = 0.0
-    labels = torch.zeros(4, 64, 96)
-    labels[:, 10:40, 20:50] = 1
-
-    def gradients() -> dict[str, torch.Tensor]:
-        model.zero_grad()
-        torch.manual_seed(1)
-        model(**inputs, labels=labels).loss.backward()
-        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-    expected = gradients()
-    model.gradient_checkpointing_enable()
-    assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
-    checkpointed = gradients()
-
-    assert checkpointed.keys() == expected.keys()
-    for name, gradient in expected.items():
-        torch.testing.assert_close(checkpointed[name], gradient, atol=1e-5, rtol=1e-3, msg=name)
 
 
 def test_every_trainable_parameter_receives_a_gradient(tiny_config, inputs):
@@ -276,6 +271,22 @@ def test_loss_is_the_sum_of_its_named_terms(tiny_model, inputs):
 
     assert set(output.loss_dict) == {"bce", "dice"}
     torch.testing.assert_close(output.loss.detach(), sum(output.loss_dict.values()))
+
+
+def test_the_last_mask_alone_may_be_supervised(tiny_model, inputs):
+    labels = torch.zeros(4, 64, 96)
+    labels[:, 8:40, 16:60] = 1
+    output = with_config(tiny_model, deep_supervision=False)(**inputs, labels=labels)
+    bce, dice = mask_loss(output.logits, labels)
+    expected = {"bce": tiny_model.config.bce_loss_weight * bce, "dice": tiny_model.config.dice_loss_weight * dice}
+    torch.testing.assert_close(output.loss_dict, {name: term.detach() for name, term in expected.items()})
+
+    every = tiny_model(**inputs, labels=labels, output_hidden_states=True)
+    terms = [mask_loss(logits, labels)[0].item() for logits in (*every.auxiliary_logits, every.logits)]
+    assert len(terms) == tiny_model.config.decoder_layers + 1
+    assert every.loss_dict["bce"].item() == pytest.approx(
+        tiny_model.config.bce_loss_weight * sum(terms) / len(terms), rel=1e-4
+    )
 
 
 def test_learns_a_handful_of_samples(tiny_config, inputs):

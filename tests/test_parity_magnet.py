@@ -8,7 +8,6 @@ from golden_states import draw_state, magnet_config, read_json, read_tensors
 from torch import nn
 
 from hf_ris.modeling.configuration_magnet import MagNetConfig
-from hf_ris.modeling.cross_modal_attention import PUBLISHED_PADDING_BIAS
 from hf_ris.modeling.modeling_magnet import MagNetForReferringSegmentation
 from hf_ris.modeling.weight_mapping_magnet import convert_state_dict, is_ignored, target_keys
 
@@ -70,9 +69,13 @@ def record(model: MagNetForReferringSegmentation, case: str) -> dict[str, torch.
 
 
 @pytest.mark.parametrize("case", ["A", "B", "C"])
-def test_every_recorded_point_matches(model, case):
-    predictions, memories = [], []
+def test_every_recorded_point_matches(model, case, monkeypatch):
+    predictions, memories, asked = [], [], []
+    fusion = model.encoder.stages[0].word_fusion
+    gather = fusion.gather
+    monkeypatch.setattr(fusion, "gather", lambda query, *others: (asked.append(query), gather(query, *others))[1])
     hooks = [
+        fusion.query.register_forward_hook(lambda _, __, output: asked.append(output)),
         model.mask_decoder.norm.register_forward_hook(
             lambda _, __, output: predictions.append(model.mask_decoder.class_head(output))
         ),
@@ -84,10 +87,9 @@ def test_every_recorded_point_matches(model, case):
     points["pred_logits_all"] = torch.stack(predictions)
     points |= {f"multi_scale{level}": memory for level, memory in enumerate(memories)}
 
-    # The original also recorded a padding mask it derives and a norm whose result it drops; the model computes neither.
-    points["extended_attention_mask"] = (1.0 - INPUTS[f"{case}.attention_mask"])[
-        :, None, None
-    ] * PUBLISHED_PADDING_BIAS
+    # The original's padding mask is what its word fusion multiplies queries by.
+    points["extended_attention_mask"] = (asked[1] / asked[0]).mean(dim=-1)[:, None, None]
+    # It also recorded a norm whose result it drops; the model has none.
     for stage in range(4):
         norm = [RELEASED_STATE[f"language_model.norms.{stage}.{name}"] for name in ("weight", "bias")]
         residual = points[f"text_pwam{stage + 1}"]

@@ -512,7 +512,8 @@ def test_evaluated_like_any_model(parts, tmp_path):
     ris = compose(parts, "global-local", proposer="felzenszwalb")
     rows = load_refshapes("refshapes", "val", num_rows=3, cache_dir=tmp_path / "cache")
     figures = evaluate(ris, rows, output=tmp_path / "results")
-    assert 0 <= figures["mIoU"] <= 1
+    assert figures["mIoU"] == pytest.approx(np.mean(tiny_parts.ious_by_hand(ris, rows)), abs=1e-4)
+    assert figures["mIoU"] > 0
     assert figures["expressions"] == sum(len(row["expressions"]) for row in rows)
 
 

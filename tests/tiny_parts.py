@@ -1,6 +1,7 @@
 """Tiny random parts of the zero-shot systems, saved in folders as the Hub has them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from transformers import (
 from hf_ris.modeling.clip_resnet import CLIPResNetModel
 from hf_ris.modeling.configuration_clip_resnet import CLIPResNetConfig
 from hf_ris.modeling.configuration_cris import CRISConfig
+from hf_ris.modeling.masks import rle_to_mask
 
 
 TEXT = {
@@ -217,6 +219,17 @@ def boxes(shape: tuple[int, int], *edges: tuple[int, int, int, int]) -> np.ndarr
     for mask, (left, top, right, bottom) in zip(masks, edges, strict=True):
         mask[top:bottom, left:right] = True
     return masks
+
+
+def ious_by_hand(ris: Any, rows: Any) -> list[float]:
+    """Of each expression of a dataset's rows, asked alone: how well the pipeline's mask overlaps with the true one."""
+    ious = []
+    for row in rows:
+        true = rle_to_mask(row["mask"])
+        for expression in row["expressions"]:
+            mask = ris(row["image"], text=expression["sent"], output_format="array")["mask"]
+            ious.append((mask & true).sum() / (mask | true).sum())
+    return ious
 
 
 def save_blip2(folder: Path) -> Path:
