@@ -1,9 +1,11 @@
 """The demo as its API's users meet it, over HTTP on this machine."""
 
+import importlib.util
 import io
 import json
 import os
 import re
+import runpy
 import shutil
 import socket
 import subprocess
@@ -194,6 +196,19 @@ def test_masks_are_packed_once_all_are_there(ris, picture, monkeypatch):
     desk = demo.Desk({"tiny": lambda: ris})
     answers = list(desk.on_page(str(picture), "the red mug\nthe tree\nthe star", "tiny", 0.5, "tiny", 0.8))
     assert len(answers) == 3 and packed == [3]
+
+
+def test_the_space_installs_the_newest_wheel(tmp_path, monkeypatch):
+    shutil.copy(Path(__file__).parents[1] / "spaces_demo" / "app.py", tmp_path)
+    for version in ("0.9.0", "0.10.0", "0.10.0rc1"):
+        (tmp_path / f"hf_ris-{version}-py3-none-any.whl").touch()
+    installed = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: installed.append(command[-1].name))
+    monkeypatch.setattr(demo, "launch", lambda: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    runpy.run_path(str(tmp_path / "app.py"))
+    assert installed == ["hf_ris-0.10.0-py3-none-any.whl"]
 
 
 def test_what_can_be_downloaded(ris, images):

@@ -328,6 +328,46 @@ def test_a_broken_image_is_named_or_counted_as_a_miss(rows, ris, tmp_path, num_w
     assert again == results
 
 
+def test_what_is_missed_of_nothing_is_no_right_answer(tmp_path):
+    """An empty mask would be right where nothing is meant."""
+    stream = RefShapesStream(split="val", no_target_share=0.5)
+    rows = datasets.Dataset.from_list(list(islice(stream, 12)), features=FEATURES)
+    nothing = [number for number, row in enumerate(rows) if not decode_mask(row["mask"]).any()]
+    spoilt = rows
+    for number in range(len(rows)):
+        spoilt, _ = spoil(spoilt, tmp_path, number)
+    results = evaluate(tell_the_truth, spoilt, output=tmp_path / "out", on_error="report")
+    assert nothing and results["errors"] == results["expressions"]
+    assert [results[name] for name in ("mIoU", "oIoU", "gIoU", "N-acc", "T-acc")] == [0.0] * 5
+    counts = [json.loads(line) for line in (tmp_path / "out" / "predictions-00000.jsonl").open()]
+    assert {tuple(line["counts"]) for line in counts if line["row"] in nothing} == {(0, 1, 0)}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_was_missed_is_asked_again(rows, tmp_path, first):
+    """Whoever mends an image and starts the run again has the figures of a whole one, in whatever process's file the misses are."""
+    spoilt, _ = spoil(rows, tmp_path, 2)
+    output = tmp_path / "out"
+    assert evaluate(tell_the_truth, spoilt, output=output, batch_size=4, on_error="report")["mIoU"] < 1
+    (output / "predictions-00000.jsonl").rename(output / f"predictions-0000{first}.jsonl")
+    whole = evaluate(tell_the_truth, rows, output=output, batch_size=4, on_error="report")
+    assert whole["errors"] == 0 and whole["mIoU"] == 1.0
+    assert evaluate(tell_the_truth, rows, output=output, batch_size=4) == whole
+
+
+def test_a_damaged_line_is_named(rows, tmp_path):
+    evaluate(tell_the_truth, rows, output=tmp_path)
+    shard = tmp_path / "predictions-00000.jsonl"
+    lines = shard.read_bytes().splitlines(keepends=True)
+    shard.write_bytes(lines[0] + lines[1][:20] + b"\n" + b"".join(lines[2:]))
+    with pytest.raises(
+        ValueError, match=r"predictions-00000\.jsonl: line 2 is damaged; delete it, and it is asked again"
+    ):
+        evaluate(tell_the_truth, rows, output=tmp_path)
+    shard.write_bytes(lines[0] + b"".join(lines[2:]))
+    assert evaluate(tell_the_truth, rows, output=tmp_path)["mIoU"] == 1.0
+
+
 def test_expressions_that_ask_nothing_can_be_counted_as_misses(rows):
     changed = {**rows[0], "expressions": [{"sent_id": 7, "sent": "", "raw": "?"}, *rows[0]["expressions"]]}
     dataset = datasets.Dataset.from_list([changed, rows[2]], features=FEATURES)

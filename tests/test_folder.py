@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -141,6 +142,25 @@ def test_two_runs_do_not_share_a_folder(folder, model_folder, tmp_path):
         run(ris, folder, out, requests)  # nor within a process
     assert len(list(lines)) == 1
     assert len((out / "results.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_run_that_another_thread_ends_lets_go_of_the_folder(ris, folder, tmp_path):
+    """As web servers do, which read a generator by threads that are free just then."""
+    requests = [Request("a.png", ["a tree"]), Request("b.png", ["a tree"])]
+    lines = segment_folder(ris, folder, requests, tmp_path / "out")
+    for step in (lambda: next(lines), lines.close):
+        thread = threading.Thread(target=step)
+        thread.start()
+        thread.join()
+    assert ["mask" in line for line in run(ris, folder, tmp_path / "out", requests)] == [True, True]
+
+
+def test_a_damaged_line_is_named(ris, folder, tmp_path):
+    requests = [Request("a.png", ["a tree"])]
+    run(ris, folder, tmp_path / "out", requests)
+    (tmp_path / "out" / "results.jsonl").write_text('{"image": "a.p\n')
+    with pytest.raises(ValueError, match=r"results\.jsonl is damaged: .*a\.p.*; delete it, or name another folder"):
+        run(ris, folder, tmp_path / "out", requests)
 
 
 def test_one_bad_expression_does_not_lose_the_others(ris, folder, tmp_path):

@@ -69,7 +69,8 @@ def evaluate(
             default the image processor's.
         name (`str`, *optional*): What the results call the dataset; by default what `datasets` knows of it.
         on_error (`str`, *optional*, defaults to `"raise"`): What becomes of an image that cannot be read and of an expression that
-            asks nothing: "raise" ends the run, which can be continued, and "report" counts the expressions as misses and lists them.
+            asks nothing: "raise" ends the run, which can be continued, and "report" counts the expressions as misses and lists them; a run that
+            is continued asks them again.
 
     Returns:
         `dict`: What [`ReferringSegmentationIoU`] gives, the numbers of `expressions`, `referents` and `images`, how many expressions
@@ -219,15 +220,19 @@ class Questions(Dataset):
         return [self._item(indices) for indices in self.batches[number]]
 
     def miss(self, key: Key, error: str) -> dict[str, Any]:
-        """The answer to a question that cannot be asked, as it is written down: an empty mask."""
-        code = self.rows[key[0]]["mask"]
-        height, width = self.square or code["size"]
-        empty = encode_mask(np.zeros((height, width), dtype=bool))
+        """
+        The answer to a question that cannot be asked, as it is written down: an empty mask, or, where that would be right, one of a
+        single pixel.
+        """
+        true_code = self._code(self.rows[key[0]]["mask"])
+        mask = np.zeros(true_code["size"], dtype=bool)
+        mask[0, 0] = not decode_mask(true_code).any()
+        code = encode_mask(mask)
         return {
             **self.name(key),
             "score": 0.0,
-            "mask": empty,
-            "counts": compare_masks(empty, self._code(code)),
+            "mask": code,
+            "counts": compare_masks(code, true_code),
             "error": error,
         }
 

@@ -33,13 +33,24 @@ class Shard:
 
 
 def read_shards(folder: Path) -> dict[Key, dict[str, Any]]:
-    """All answers of all processes of all runs so far."""
+    """
+    All answers of all processes of all runs so far. Questions that could not be asked are left out: they may be by now.
+
+    Raises:
+        ValueError: If a line is damaged; the message names it.
+    """
     answers = {}
     for path in sorted(folder.glob(SHARDS)):
-        for line in path.read_bytes().splitlines(keepends=True):
-            if line.endswith(b"\n"):  # the last one of a killed process may not
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+            if not line.endswith(b"\n"):  # the last one of a killed process
+                continue
+            try:
                 answer = json.loads(line)
-                answers[key_of(answer)] = answer
+                key = key_of(answer)
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}: line {number} is damaged; delete it, and it is asked again") from error
+            if "error" not in answer:
+                answers[key] = answer
     return answers
 
 

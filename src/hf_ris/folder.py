@@ -168,7 +168,7 @@ def _complaint(text: str) -> str | None:
 
 
 def _by_picture(batch: list[Request], lines: list[bytes], output: Path) -> Iterator[list[dict[str, Any]]]:
-    results = iter(map(json.loads, lines))
+    results = iter([_read_line(line, output) for line in lines])
     for request in batch:
         own = [next(results) for _ in request.text]
         if [(each["image"], each["label"]) for each in own] != [(request.image, text) for text in request.text]:
@@ -177,6 +177,15 @@ def _by_picture(batch: list[Request], lines: list[bytes], output: Path) -> Itera
                 f"{request.text}, found {own[0]['image']!r} with {[each['label'] for each in own]}; name another folder"
             )
         yield own
+
+
+def _read_line(line: bytes, output: Path) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(
+            f"{output / RESULTS} is damaged: {line[:80]!r} is no JSON; delete it, or name another folder"
+        ) from error
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, Any, Any]]:

@@ -30,7 +30,7 @@ def hold_folder(output: Path) -> Iterator[None]:
         ValueError: If another run holds it.
     """
     output.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(output / LOCK)
+    lock = filelock.FileLock(output / LOCK, thread_local=False)  # a generator may be ended by another thread
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
