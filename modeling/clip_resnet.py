@@ -11,8 +11,8 @@ from torch import nn
 from transformers import CLIPTextModelWithProjection, PreTrainedModel
 from transformers import initialization as init
 
-from .attention import attend
 from .configuration_clip_resnet import CLIPResNetConfig
+from .layers import attend
 
 
 class Bottleneck(nn.Module):

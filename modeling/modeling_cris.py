@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import ProjectedAttention, full_precision
-from .auxiliary_losses import AuxiliaryLosses
 from .clip_resnet import CLIPResNetModel
 from .configuration_cris import CRISConfig
+from .grounding_losses import AuxiliaryLosses
+from .layers import ProjectedAttention, full_precision
 from .modeling_trainable_segmentation import Segmentation, TrainableSegmentationModel
 
 

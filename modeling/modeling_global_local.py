@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from .configuration_global_local import GlobalLocalConfig
-from .expression_parsing import target_phrase
+from .configuration_zero_shot import GlobalLocalConfig
+from .language_parsing import target_phrase
 from .modeling_zero_shot import Answer, ZeroShotPreTrainedModel, unit
-from .picture_cache import Seen
-from .region_pictures import crop_filled
+from .zero_shot_cache import Seen
 from .zero_shot_parts import in_batches
+from .zero_shot_regions import crop_filled
 
 
 # What the published system's detector sees, and CLIP after it: ImageNet's colours, not CLIP's.

@@ -1,11 +1,14 @@
 """
 MagNet, of "Mask Grounding for Referring Image Segmentation" (Chng, Zheng, Han, Qiu, Huang; CVPR 2024).
 
-Swin and BERT advance side by side in four stages and inform each other after each; a deformable pixel decoder joins the
-four fused maps, and a one-query mask decoder reads the referent from them. Swin and BERT are transformers' own, driven
-block by block; the rest is in `cross_modal_attention`, `pixel_decoder` and `mask_decoder`. Ours are the mask losses (the
-authors released no training code) and `language_attention_mask="binary"`; with `"published"` the outputs are those of
-the released network.
+Swin and BERT advance side by side in four stages and inform each other after each (section 3): `ImageFusion` lets pixels attend to
+words (PWAM of LAVT, with layer norms), `WordFusion` lets words attend to pixels, `AlignmentModule` adds a pyramid of pooled contexts to
+the former, and a `FusionStage` joins the three and feeds both streams on through gates. The decoders in `magnet_decoders` read the
+mask from the four fused maps. Swin and BERT are transformers' own, driven block by block. Ours are the mask losses (the authors released no
+training code) and `language_attention_mask="binary"`; with `"published"` the outputs are those of the released network.
+
+Images may come once per image (B rows) while words come once per expression (N = B·k rows, image-major): everything that does not
+depend on the words is then computed B times.
 """
 
 from collections.abc import Sequence
@@ -15,15 +18,259 @@ from torch import nn
 from transformers import BertModel, SwinModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .auxiliary_losses import AuxiliaryLosses
 from .configuration_magnet import MagNetConfig
-from .cross_modal_attention import FusionStage
-from .mask_decoder import MaskDecoder
-from .mask_grounding import MaskGroundingHead
-from .mask_losses import mask_loss
+from .grounding_losses import AuxiliaryLosses, MaskGroundingHead, mask_loss
+from .layers import attend, average_pool, full_precision
+from .magnet_decoders import DeformableAttention, MaskDecoder, PixelDecoder
 from .modeling_trainable_segmentation import Segmentation, TrainableSegmentationModel
-from .pixel_decoder import DeformableAttention, PixelDecoder
+
+
+PUBLISHED_PADDING_BIAS = -10000.0  # BERT's additive mask, as the released code hands it to the word fusion
+
+
+def repeat_per_expression(states: torch.Tensor, num_pairs: int) -> torch.Tensor:
+    """Repeats B rows k times each, to `num_pairs` = B·k rows; N rows stay as they are."""
+    repeats = num_pairs // states.shape[0]
+    return states if repeats == 1 else states.repeat_interleave(repeats, dim=0)
+
+
+def instance_norm(states: torch.Tensor, eps: float, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    Normalises each channel over the positions of one sample, in float32.
+
+    Args:
+        states (`torch.Tensor` of shape `(batch, positions, channels)`): What is normalised.
+        eps (`float`): Added to the variance.
+        mask (`torch.BoolTensor` of shape `(batch, positions)`, *optional*): Positions the statistics are taken over.
+
+    Returns:
+        `torch.Tensor` of the same shape and dtype.
+    """
+    values = states.float()
+    if mask is None:
+        variance, mean = torch.var_mean(values, dim=1, keepdim=True, correction=0)
+    else:
+        weights = mask.unsqueeze(-1).float()
+        weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)  # a sample may have no position
+        mean = (values * weights).sum(dim=1, keepdim=True)
+        variance = ((values - mean).square() * weights).sum(dim=1, keepdim=True)
+    scale = torch.rsqrt(variance + eps)
+    return torch.addcmul(-mean * scale, values, scale).to(states.dtype)  # in one pass, with no copy in between
+
+
+class ImageFusion(nn.Module):
+    """
+    Pixel-word attention: each pixel gathers the words that concern it, and is modulated by them.
+
+    Args:
+        config (`MagNetConfig`): Supplies the text width and the attention kernel.
+        width (`int`): Channels of the pixels, and of the result.
+        num_heads (`int`): Attention heads. Scores are scaled by the full width whatever their number, as published.
+    """
+
+    is_causal = False
+
+    def __init__(self, config: MagNetConfig, width: int, num_heads: int = 1) -> None:
+        super().__init__()
+        self.config = config
+        self.num_heads = num_heads
+        self.scaling = width**-0.5
+        text_width = config.text_config.hidden_size
+        self.image_role = nn.Linear(width, width)
+        self.query = nn.Linear(width, width)
+        self.query_norm = nn.LayerNorm(width, eps=config.fusion_norm_eps)
+        self.key = nn.Linear(text_width, width)
+        self.value = nn.Linear(text_width, width)
+        self.output = nn.Linear(width, width)
+        self.output_norm = nn.LayerNorm(width, eps=config.fusion_norm_eps)
+        self.projection = nn.Linear(width, width)
+        self.activation = nn.GELU()
+
+    def forward(self, pixels: torch.Tensor, words: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """`pixels` (B or N, P, width), `words` (N, L, text width), `attention_mask` (N, L) bool -> (N, P, width)."""
+        image_role = repeat_per_expression(self.activation(self.image_role(pixels)), words.shape[0])
+        query = repeat_per_expression(self.query_norm(self.query(pixels)), words.shape[0])
+        attended = attend(
+            self,
+            query,
+            self.key(words),
+            self.value(words),
+            self.num_heads,
+            self.scaling,
+            attention_mask[:, None, None, :].expand(-1, 1, query.shape[1], -1),
+        )
+        attended = self.output_norm(self.output(attended))
+        return self.activation(self.projection(image_role * attended))
+
+
+class WordFusion(nn.Module):
+    """
+    Word-pixel attention: each word gathers the pixels that show it.
+
+    Args:
+        config (`MagNetConfig`): Supplies the text width, the mask convention and the attention kernel.
+        image_width (`int`): Channels of the pixels.
+    """
+
+    is_causal = False
+
+    def __init__(self, config: MagNetConfig, image_width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.eps = config.fusion_norm_eps
+        width = config.text_config.hidden_size
+        self.scaling = width**-0.5
+        self.word_role = nn.Linear(width, width)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(image_width, width)
+        self.value = nn.Linear(image_width, width)
+        self.output = nn.Linear(width, width)
+        self.projection = nn.Linear(width, width)
+        self.activation = nn.GELU()
+
+    def forward(self, words: torch.Tensor, pixels: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """`words` (N, L, width), `pixels` (B or N, P, image width), `attention_mask` (N, L) bool -> (N, L, width)."""
+        query = self.query(words)
+        key = instance_norm(self.key(pixels), self.eps)
+        value = instance_norm(self.value(pixels), self.eps)
+        if self.config.language_attention_mask == "published":
+            # The released code multiplies queries by BERT's additive mask: real words attend uniformly, padding words
+            # attend hard, and the statistics below include padding. Kept for parity; scores of 1e5 need float32 (or TF32,
+            # which errs by about 5, where a padding word's best pixel is ahead by 2,000).
+            query = query.float() * (~attention_mask).unsqueeze(-1) * PUBLISHED_PADDING_BIAS
+            with full_precision(words):
+                attended = self.gather(query, key.float(), value.float()).to(words.dtype)
+            statistics_mask = None
+        else:
+            attended = self.gather(query, key, value)
+            statistics_mask = attention_mask
+        attended = instance_norm(self.output(attended), self.eps, statistics_mask)
+        return self.activation(self.projection(self.activation(self.word_role(words)) * attended))
+
+    def gather(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """`query` (N, L, width), `key` and `value` (B or N, P, width) -> (N, L, width)."""
+        # The expressions of an image ask the same pixels, so their words are the queries of one attention.
+        queries_per_image = query.reshape(key.shape[0], -1, query.shape[-1])
+        return attend(self, queries_per_image, key, value, num_heads=1, scaling=self.scaling).reshape(query.shape)
+
+
+class PooledContext(nn.Module):
+    """One level of the pyramid: the picture pooled to `grid` x `grid` cells, narrowed, and fused with the words."""
+
+    def __init__(self, config: MagNetConfig, width: int, grid: int, num_heads: int) -> None:
+        super().__init__()
+        inner, reduced = width * config.pyramid_expansion, width // config.pyramid_reduction
+        self.grid = (grid, grid)
+        self.expand = nn.Linear(width, inner, bias=False)
+        self.norm = nn.LayerNorm(inner, eps=config.pyramid_layer_norm_eps)
+        self.contract = nn.Linear(inner, width, bias=False)
+        self.activation = nn.GELU()
+        self.reduce = nn.Linear(width, reduced, bias=False)
+        self.fusion = ImageFusion(config, reduced, num_heads)
+
+    def forward(
+        self, image_map: torch.Tensor, words: torch.Tensor, attention_mask: torch.Tensor, size: tuple[int, int]
+    ) -> torch.Tensor:
+        """`image_map` (B or N, width, h, w) -> (N, h·w, width / reduction), interpolated back to `size` = (h, w)."""
+        cells = average_pool(image_map, self.grid).flatten(2).transpose(1, 2)
+        cells = self.contract(self.norm(self.expand(cells)))
+        context = self.fusion(self.reduce(self.activation(cells)), words, attention_mask)
+        context = context.transpose(1, 2).unflatten(2, self.grid)
+        context = nn.functional.interpolate(context, size=size, mode="bilinear", align_corners=True)
+        return context.flatten(2).transpose(1, 2)
+
+
+class AlignmentModule(nn.Module):
+    """The cross-modal alignment module: pooled contexts of several grids, mixed with the full-resolution fusion."""
+
+    def __init__(self, config: MagNetConfig, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.contexts = nn.ModuleList([PooledContext(config, width, grid, num_heads) for grid in config.pyramid_grids])
+        mixed_width = width + len(config.pyramid_grids) * (width // config.pyramid_reduction)
+        self.mix = nn.Linear(mixed_width, width)
+        self.norm = nn.LayerNorm(width, eps=config.fusion_norm_eps)
+        self.output = nn.Linear(width, width)
+        self.activation = nn.GELU()
+
+    def forward(
+        self,
+        fused: torch.Tensor,
+        pixels: torch.Tensor,
+        words: torch.Tensor,
+        attention_mask: torch.Tensor,
+        size: tuple[int, int],
+    ) -> torch.Tensor:
+        """`fused` (N, h·w, width), `pixels` (B or N, h·w, width) -> the stage's feature s_k, (N, h·w, width)."""
+        image_map = pixels.transpose(1, 2).unflatten(2, size)
+        contexts = [context(image_map, words, attention_mask, size) for context in self.contexts]
+        mixed = self.norm(self.mix(torch.cat([*contexts, fused], dim=-1)))
+        return self.activation(self.output(mixed))
+
+
+class Gate(nn.Module):
+    """`states + tanh(W2 act(W1 residual)) * residual`: how much of a fusion enters the stream it came from."""
+
+    def __init__(self, width: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, width, bias=False)
+        self.activation = activation
+        self.outer = nn.Linear(width, width, bias=False)
+
+    def forward(self, states: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return states + torch.tanh(self.outer(self.activation(self.inner(residual)))) * residual
+
+
+class FusionStage(GradientCheckpointingLayer):
+    """
+    One of the four stages in which image and words inform each other.
+
+    Args:
+        config (`MagNetConfig`): The model's configuration.
+        stage (`int`): Index of the stage, 0 the finest.
+    """
+
+    def __init__(self, config: MagNetConfig, stage: int) -> None:
+        super().__init__()
+        width = config.stage_widths[stage]
+        num_heads = config.fusion_num_heads[stage]
+        self.image_fusion = ImageFusion(config, width, num_heads)
+        self.alignment = AlignmentModule(config, width, num_heads) if config.alignment_module else None
+        self.image_gate = Gate(width, nn.GELU())
+        self.word_fusion = WordFusion(config, width)
+        self.word_gate = Gate(config.text_config.hidden_size, nn.ReLU())
+
+    def forward(
+        self,
+        pixels: torch.Tensor,
+        words: torch.Tensor,
+        attention_mask: torch.Tensor,
+        size: tuple[int, int],
+        wanted: tuple[bool, bool, bool] = (True, True, True),
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """
+        Args:
+            pixels (`torch.Tensor` of shape `(B or N, h·w, width)`): Image stream.
+            words (`torch.Tensor` of shape `(N, L, text width)`): Word stream.
+            attention_mask (`torch.BoolTensor` of shape `(N, L)`): True for real words.
+            size (`tuple[int, int]`): (h, w).
+            wanted (`tuple[bool, bool, bool]`, *optional*, defaults to `(True, True, True)`):
+                Which of the three results something reads; the others are None.
+
+        Returns:
+            The stage's feature s_k (N, h·w, width), and the gated image and word streams.
+        """
+        feature = next_pixels = next_words = None
+        fused = self.image_fusion(pixels, words, attention_mask)
+        if wanted[0]:
+            feature = self.alignment(fused, pixels, words, attention_mask, size) if self.alignment else fused
+        # Both gates start from the ungated streams; s_k itself does not enter the image stream.
+        if wanted[1]:
+            next_pixels = self.image_gate(repeat_per_expression(pixels, words.shape[0]), fused)
+        if wanted[2]:
+            next_words = self.word_gate(words, self.word_fusion(words, pixels, attention_mask))
+        return feature, next_pixels, next_words
 
 
 class MagNetEncoder(nn.Module):
@@ -246,4 +493,4 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         }
 
 
-__all__ = ["MagNetForReferringSegmentation", "MagNetPreTrainedModel"]
+__all__ = ["FusionStage", "ImageFusion", "MagNetForReferringSegmentation", "MagNetPreTrainedModel", "WordFusion"]

@@ -11,18 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from .captioners import CAPTIONERS
-from .configuration_tas import TASConfig
-from .directions import names_target
-from .expression_parsing import Parse, target_phrase
+from .as_published import rectify_as_published
+from .configuration_zero_shot import TASConfig
+from .language_negatives import count_near_pairs, negative_phrases, negatives_as_published, nouns_by_parse
+from .language_parsing import Parse, target_phrase
+from .language_places import names_target
 from .modeling_zero_shot import Answer, ZeroShotPreTrainedModel, unit
-from .negative_phrases import count_near_pairs, negative_phrases, negatives_as_published, nouns_by_parse
-from .picture_cache import Seen
-from .published_rectifier import rectify_as_published
-from .region_pictures import blur, blur_around, centre_of, cut_out
-from .region_proposals import filter_regions
-from .spatial_rectifier import Layout, rectify
-from .zero_shot_parts import in_batches
+from .tas_rectifier import Layout, rectify
+from .zero_shot_cache import Seen
+from .zero_shot_parts import CAPTIONERS, in_batches
+from .zero_shot_regions import blur, blur_around, centre_of, cut_out, filter_regions
 
 
 PUBLISHED_MIN_AREA = 2000  # pixels

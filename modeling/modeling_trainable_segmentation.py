@@ -11,10 +11,8 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.generic import can_return_tuple
 
-from .auxiliary_losses import AuxiliaryLosses
-from .mask_grounding import MaskGroundingHead
-from .modeling_outputs import ReferringSegmentationOutput
-from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel
+from .grounding_losses import AuxiliaryLosses, MaskGroundingHead
+from .modeling_referring_segmentation import ReferringSegmentationOutput, ReferringSegmentationPreTrainedModel
 
 
 PIXELS_AT_ONCE = 480 * 480  # of the model's input, times expressions, on the CPU: more are no faster there

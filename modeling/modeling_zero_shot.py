@@ -18,18 +18,18 @@ from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_zero_shot import ZeroShotSegmentationConfig
-from .expression_parsing import Parse
-from .image_text import IMAGE_TEXT
-from .model_card import render_card
-from .modeling_outputs import ZeroShotSegmentationOutput
-from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel
-from .negative_phrases import has_wordnet
-from .parsers import load_parser, parser_name
-from .picture_cache import PictureCache, Seen
+from .inputs import expressions_per_image
+from .language_negatives import has_wordnet
+from .language_parsing import Parse, load_parser, parser_name
+from .modeling_referring_segmentation import (
+    ReferringSegmentationPreTrainedModel,
+    ZeroShotSegmentationOutput,
+    render_card,
+)
 from .processing_zero_shot import NO_PROPOSER, ZeroShotSegmentationProcessor, read_regions
-from .region_proposals import INSTALLED, PROPOSERS
-from .text_inputs import expressions_per_image
-from .zero_shot_parts import Part, build_part, in_batches
+from .zero_shot_cache import PictureCache, Seen
+from .zero_shot_parts import IMAGE_TEXT, Part, build_part, in_batches
+from .zero_shot_regions import INSTALLED, PROPOSERS
 
 
 if TYPE_CHECKING:

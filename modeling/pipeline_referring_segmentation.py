@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
-from .image_inputs import ALLOWED_SOURCES, load_image
+from .inputs import ALLOWED_SOURCES, as_list, check_expressions, load_image
 from .masks import check_probability, mask_to_box, mask_to_rle
 from .modeling_referring_segmentation import put_card
-from .text_inputs import as_list, check_expressions
 
 
 logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity

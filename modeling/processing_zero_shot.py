@@ -10,10 +10,9 @@ from torch import nn
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from .image_inputs import check_regions, load_all, load_image
+from .inputs import check_expressions, check_regions, expressions_per_image, load_all, load_image
 from .masks import read_target_sizes
-from .modeling_outputs import chosen_masks
-from .text_inputs import check_expressions, expressions_per_image
+from .modeling_referring_segmentation import chosen_masks
 
 
 NO_PROPOSER = (

@@ -2,22 +2,34 @@
 What the zero-shot systems are composed of: networks that others trained, each with the processor it was trained with, so that
 whoever composes them need not know their sizes, colours or vocabularies.
 
-There are three kinds: `image_text`, `region_proposals` and `captioners`. To add a network, write a class like those there.
+There are three kinds: `IMAGE_TEXT` put images, regions and texts into one space, `CAPTIONERS` turn images into sentences (TAS, section 3.3),
+and `PROPOSERS`, in `zero_shot_regions`, find regions. To add a network, write a class like those there.
 """
 
 import inspect
 import math
 import os
-from abc import ABC
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
-from transformers import AutoProcessor, GenerationConfig, PreTrainedConfig
+from transformers import (
+    AutoProcessor,
+    Blip2ForConditionalGeneration,
+    BlipForConditionalGeneration,
+    CLIPModel,
+    Florence2ForConditionalGeneration,
+    GenerationConfig,
+    PreTrainedConfig,
+    SiglipModel,
+)
 
-from .text_inputs import TextWarnings
+from .clip_resnet import CLIPResNetModel
+from .inputs import TextWarnings
 
 
 # What transformers asks a model's children for, and a network's parent must hand on.
@@ -198,4 +210,262 @@ def in_batches(items: Any, size: int) -> list[Any]:
     return [items[len(items) * place // number : len(items) * (place + 1) // number] for place in range(number)]
 
 
-__all__ = ["Part", "build_part", "in_batches"]
+class ImageText(Part):
+    """
+    Base of the parts. Their processor has an `image_processor` and a `tokenizer`.
+
+    Attributes:
+        mixes_raw (`bool`): Whether Global-Local's code mixes its features as they are and normalises what comes of it; otherwise it
+            normalises crops and texts before, and nothing after.
+        reads_padding (`bool`): Whether texts are padded to one length, as in its training.
+    """
+
+    mixes_raw = True
+    reads_padding = False
+
+    def prepare(self, pictures: Sequence[np.ndarray], whole: bool = False) -> torch.Tensor:
+        """
+        Args:
+            pictures (`Sequence[np.ndarray]`): RGB, bytes, (height, width, 3) each.
+            whole (`bool`, *optional*, defaults to `False`): Whether nothing may be cut off at the sides; what is not square is
+                squeezed then.
+
+        Returns:
+            `torch.Tensor` of shape `(n, 3, H, W)`: The network's input.
+        """
+        options: dict[str, Any] = {}
+        if whole:
+            options = {"size": {"height": self.image_size, "width": self.image_size}, "do_center_crop": False}
+        inputs = self.processor.image_processor(
+            list(pictures), return_tensors="pt", input_data_format="channels_last", **options
+        )
+        return inputs["pixel_values"].to(self.device, self.network.dtype)
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Texts to the network's input; what is too long is cut, with a warning."""
+        tokenizer, most = self.processor.tokenizer, self.config.text_config.max_position_embeddings
+        # Cut and padded here: a tokenizer that is told to would remember it, and threads share the tokenizer.
+        all_ids = tokenizer(list(texts), verbose=False)["input_ids"]
+        for number, (text, ids) in enumerate(zip(texts, all_ids, strict=True)):
+            if len(ids) > most:
+                end = ids[-1:] if ids[-1] in tokenizer.all_special_ids else []
+                all_ids[number] = ids[: most - len(end)] + end
+                rest = tokenizer.decode(all_ids[number], skip_special_tokens=True)
+                self.text_warnings.too_long(text, len(ids), most, rest)
+        # A SigLIP was trained on texts padded to one length, and reads the padding, too.
+        length = most if self.reads_padding else max(map(len, all_ids))
+        padded = [ids + [tokenizer.pad_token_id] * (length - len(ids)) for ids in all_ids]
+        inputs = {"input_ids": torch.tensor(padded, device=self.device)}
+        if not self.reads_padding:
+            lengths = torch.tensor([[len(ids)] for ids in all_ids], device=self.device)
+            inputs["attention_mask"] = (torch.arange(length, device=self.device) < lengths).long()
+        return inputs
+
+    def warn_of_unknown_words(self, expressions: Sequence[str]) -> None:
+        """Names, once each, the words of expressions that the vocabulary does not have."""
+        self.text_warnings.unknown_words(self.processor.tokenizer, [text.lower() for text in expressions])
+
+    def encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(n, 3, H, W) -> (n, d), as the network gives them, not normalised."""
+        with self.weights_at_hand():
+            return _pooled(self.network.get_image_features(pixel_values))
+
+    def encode_texts(self, texts: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What [`tokenize`] gave -> (n, d), not normalised."""
+        return _pooled(self.network.get_text_features(**texts))
+
+    @abstractmethod
+    def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
+        """
+        Features of regions of one picture, each seen within all of it (Global-Local, section 3.2, "global context").
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(1, 3, H, W)`): The picture.
+            grid_masks (`torch.Tensor` of shape `(r, h, w)`): Which share of each of the network's cells a region covers.
+            block (`int`): The transformer's block before which, and before all after it, cells are masked.
+
+        Returns:
+            `torch.Tensor` of shape `(r, d)`.
+        """
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures it was trained on, in pixels."""
+        return self.config.vision_config.image_size
+
+    @property
+    def grid(self) -> int:
+        """Cells along a side of its map of a picture of its own size; a ViT's are its patches."""
+        return self.image_size // self.config.vision_config.patch_size
+
+    @property
+    def blocks(self) -> int:
+        """Of its transformer for pictures."""
+        return self.config.vision_config.num_hidden_layers
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """What cosine similarities are multiplied by."""
+        with self.weights_at_hand():
+            return self.network.logit_scale.exp()
+
+
+class CLIPImageText(ImageText):
+    """A CLIP with a ViT, of any size."""
+
+    network_class = CLIPModel
+
+    def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
+        vision = self.network.vision_model
+        tokens = vision.pre_layrnorm(vision.embeddings(pixel_values))
+        # The class token stays as it is.
+        shares = nn.functional.pad(grid_masks.flatten(1), (1, 0), value=1.0)[..., None].to(tokens.dtype)
+        tokens = _mask_from(vision.encoder.layers, tokens, shares, block)
+        return self.network.visual_projection(vision.post_layernorm(tokens[:, 0]))
+
+
+class CLIPResNetImageText(ImageText):
+    """A CLIP with a ResNet."""
+
+    network_class = CLIPResNetModel
+    mixes_raw = False
+
+    @property
+    def image_size(self) -> int:
+        return self.config.image_size
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // 32
+
+    @property
+    def blocks(self) -> int:
+        return 1
+
+    def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
+        """`block` has no meaning here: the last map is masked."""
+        last = nn.functional.normalize(self.network.visual(pixel_values)[-1], dim=1)
+        return self.network.visual.attnpool(last * grid_masks[:, None].to(last.dtype))
+
+
+class SiglipImageText(ImageText):
+    """A SigLIP, or a SigLIP 2 of fixed size, whose pictures are read by a query instead of a class token."""
+
+    network_class = SiglipModel
+    uncalled = ("vision_model.head",)
+    reads_padding = True
+
+    def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
+        vision = self.network.vision_model
+        tokens = vision.embeddings(pixel_values)
+        shares = grid_masks.flatten(1)[..., None].to(tokens.dtype)
+        tokens = vision.post_layernorm(_mask_from(vision.encoder.layers, tokens, shares, block))
+        with self.weights_at_hand():
+            return vision.head(tokens)
+
+
+def _mask_from(layers: nn.ModuleList, tokens: torch.Tensor, shares: torch.Tensor, block: int) -> torch.Tensor:
+    """Runs the blocks before `block` once, and the others for each region, each time with its share (r, n, 1) of the tokens."""
+    for layer in layers[:block]:
+        tokens = layer(tokens, None)
+    tokens = tokens.expand(len(shares), -1, -1)
+    for layer in layers[block:]:
+        tokens = layer(tokens * shares.to(tokens.device), None)
+    return tokens
+
+
+def _pooled(features: Any) -> torch.Tensor:
+    """The features alone, where a network gives them with others."""
+    return features if isinstance(features, torch.Tensor) else features.pooler_output
+
+
+# A SigLIP 2 of fixed size calls itself "siglip", too.
+IMAGE_TEXT: dict[str, type[ImageText]] = {
+    "clip": CLIPImageText,
+    "clip_resnet": CLIPResNetImageText,
+    "siglip": SiglipImageText,
+}
+
+
+class Captioner(Part):
+    """
+    Base of the parts.
+
+    Attributes:
+        batch_size (`int`): Pictures that go through the network at once.
+        max_new_tokens (`int`): A caption's length at most.
+    """
+
+    batch_size = 8
+    max_new_tokens = 30
+
+    def caption(self, pictures: Sequence[np.ndarray]) -> list[str]:
+        """A caption for each RGB picture of bytes, (height, width, 3); what a network has no words for is an empty text."""
+        captions: list[str] = []
+        for batch in in_batches(pictures, self.batch_size):
+            with self.weights_at_hand():
+                captions += [" ".join(text.split()) for text in self._caption(batch)]
+        return captions
+
+    @abstractmethod
+    def _caption(self, pictures: Sequence[np.ndarray]) -> list[str]:
+        """Of one batch."""
+
+
+class BlipCaptioner(Captioner):
+    """A BLIP."""
+
+    network_class = BlipForConditionalGeneration
+
+    def _caption(self, pictures: Sequence[np.ndarray]) -> list[str]:
+        inputs = self.processor.image_processor(list(pictures), return_tensors="pt", input_data_format="channels_last")
+        pixel_values = inputs["pixel_values"].to(self.device, self.network.dtype)
+        ids = self.network.generate(pixel_values=pixel_values, max_new_tokens=self.max_new_tokens)
+        return self.processor.batch_decode(ids, skip_special_tokens=True)
+
+
+class Blip2Captioner(BlipCaptioner):
+    """A BLIP-2; without a prompt it describes what it sees, as TAS has it."""
+
+    network_class = Blip2ForConditionalGeneration
+
+
+class Florence2Captioner(Captioner):
+    """A Florence-2, whose tasks are prompts."""
+
+    network_class = Florence2ForConditionalGeneration
+    prompt = "<CAPTION>"
+
+    def _caption(self, pictures: Sequence[np.ndarray]) -> list[str]:
+        inputs = self.processor(images=list(pictures), text=[self.prompt] * len(pictures), return_tensors="pt")
+        tensors = {
+            # What is no id is in the network's precision.
+            name: tensor.to(self.device, self.network.dtype if tensor.is_floating_point() else None)
+            for name, tensor in inputs.items()
+        }
+        ids = self.network.generate(**tensors, max_new_tokens=self.max_new_tokens)
+        return self.processor.batch_decode(ids, skip_special_tokens=True)
+
+
+CAPTIONERS: dict[str, type[Captioner]] = {
+    "blip": BlipCaptioner,
+    "blip-2": Blip2Captioner,
+    "florence2": Florence2Captioner,
+}
+
+
+__all__ = [
+    "Blip2Captioner",
+    "BlipCaptioner",
+    "CAPTIONERS",
+    "CLIPImageText",
+    "CLIPResNetImageText",
+    "Captioner",
+    "Florence2Captioner",
+    "IMAGE_TEXT",
+    "ImageText",
+    "Part",
+    "SiglipImageText",
+    "build_part",
+    "in_batches",
+]

@@ -21,8 +21,8 @@ import torch
 from hf_ris.data import ReferringSegmentationCollator, load_refshapes
 from hf_ris.data.refshapes import CATEGORIES, COLOURS, NAMES
 from hf_ris.data.refshapes.checker import RELATIONS
-from hf_ris.modeling.alignment_loss import AlignmentLoss
-from hf_ris.modeling.pooling import average_pool
+from hf_ris.modeling.grounding_losses import AlignmentLoss
+from hf_ris.modeling.layers import average_pool
 from hf_ris.reporting import machine, table, write_section
 from hf_ris.training import RECIPES, train
 from hf_ris.training.building import build_magnet_tiny, load_checkpoint

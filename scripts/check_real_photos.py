@@ -15,7 +15,7 @@ import torch
 from transformers import BertTokenizer, Pipeline, pipeline
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation, MagNetImageProcessor, MagNetProcessor
-from hf_ris.modeling.image_inputs import load_image
+from hf_ris.modeling.inputs import load_image
 from hf_ris.reporting import machine
 
 

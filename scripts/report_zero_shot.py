@@ -17,13 +17,12 @@ import torch
 from hf_ris import GlobalLocalConfig, GlobalLocalForReferringSegmentation, TASForReferringSegmentation
 from hf_ris.data.refshapes import NAMES, draw_scene
 from hf_ris.data.refshapes.rows import scene_targets
-from hf_ris.modeling.directions import names_target
-from hf_ris.modeling.expression_parsing import Chunk, Parse, Word, target_phrase
+from hf_ris.modeling.as_published import rectify_as_published
+from hf_ris.modeling.language_parsing import Chunk, Parse, Word, parse_by_rules, target_phrase
+from hf_ris.modeling.language_places import names_target
 from hf_ris.modeling.masks import rle_to_mask
-from hf_ris.modeling.noun_chunks import parse_by_rules
-from hf_ris.modeling.published_rectifier import rectify_as_published
-from hf_ris.modeling.region_pictures import centre_of
-from hf_ris.modeling.spatial_rectifier import Layout, rectify
+from hf_ris.modeling.tas_rectifier import Layout, rectify
+from hf_ris.modeling.zero_shot_regions import centre_of
 from hf_ris.referring_segmentation_iou import summarize
 from hf_ris.reporting import machine, table, write_section
 

@@ -37,7 +37,7 @@ from hf_ris.data.refshapes import SPLITS, Scene, draw_scene, sample_scene
 from hf_ris.data.refshapes.phrasing import noun_phrase
 from hf_ris.data.refshapes.predicates import Description
 from hf_ris.data.refshapes.scene import generator
-from hf_ris.modeling.region_pictures import cut_out
+from hf_ris.modeling.zero_shot_regions import cut_out
 from hf_ris.training.tokenizer import build_tokenizer
 
 

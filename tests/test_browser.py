@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import hf_ris
-from hf_ris.registration import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT
+from hf_ris.systems import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT
 
 
 pytestmark = pytest.mark.browser

@@ -7,8 +7,7 @@ import torch
 from transformers import AutoConfig
 
 from hf_ris.composition import load_part
-from hf_ris.modeling.captioners import CAPTIONERS
-from hf_ris.modeling.zero_shot_parts import build_part
+from hf_ris.modeling.zero_shot_parts import CAPTIONERS, build_part
 
 
 @pytest.fixture(scope="module", params=["blip", "blip-2", "florence2"])

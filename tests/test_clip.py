@@ -6,10 +6,9 @@ from golden_states import read_tensors
 from torch import nn
 from transformers import CLIPModel
 
+from hf_ris.conversion.mapping_clip import convert_clip_state_dict, read_clip_config
 from hf_ris.modeling.clip_resnet import CLIPResNetModel
-from hf_ris.modeling.image_text import IMAGE_TEXT
-from hf_ris.modeling.weight_mapping_clip import convert_clip_state_dict, read_clip_config
-from hf_ris.modeling.zero_shot_parts import build_part
+from hf_ris.modeling.zero_shot_parts import IMAGE_TEXT, build_part
 
 
 STATE = read_tensors("global_local", "state.safetensors")

@@ -9,7 +9,7 @@ import torch
 
 from hf_ris.data import RefShapesStream, decode_mask
 from hf_ris.data.collator import ReferringSegmentationCollator, hide_words, swap_sides
-from hf_ris.modeling.mask_grounding import NOT_HIDDEN
+from hf_ris.modeling.grounding_losses import NOT_HIDDEN
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,11 @@ from local_hub import COMMIT, endpoint, local_hub
 from transformers import pipeline
 from typer.testing import CliRunner
 
-from hf_ris import MagNetConfig, MagNetForReferringSegmentation, conversion
-from hf_ris.checkpoint_files import Checkpoint, read_state_dict
+from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.cli import app
-from hf_ris.conversion import convert
-from hf_ris.modeling.weight_mapping_magnet import convert_state_dict, target_keys
+from hf_ris.conversion import convert, folders
+from hf_ris.conversion.files import Checkpoint, read_state_dict
+from hf_ris.conversion.mapping_magnet import convert_state_dict, target_keys
 
 
 STATE = draw_state("magnet")
@@ -54,7 +54,7 @@ def pack(content, tmp_path, name="weights.pth"):
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_converted_weights_give_the_golden_masks(packing, given, tmp_path, images, monkeypatch):
-    monkeypatch.setattr(conversion, "SHARD_SIZE", 2**20)  # several shards, as at full size
+    monkeypatch.setattr(folders, "SHARD_SIZE", 2**20)  # several shards, as at full size
     source = pack(PACKINGS[packing](STATE), tmp_path)
     convert("magnet", source, tmp_path / "out", **given)
     ris = pipeline("referring-segmentation", model=str(tmp_path / "out"), device="cpu")
@@ -176,16 +176,16 @@ def test_a_truncated_download_is_named(size, given, tmp_path):
 
 def test_a_full_disk_is_named_and_leaves_nothing(given, tmp_path, monkeypatch):
     source = pack(STATE, tmp_path)
-    monkeypatch.setattr(conversion.shutil, "disk_usage", lambda path: argparse.Namespace(free=1000))
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda path: argparse.Namespace(free=1000))
     with pytest.raises(OSError, match="disk has") as caught:
         convert("magnet", source, tmp_path / "out", **given)
     assert caught.value.errno == errno.ENOSPC
 
     def full(*arguments, **options):
-        raise conversion.SafetensorError("No space left on device")
+        raise folders.SafetensorError("No space left on device")
 
     monkeypatch.undo()
-    monkeypatch.setattr(conversion, "save_file", full)
+    monkeypatch.setattr(folders, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
         convert("magnet", source, tmp_path / "out", **given)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "tokenizer", "weights.pth"]

@@ -15,13 +15,13 @@ from transformers import AutoProcessor, pipeline
 
 import hf_ris
 from hf_ris.conversion import convert
+from hf_ris.conversion.mapping_clip import convert_clip_state_dict, read_clip_config, rename_timm
+from hf_ris.conversion.mapping_cris import read_cris_config
 from hf_ris.data import ReferringSegmentationCollator, load_refshapes
 from hf_ris.evaluation import evaluate
 from hf_ris.hub import push_model
 from hf_ris.modeling import masks, modeling_trainable_segmentation
 from hf_ris.modeling.clip_resnet import CLIPResNetModel
-from hf_ris.modeling.weight_mapping_clip import convert_clip_state_dict, read_clip_config, rename_timm
-from hf_ris.modeling.weight_mapping_cris import read_cris_config
 from hf_ris.training import train
 from hf_ris.training.building import build_cris, load_checkpoint
 from hf_ris.training.optimizer import MuonWithAdamW, cris_schedule

@@ -7,13 +7,15 @@ import torch
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.data.collator import hide_words
-from hf_ris.modeling.alignment_loss import AlignmentLoss, info_nce, sample_places
-from hf_ris.modeling.mask_grounding import (
+from hf_ris.modeling.grounding_losses import (
     NOT_HIDDEN,
+    AlignmentLoss,
     MaskGroundingHead,
     describe_cells,
     describe_masks,
+    info_nce,
     mask_grounding_loss,
+    sample_places,
 )
 
 

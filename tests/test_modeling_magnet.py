@@ -7,11 +7,11 @@ import torch
 from tiny_parts import loud
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
-from hf_ris.modeling import modeling_trainable_segmentation, pixel_decoder
-from hf_ris.modeling.cross_modal_attention import FusionStage
-from hf_ris.modeling.mask_losses import dice_loss, mask_loss
+from hf_ris.modeling import magnet_decoders, modeling_trainable_segmentation
+from hf_ris.modeling.grounding_losses import dice_loss, mask_loss
+from hf_ris.modeling.layers import average_pool
 from hf_ris.modeling.masks import enlarge_logits
-from hf_ris.modeling.pooling import average_pool
+from hf_ris.modeling.modeling_magnet import FusionStage
 
 
 @pytest.fixture
@@ -410,7 +410,7 @@ def test_the_published_size_runs_at_the_published_resolution():
 
 def test_both_ways_of_sampling_agree(monkeypatch):
     """Maps, which have gradients, and table look-ups, which are faster: places far outside and on the rim included."""
-    monkeypatch.setattr(pixel_decoder, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(magnet_decoders, "ROWS_AT_ONCE", 7)
     sizes = [(3, 2), (5, 6), (1, 4)]
     cells = sum(height * width for height, width in sizes)
     generator = torch.Generator().manual_seed(0)
@@ -419,9 +419,9 @@ def test_both_ways_of_sampling_agree(monkeypatch):
     offsets[0, 0] = 0.0
     offsets[1, 1] = 100.0
     weights = torch.rand(2, cells, 4, 3, 2, generator=generator)
-    centres = pixel_decoder.pixel_centres(sizes, value.device)
+    centres = magnet_decoders.pixel_centres(sizes, value.device)
 
     given = value, offsets, weights, centres, sizes
     torch.testing.assert_close(
-        pixel_decoder.sample_rows(*given), pixel_decoder.sample_maps(*given), rtol=1e-5, atol=1e-5
+        magnet_decoders.sample_rows(*given), magnet_decoders.sample_maps(*given), rtol=1e-5, atol=1e-5
     )

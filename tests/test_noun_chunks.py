@@ -5,8 +5,7 @@ import json
 import pytest
 from golden_states import read_json
 
-from hf_ris.modeling.expression_parsing import find_target, target_phrase
-from hf_ris.modeling.noun_chunks import parse_by_rules
+from hf_ris.modeling.language_parsing import find_target, parse_by_rules, target_phrase
 
 
 @pytest.mark.parametrize(

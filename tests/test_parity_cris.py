@@ -7,11 +7,10 @@ import torch
 from golden_states import cris_config, draw_state, read_json, read_tensors
 from torch import nn
 
+from hf_ris.conversion.mapping_cris import convert_state_dict
 from hf_ris.modeling.configuration_cris import CRISConfig
-from hf_ris.modeling.image_processing_cris import CRISImageProcessor
 from hf_ris.modeling.modeling_cris import CRISForReferringSegmentation
-from hf_ris.modeling.processing_cris import CRISProcessor
-from hf_ris.modeling.weight_mapping_cris import convert_state_dict
+from hf_ris.modeling.processing_cris import CRISImageProcessor, CRISProcessor
 
 
 OUTPUTS = read_tensors("cris", "outputs.safetensors")

@@ -5,13 +5,13 @@ import torch
 from golden_states import read_tensors
 from torch import nn
 
-from hf_ris.modeling.configuration_global_local import GlobalLocalConfig
+from hf_ris.conversion.mapping_clip import convert_clip_state_dict, read_clip_config
+from hf_ris.modeling.configuration_zero_shot import GlobalLocalConfig
 from hf_ris.modeling.modeling_global_local import (
     GlobalLocalForReferringSegmentation,
     published_box,
     published_pictures,
 )
-from hf_ris.modeling.weight_mapping_clip import convert_clip_state_dict, read_clip_config
 
 
 STATE = read_tensors("global_local", "state.safetensors")

@@ -7,9 +7,9 @@ import torch
 from golden_states import draw_state, magnet_config, read_json, read_tensors
 from torch import nn
 
+from hf_ris.conversion.mapping_magnet import convert_state_dict, is_ignored, target_keys
 from hf_ris.modeling.configuration_magnet import MagNetConfig
 from hf_ris.modeling.modeling_magnet import MagNetForReferringSegmentation
-from hf_ris.modeling.weight_mapping_magnet import convert_state_dict, is_ignored, target_keys
 
 
 OUTPUTS = read_tensors("magnet", "outputs.safetensors")

@@ -8,15 +8,13 @@ import torch
 from golden_states import GOLDEN, read_json
 from safetensors.numpy import load_file
 
-from hf_ris.modeling.configuration_tas import TASConfig
-from hf_ris.modeling.expression_parsing import Chunk, Parse, Word, find_target, target_phrase
+from hf_ris.modeling.as_published import Mention, read_mention, rectify_as_published, widen_chunks
+from hf_ris.modeling.configuration_zero_shot import TASConfig
+from hf_ris.modeling.language_negatives import negative_phrases, negatives_as_published
+from hf_ris.modeling.language_parsing import Chunk, Parse, Word, find_target, parse_by_rules, target_phrase
 from hf_ris.modeling.modeling_tas import TASForReferringSegmentation
 from hf_ris.modeling.modeling_zero_shot import unit
-from hf_ris.modeling.negative_phrases import negative_phrases, negatives_as_published
-from hf_ris.modeling.noun_chunks import parse_by_rules
-from hf_ris.modeling.published_rectifier import Mention, read_mention, rectify_as_published, widen_chunks
-from hf_ris.modeling.region_pictures import blur, blur_around, centre_of, cut_out
-from hf_ris.modeling.region_proposals import filter_regions
+from hf_ris.modeling.zero_shot_regions import blur, blur_around, centre_of, cut_out, filter_regions
 
 
 EXPRESSIONS = read_json("tas", "spatial.json")

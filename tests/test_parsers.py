@@ -7,19 +7,19 @@ from types import SimpleNamespace
 import pytest
 from golden_states import read_json
 
-from hf_ris.modeling import negative_phrases, parsers
-from hf_ris.modeling.expression_parsing import find_target, read_doc, target_phrase
+from hf_ris.modeling import language_negatives, language_parsing
+from hf_ris.modeling.language_parsing import find_target, read_doc, target_phrase
 
 
 def test_without_a_model_rules_read(monkeypatch):
-    monkeypatch.setattr(parsers, "spacy", None)
-    parsers.load_parser.cache_clear()
-    parsers.parser_name.cache_clear()
-    assert target_phrase(parsers.load_parser("auto")("The Man on the left")) == "the man"
+    monkeypatch.setattr(language_parsing, "spacy", None)
+    language_parsing.load_parser.cache_clear()
+    language_parsing.parser_name.cache_clear()
+    assert target_phrase(language_parsing.load_parser("auto")("The Man on the left")) == "the man"
     with pytest.raises(ValueError, match="needs spaCy"):
-        parsers.load_parser("en_core_web_sm")
-    parsers.load_parser.cache_clear()
-    parsers.parser_name.cache_clear()
+        language_parsing.load_parser("en_core_web_sm")
+    language_parsing.load_parser.cache_clear()
+    language_parsing.parser_name.cache_clear()
 
 
 def test_the_best_installed_model_is_taken(monkeypatch):
@@ -28,14 +28,14 @@ def test_the_best_installed_model_is_taken(monkeypatch):
         util=SimpleNamespace(is_package=lambda name: name in ("en_core_web_md", "en_core_web_sm")),
         load=lambda name: loaded.append(name) or SimpleNamespace(),
     )
-    monkeypatch.setattr(parsers, "spacy", spacy)
-    parsers.load_parser.cache_clear()
-    parsers.parser_name.cache_clear()
-    parsers.load_parser()
-    parsers.load_parser()
+    monkeypatch.setattr(language_parsing, "spacy", spacy)
+    language_parsing.load_parser.cache_clear()
+    language_parsing.parser_name.cache_clear()
+    language_parsing.load_parser()
+    language_parsing.load_parser()
     assert loaded == ["en_core_web_md"]
-    parsers.load_parser.cache_clear()
-    parsers.parser_name.cache_clear()
+    language_parsing.load_parser.cache_clear()
+    language_parsing.parser_name.cache_clear()
 
 
 def test_docs_of_spacy_are_read_as_published():
@@ -77,7 +77,7 @@ def test_words_are_split_before_they_are_parsed():
                 nlp.vocab, words=[t.text for t in doc], deps=["ROOT"] * len(doc), heads=list(range(len(doc)))
             )
 
-    parsers.parse_with_spacy(Reader(), "Woman's  Shirt on right")
+    language_parsing.parse_with_spacy(Reader(), "Woman's  Shirt on right")
     assert seen == ["woman 's shirt on right"]
 
 
@@ -99,18 +99,18 @@ def test_words_are_split_before_they_are_parsed():
     ],
 )
 def test_lemmas(noun, lemma):
-    assert lemma in negative_phrases.lemmas(noun)
-    assert negative_phrases.are_near(noun, lemma)
+    assert lemma in language_negatives.lemmas(noun)
+    assert language_negatives.are_near(noun, lemma)
 
 
 def test_without_wordnet_words_are_compared(monkeypatch):
-    monkeypatch.setattr(negative_phrases, "wordnet", None)
-    negative_phrases._wordnet.cache_clear()
-    assert negative_phrases.count_near_pairs("dog", "puppy") == 0
-    assert negative_phrases.count_near_pairs("dog", "dogs") == negative_phrases.MIN_PAIRS
-    assert not negative_phrases.are_near("dog", "puppy")
-    assert negative_phrases.are_near("dog", "dog")
-    negative_phrases._wordnet.cache_clear()
+    monkeypatch.setattr(language_negatives, "wordnet", None)
+    language_negatives._wordnet.cache_clear()
+    assert language_negatives.count_near_pairs("dog", "puppy") == 0
+    assert language_negatives.count_near_pairs("dog", "dogs") == language_negatives.MIN_PAIRS
+    assert not language_negatives.are_near("dog", "puppy")
+    assert language_negatives.are_near("dog", "dog")
+    language_negatives._wordnet.cache_clear()
 
 
 def test_wordnets_meanings_are_compared(monkeypatch):
@@ -121,12 +121,12 @@ def test_wordnets_meanings_are_compared(monkeypatch):
         synsets=lambda noun, pos=None: meanings.get(noun, []),
         path_similarity=lambda one, other: 1.0 if one == other else None,
     )
-    monkeypatch.setattr(negative_phrases, "wordnet", stub)
-    negative_phrases._wordnet.cache_clear()
-    assert negative_phrases.count_near_pairs("couch", "sofa") == 1
-    assert negative_phrases.are_near("couch", "sofa")
-    assert not negative_phrases.are_near("couch", "dog")
-    negative_phrases._wordnet.cache_clear()
+    monkeypatch.setattr(language_negatives, "wordnet", stub)
+    language_negatives._wordnet.cache_clear()
+    assert language_negatives.count_near_pairs("couch", "sofa") == 1
+    assert language_negatives.are_near("couch", "sofa")
+    assert not language_negatives.are_near("couch", "dog")
+    language_negatives._wordnet.cache_clear()
 
 
 def test_spacy_keeps_no_words_of_those_who_ask():
@@ -140,12 +140,12 @@ def test_spacy_keeps_no_words_of_those_who_ask():
         return doc
 
     nlp.add_pipe("every_word_a_root")
-    known = parsers.parse_with_spacy(nlp, "the man")
+    known = language_parsing.parse_with_spacy(nlp, "the man")
     strings, words = len(nlp.vocab.strings), len(list(nlp.vocab))
     texts = [f"the zqx{number} wvk{number}" for number in range(100)]
     with ThreadPoolExecutor(4) as threads:
-        parses = list(threads.map(partial(parsers.parse_with_spacy, nlp), texts))
+        parses = list(threads.map(partial(language_parsing.parse_with_spacy, nlp), texts))
     assert [[word.text for word in parse.words] for parse in parses] == [text.split() for text in texts]
     assert (len(nlp.vocab.strings), len(list(nlp.vocab))) == (strings, words)
     with nlp.memory_zone():  # another's
-        assert parsers.parse_with_spacy(nlp, "The  man").words == known.words
+        assert language_parsing.parse_with_spacy(nlp, "The  man").words == known.words

@@ -17,7 +17,7 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPSegProc
 from transformers.pipelines.pt_utils import KeyDataset
 
 import hf_ris
-from hf_ris.registration import BUNDLED_CHECKPOINT
+from hf_ris.systems import BUNDLED_CHECKPOINT
 
 
 def array_of(result: dict) -> np.ndarray:

@@ -15,7 +15,7 @@ from hf_ris.data.refshapes import draw_scene
 from hf_ris.data.refshapes.rows import scene_targets
 from hf_ris.modeling.configuration_zero_shot import FelzenszwalbConfig
 from hf_ris.modeling.masks import shared_areas
-from hf_ris.modeling.region_proposals import (
+from hf_ris.modeling.zero_shot_regions import (
     FelzenszwalbProposer,
     InstanceSegmentationProposer,
     SamProposer,
@@ -163,7 +163,7 @@ def test_unfit_options_are_named(field, message):
 
 
 def test_without_scikit_image_it_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr("hf_ris.modeling.region_proposals.felzenszwalb", None)
+    monkeypatch.setattr("hf_ris.modeling.zero_shot_regions.felzenszwalb", None)
     with pytest.raises(ImportError, match="scikit-image"):
         FelzenszwalbProposer(FelzenszwalbConfig()).propose(np.zeros((8, 8, 3), np.uint8))
 

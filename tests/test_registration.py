@@ -116,12 +116,12 @@ STATEMENTS = [
     "from hf_ris import MagNetConfig",
     "from hf_ris import MagNetProcessor",
     "from hf_ris.modeling.configuration_magnet import MagNetConfig",
-    "from hf_ris.modeling.image_processing_magnet import MagNetImageProcessor",
+    "from hf_ris.modeling.processing_magnet import MagNetImageProcessor",
     "from hf_ris.modeling.pipeline_referring_segmentation import ReferringSegmentationPipeline",
     "import hf_ris.modeling.configuration_zero_shot",
-    "from hf_ris.modeling.configuration_global_local import GlobalLocalConfig",
+    "from hf_ris.modeling.configuration_zero_shot import GlobalLocalConfig",
     "import hf_ris.modeling.configuration_clip_resnet",
-    "import hf_ris.modeling.region_proposals",
+    "import hf_ris.modeling.zero_shot_regions",
 ]
 
 

@@ -1,11 +1,16 @@
 """A saved folder carries its code: it loads where this package is not installed, and needs no trust where it is."""
 
 import filecmp
+import json
+import re
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import pipeline
 
 from hf_ris import MagNetForReferringSegmentation, MagNetProcessor
 
@@ -73,7 +78,7 @@ def test_needs_no_trust_with_this_package(saved_folder):
 
     assert type(model).__module__ == "hf_ris.modeling.modeling_magnet"
     assert not hasattr(model.config, "custom_pipelines")
-    assert type(processor.image_processor).__module__ == "hf_ris.modeling.image_processing_magnet"
+    assert type(processor.image_processor).__module__ == "hf_ris.modeling.processing_magnet"
 
 
 CONFIGURATION_FIRST = """
@@ -94,5 +99,20 @@ def test_trust_does_not_depend_on_the_order_of_imports(model_folder, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_weight_mapping_stays_at_home(model_folder):
-    assert not (model_folder / "weight_mapping_magnet.py").exists()
+def test_a_saved_magnet_carries_its_own_code_alone(model_folder):
+    code = {path.name for path in model_folder.glob("*.py")}
+    assert len(code) <= 14
+    assert not {name for name in code if re.match("cris|tas|language|zero_shot|as_published|clip", name)}
+
+
+def test_folders_saved_by_the_earlier_layout_give_the_same_masks(tmp_path):
+    """Saved when MagNet's code was in 23 files; its answers are those of then."""
+    with zipfile.ZipFile(Path(__file__).parent / "fixtures" / "saved_by_the_earlier_layout.zip") as archive:
+        archive.extractall(tmp_path)
+    ris = pipeline("referring-segmentation", model=str(tmp_path), device="cpu")
+    expected = json.loads((tmp_path / "answers.json").read_text())
+    found = ris(tmp_path / "picture.png", text=[answer["label"] for answer in expected], output_format="rle")
+
+    assert type(ris).__module__.startswith("hf_ris.")
+    assert [answer["mask"] for answer in found] == [answer["mask"] for answer in expected]
+    assert [answer["score"] for answer in found] == pytest.approx([answer["score"] for answer in expected], abs=1e-5)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_ris.modeling.directions import RELATIONS, Direction, names_target, read_directions
-from hf_ris.modeling.noun_chunks import parse_by_rules
-from hf_ris.modeling.spatial_rectifier import Layout, _place, find_candidates, rectify
+from hf_ris.modeling.language_parsing import parse_by_rules
+from hf_ris.modeling.language_places import RELATIONS, Direction, names_target, read_directions
+from hf_ris.modeling.tas_rectifier import Layout, _place, find_candidates, rectify
 
 
 CASES = json.loads((Path(__file__).parent / "spatial_cases.json").read_text(encoding="utf-8"))

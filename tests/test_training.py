@@ -36,7 +36,7 @@ from hf_ris.cli import app
 from hf_ris.data import ReferringSegmentationCollator, RefShapesStream, decode_mask, load_refshapes
 from hf_ris.data.refshapes import COLOURS, draw_scene, sample_scene, true_of, vocabulary
 from hf_ris.data.segmentation import encode_mask
-from hf_ris.registration import BUNDLED_ZERO_SHOT
+from hf_ris.systems import BUNDLED_ZERO_SHOT
 from hf_ris.training import RECIPES, pretraining, recipes, train
 from hf_ris.training.checkpoints import find_checkpoints, number_of_steps
 from hf_ris.training.data import TrainingData, check_rows
@@ -457,7 +457,7 @@ SOME_PROCESSES = """
 import sys
 from accelerate import debug_launcher
 from hf_ris.modeling.configuration_magnet import MagNetConfig
-from hf_ris.modeling.image_processing_magnet import MagNetImageProcessor
+from hf_ris.modeling.processing_magnet import MagNetImageProcessor
 from hf_ris.modeling.modeling_magnet import MagNetForReferringSegmentation
 from hf_ris.modeling.processing_magnet import MagNetProcessor
 from hf_ris.training import RECIPES, train

@@ -21,22 +21,22 @@ from typer.testing import CliRunner
 
 import hf_ris
 from hf_ris import composition
-from hf_ris.checkpoint_files import Checkpoint, read_state_dict
 from hf_ris.cli import app
+from hf_ris.conversion.files import Checkpoint, read_state_dict
+from hf_ris.conversion.mapping_clip import convert_clip_state_dict
+from hf_ris.conversion.torchscript import read_torchscript
 from hf_ris.data import load_refshapes
 from hf_ris.data.refshapes import EXAMPLES, draw_scene
 from hf_ris.data.refshapes.rows import scene_targets
 from hf_ris.evaluation import evaluate
 from hf_ris.modeling import processing_zero_shot
-from hf_ris.modeling.directions import read_directions
-from hf_ris.modeling.image_text import IMAGE_TEXT
+from hf_ris.modeling.language_places import read_directions
 from hf_ris.modeling.masks import rle_to_mask
-from hf_ris.modeling.modeling_outputs import LOGIT
-from hf_ris.modeling.spatial_rectifier import Layout, rectify
-from hf_ris.modeling.weight_mapping_clip import convert_clip_state_dict
+from hf_ris.modeling.modeling_referring_segmentation import LOGIT
+from hf_ris.modeling.tas_rectifier import Layout, rectify
+from hf_ris.modeling.zero_shot_parts import IMAGE_TEXT
 from hf_ris.output_folder import describe_model
-from hf_ris.registration import BUNDLED_ZERO_SHOT
-from hf_ris.torchscript import read_torchscript
+from hf_ris.systems import BUNDLED_ZERO_SHOT
 
 
 TASK = "zero-shot-referring-segmentation"

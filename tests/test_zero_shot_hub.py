@@ -45,7 +45,7 @@ for task in ("referring-segmentation", "zero-shot-referring-segmentation"):
 
 PUSH_TO_BRANCHES = """
 from hf_ris.auto import load_whole
-from hf_ris.registration import BUNDLED_ZERO_SHOT, find_model
+from hf_ris.systems import BUNDLED_ZERO_SHOT, find_model
 
 model = load_whole(find_model(BUNDLED_ZERO_SHOT))
 for name in ("me/branch-has-one", "me/main-has-one", "me/none-has-one"):

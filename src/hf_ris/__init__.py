@@ -32,18 +32,16 @@ if TYPE_CHECKING:
     from .auto import AutoModelForReferringSegmentation as AutoModelForReferringSegmentation
     from .composition import zero_shot as zero_shot
     from .modeling.configuration_cris import CRISConfig as CRISConfig
-    from .modeling.configuration_global_local import GlobalLocalConfig as GlobalLocalConfig
     from .modeling.configuration_magnet import MagNetConfig as MagNetConfig
-    from .modeling.configuration_tas import TASConfig as TASConfig
-    from .modeling.image_processing_cris import CRISImageProcessor as CRISImageProcessor
-    from .modeling.image_processing_magnet import MagNetImageProcessor as MagNetImageProcessor
+    from .modeling.configuration_zero_shot import GlobalLocalConfig as GlobalLocalConfig
+    from .modeling.configuration_zero_shot import TASConfig as TASConfig
     from .modeling.modeling_cris import CRISForReferringSegmentation as CRISForReferringSegmentation
     from .modeling.modeling_global_local import (
         GlobalLocalForReferringSegmentation as GlobalLocalForReferringSegmentation,
     )
     from .modeling.modeling_magnet import MagNetForReferringSegmentation as MagNetForReferringSegmentation
-    from .modeling.modeling_outputs import ReferringSegmentationOutput as ReferringSegmentationOutput
-    from .modeling.modeling_outputs import ZeroShotSegmentationOutput as ZeroShotSegmentationOutput
+    from .modeling.modeling_referring_segmentation import ReferringSegmentationOutput as ReferringSegmentationOutput
+    from .modeling.modeling_referring_segmentation import ZeroShotSegmentationOutput as ZeroShotSegmentationOutput
     from .modeling.modeling_tas import TASForReferringSegmentation as TASForReferringSegmentation
     from .modeling.pipeline_referring_segmentation import (
         ReferringSegmentationPipeline as ReferringSegmentationPipeline,
@@ -51,7 +49,9 @@ if TYPE_CHECKING:
     from .modeling.pipeline_zero_shot_referring_segmentation import (
         ZeroShotReferringSegmentationPipeline as ZeroShotReferringSegmentationPipeline,
     )
+    from .modeling.processing_cris import CRISImageProcessor as CRISImageProcessor
     from .modeling.processing_cris import CRISProcessor as CRISProcessor
+    from .modeling.processing_magnet import MagNetImageProcessor as MagNetImageProcessor
     from .modeling.processing_magnet import MagNetProcessor as MagNetProcessor
     from .modeling.processing_zero_shot import ZeroShotSegmentationProcessor as ZeroShotSegmentationProcessor
     from .visualization import draw_overlay as draw_overlay
@@ -61,20 +61,20 @@ _EXPORTS = {
     "AutoModelForReferringSegmentation": "auto",
     "CRISConfig": "modeling.configuration_cris",
     "CRISForReferringSegmentation": "modeling.modeling_cris",
-    "CRISImageProcessor": "modeling.image_processing_cris",
+    "CRISImageProcessor": "modeling.processing_cris",
     "CRISProcessor": "modeling.processing_cris",
-    "GlobalLocalConfig": "modeling.configuration_global_local",
+    "GlobalLocalConfig": "modeling.configuration_zero_shot",
     "GlobalLocalForReferringSegmentation": "modeling.modeling_global_local",
     "MagNetConfig": "modeling.configuration_magnet",
     "MagNetForReferringSegmentation": "modeling.modeling_magnet",
-    "MagNetImageProcessor": "modeling.image_processing_magnet",
+    "MagNetImageProcessor": "modeling.processing_magnet",
     "MagNetProcessor": "modeling.processing_magnet",
-    "ReferringSegmentationOutput": "modeling.modeling_outputs",
+    "ReferringSegmentationOutput": "modeling.modeling_referring_segmentation",
     "ReferringSegmentationPipeline": "modeling.pipeline_referring_segmentation",
-    "TASConfig": "modeling.configuration_tas",
+    "TASConfig": "modeling.configuration_zero_shot",
     "TASForReferringSegmentation": "modeling.modeling_tas",
     "ZeroShotReferringSegmentationPipeline": "modeling.pipeline_zero_shot_referring_segmentation",
-    "ZeroShotSegmentationOutput": "modeling.modeling_outputs",
+    "ZeroShotSegmentationOutput": "modeling.modeling_referring_segmentation",
     "ZeroShotSegmentationProcessor": "modeling.processing_zero_shot",
     "draw_overlay": "visualization",
     "zero_shot": "composition",

@@ -7,11 +7,11 @@ from transformers import PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from .registration import SYSTEMS, System
+from .systems import SYSTEMS, System
 
 
 def _system_of(config_class: Any) -> System | None:
-    return next((system for system in SYSTEMS if system.load("configuration", "Config") is config_class), None)
+    return next((system for system in SYSTEMS.values() if system.load("config") is config_class), None)
 
 
 class _ModelMapping(_LazyAutoMapping):
@@ -19,13 +19,13 @@ class _ModelMapping(_LazyAutoMapping):
 
     def __getitem__(self, config_class: Any) -> Any:
         system = _system_of(config_class)
-        return system.load("modeling", "ForReferringSegmentation") if system else super().__getitem__(config_class)
+        return system.load("model") if system else super().__getitem__(config_class)
 
     def __contains__(self, config_class: object) -> bool:
         return _system_of(config_class) is not None or super().__contains__(config_class)
 
     def keys(self) -> list[Any]:
-        return [system.load("configuration", "Config") for system in SYSTEMS] + super().keys()
+        return [system.load("config") for system in SYSTEMS.values()] + super().keys()
 
 
 class AutoModelForReferringSegmentation(_BaseAutoModelClass):

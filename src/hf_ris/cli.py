@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .registration import TASK, ZERO_SHOT_TASK, find_model
+from .systems import TASK, ZERO_SHOT_TASK, find_model
 
 
 app = typer.Typer(
@@ -134,11 +134,11 @@ def _segment_image(
     options: dict[str, Any],
 ) -> None:
     # What can be wrong is looked at before anything slow begins.
-    from .modeling.text_inputs import check_expressions
+    from .modeling.inputs import check_expressions
 
     check_expressions(expressions, argument="EXPRESSION")
     _note("loading libraries ...")
-    from .modeling.image_inputs import load_image
+    from .modeling.inputs import load_image
     from .results import to_json, to_table
 
     if output is not None:

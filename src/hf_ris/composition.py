@@ -19,19 +19,17 @@ from transformers import (
     pipeline,
 )
 
-from .checkpoint_files import CLIP_TOKENIZER, Checkpoint, locate, read_state_dict, released_clip_file
+from .conversion.files import CLIP_TOKENIZER, Checkpoint, locate, read_state_dict, released_clip_file
+from .conversion.mapping_clip import convert_clip_state_dict, read_clip_config
 from .fields import check_fields
 from .modeling.clip_resnet import CLIPResNetModel
-from .modeling.configuration_global_local import GlobalLocalConfig
-from .modeling.configuration_tas import TASConfig
-from .modeling.configuration_zero_shot import FelzenszwalbConfig
+from .modeling.configuration_zero_shot import FelzenszwalbConfig, GlobalLocalConfig, TASConfig
 from .modeling.modeling_global_local import GlobalLocalForReferringSegmentation
 from .modeling.modeling_tas import TASForReferringSegmentation
 from .modeling.modeling_zero_shot import ZeroShotPreTrainedModel
 from .modeling.processing_zero_shot import ZeroShotSegmentationProcessor
-from .modeling.weight_mapping_clip import convert_clip_state_dict, read_clip_config
 from .modeling.zero_shot_parts import Part
-from .registration import ZERO_SHOT_TASK
+from .systems import ZERO_SHOT_TASK
 
 
 NONE = "none"

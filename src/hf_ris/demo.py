@@ -26,11 +26,10 @@ from .auto import load_whole
 from .composition import zero_shot
 from .data.refshapes import EXAMPLES
 from .data.refshapes.rows import scene_rows
-from .modeling.image_inputs import load_image
+from .modeling.inputs import check_expressions, load_image
 from .modeling.pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline
-from .modeling.text_inputs import check_expressions
-from .registration import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, find_model
 from .results import mask_pictures, to_plain
+from .systems import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, find_model
 from .visitors import VisitorModels, task_of
 from .visualization import COLOURS, draw_explanation, draw_overlay, outline
 

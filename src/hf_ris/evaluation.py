@@ -28,7 +28,7 @@ from .data.features import check_text_column, text_of
 from .data.segmentation import check_mask, compare_masks, decode_mask, encode_mask
 from .evaluation_report import render_report
 from .evaluation_shards import SHARDS, Key, Shard, key_of, read_shards
-from .modeling.text_inputs import check_expressions
+from .modeling.inputs import check_expressions
 from .output_folder import claim_folder, describe_model, hold_folder, write_whole
 from .protocols import PROTOCOLS, Protocol
 from .referring_segmentation_iou import ReferringSegmentationIoU

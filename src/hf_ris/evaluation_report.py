@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from .data.segmentation import decode_mask
-from .modeling.directions import DEPTHS, MIDDLES, ORDINALS, SIDES
+from .modeling.language_places import DEPTHS, MIDDLES, ORDINALS, SIDES
 from .protocols import Protocol
 from .referring_segmentation_iou import sample_ious, summarize
 

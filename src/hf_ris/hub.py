@@ -30,7 +30,7 @@ from .auto import load_whole
 from .data.export import MARK
 from .model_card import HERE, METRICS, add_results, trained_card, usage
 from .output_folder import read_json, weights_fingerprint
-from .registration import TASK, find_model
+from .systems import TASK, find_model
 
 
 Note = Callable[[str], None]

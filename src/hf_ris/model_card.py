@@ -7,25 +7,19 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard
 from transformers import PreTrainedModel
 
-from .modeling.model_card import HERE, render_card, usage
+from .modeling.modeling_referring_segmentation import HERE, render_card, usage
 from .reporting import table
+from .systems import SYSTEMS
 
 
 SECTION = re.compile(r"<!-- evaluation -->.*?<!-- /evaluation -->", re.DOTALL)
 METRICS = ("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9")
-# As they are on the Hub.
-PAPERS = {
-    "magnet": "[*Mask Grounding for Referring Image Segmentation*](https://arxiv.org/abs/2312.12198) (CVPR 2024)",
-    "cris": "[*CRIS: CLIP-Driven Referring Image Segmentation*](https://arxiv.org/abs/2111.15174) (CVPR 2022)",
-    "global_local": "[*Zero-shot Referring Image Segmentation with Global-Local Context Features*](https://arxiv.org/abs/2303.17811) (CVPR 2023)",
-    "tas": "[*Text Augmented Spatial-aware Zero-shot Referring Image Segmentation*](https://arxiv.org/abs/2310.18049) (EMNLP Findings 2023)",
-}
 
 
 def describe(model: PreTrainedModel) -> str:
     """What a model is, in a sentence."""
     size = sum(parameter.numel() for parameter in model.parameters())
-    return f"A model of {PAPERS[model.config.model_type]} with {size / 1e6:.1f} million parameters."
+    return f"A model of {SYSTEMS[model.config.model_type].link} with {size / 1e6:.1f} million parameters."
 
 
 def trained_card(title: str, model: PreTrainedModel, licence: str | None, note: str = "") -> ModelCard:
@@ -83,4 +77,4 @@ def add_results(card: ModelCard, name: str, results: Sequence[dict[str, Any]]) -
         card.text = f"{card.text.rstrip()}\n\n## Evaluation\n\n{section}\n"
 
 
-__all__ = ["HERE", "METRICS", "PAPERS", "add_results", "describe", "trained_card", "usage"]
+__all__ = ["HERE", "METRICS", "add_results", "describe", "trained_card", "usage"]

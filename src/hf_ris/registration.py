@@ -7,69 +7,25 @@ import importlib
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import wrapt
 
-
-TASK = "referring-segmentation"
-ZERO_SHOT_TASK = "zero-shot-referring-segmentation"
-CHECKPOINTS = Path(__file__).parent / "checkpoints"
-BUNDLED_CHECKPOINT = CHECKPOINTS / "magnet-tiny-refshapes"
-BUNDLED_ZERO_SHOT = CHECKPOINTS / "tas-tiny-refshapes"
-BUNDLED = {"bundled": BUNDLED_CHECKPOINT, "bundled-zero-shot": BUNDLED_ZERO_SHOT}  # as commands call them
-NOTICE = "This is a small checkpoint that comes with hf_ris: it was trained on drawn shapes and does not understand photos. For photos, "
-NOTICES = {
-    str(
-        BUNDLED_CHECKPOINT
-    ): f'{NOTICE}name a model that was trained on them: pipeline("{TASK}", model="folder-or-hub-id").',
-    str(BUNDLED_ZERO_SHOT): f'{NOTICE}compose one of parts from the Hub: hf_ris.zero_shot("tas").',
-}
-
-
-def find_model(name: str | Path) -> str:
-    """Folder or Hub id of the model that a command names; `bundled` and `bundled-zero-shot` come with this package."""
-    return str(BUNDLED.get(str(name), Path(name).expanduser() if str(name).startswith("~") else name))
-
-
-class System(NamedTuple):
-    """One published system: its `model_type`, which is also its file suffix, and the prefix of its classes."""
-
-    model_type: str
-    prefix: str
-    is_zero_shot: bool = False
-
-    def module(self, kind: str) -> str:
-        # The zero-shot systems share a processor, and each of their parts has an image processor of its own.
-        suffix = "zero_shot" if self.is_zero_shot and kind == "processing" else self.model_type
-        return f"hf_ris.modeling.{kind}_{suffix}"
-
-    def load(self, kind: str, name: str) -> Any:
-        prefix = "ZeroShotSegmentation" if self.is_zero_shot and kind == "processing" else self.prefix
-        return getattr(importlib.import_module(self.module(kind)), f"{prefix}{name}")
-
-
-SYSTEMS = (
-    System("magnet", "MagNet"),
-    System("cris", "CRIS"),
-    System("global_local", "GlobalLocal", is_zero_shot=True),
-    System("tas", "TAS", is_zero_shot=True),
-)
+from .systems import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, NOTICES, SYSTEMS, TASK, ZERO_SHOT_TASK, System
 
 
 def register() -> None:
     """Register now what transformers has already imported, and the rest as soon as it does."""
     auto = "transformers.models.auto"
-    for system in SYSTEMS:
-        _when_imported(f"{auto}.configuration_auto", system.module("configuration"), partial(_register_config, system))
-        if not system.is_zero_shot:
+    for system in SYSTEMS.values():
+        _when_imported(f"{auto}.configuration_auto", system.module("config"), partial(_register_config, system))
+        if system.image_processor is not None:
             _when_imported(
                 f"{auto}.image_processing_auto",
-                system.module("image_processing"),
+                system.module("image_processor"),
                 partial(_register_image_processor, system),
             )
-        _when_imported(f"{auto}.processing_auto", system.module("processing"), partial(_register_processor, system))
+        _when_imported(f"{auto}.processing_auto", system.module("processor"), partial(_register_processor, system))
     for name in _TASKS:
         _when_imported("transformers.pipelines", f"hf_ris.modeling.{name}", partial(_register_task, name))
 
@@ -118,13 +74,13 @@ def _when_imported(registry: str, ours: str, action: Callable[[], None]) -> None
 def _register_config(system: System) -> None:
     from transformers import AutoConfig
 
-    AutoConfig.register(system.model_type, system.load("configuration", "Config"), exist_ok=True)
+    AutoConfig.register(system.model_type, system.load("config"), exist_ok=True)
 
 
 def _register_image_processor(system: System) -> None:
     from transformers import AutoImageProcessor
 
-    config, image_processor = system.load("configuration", "Config"), system.load("image_processing", "ImageProcessor")
+    config, image_processor = system.load("config"), system.load("image_processor")
     # There is one class, for PIL. Where torchvision is installed, transformers asks for that back end and would warn.
     classes = {"pil": image_processor, "torchvision": image_processor}
     AutoImageProcessor.register(config, image_processor_classes=classes, exist_ok=True)
@@ -133,8 +89,8 @@ def _register_image_processor(system: System) -> None:
 def _register_processor(system: System) -> None:
     from transformers import AutoProcessor
 
-    config = system.load("configuration", "Config")
-    AutoProcessor.register(config, system.load("processing", "Processor"), exist_ok=True)
+    config = system.load("config")
+    AutoProcessor.register(config, system.load("processor"), exist_ok=True)
 
 
 def _register_task(module: str) -> None:

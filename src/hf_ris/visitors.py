@@ -23,7 +23,7 @@ from huggingface_hub.file_download import repo_folder_name
 from transformers import AutoConfig, PreTrainedConfig
 
 from .auto import AutoModelForReferringSegmentation
-from .registration import SYSTEMS, TASK, ZERO_SHOT_TASK
+from .systems import SYSTEMS, TASK, ZERO_SHOT_TASK
 
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -285,14 +285,13 @@ def task_of(source: str, name: str | None = None, **options: Any) -> str:
         values, _ = PreTrainedConfig.get_config_dict(source, **options)
     except OSError as error:
         raise OSError(f"{name} cannot be loaded: {error}") from error
-    systems = {system.model_type: system for system in SYSTEMS}
-    if values.get("model_type") not in systems:
+    if values.get("model_type") not in SYSTEMS:
         raise ValueError(
-            f"{name} is a {values.get('model_type')!r}; this page takes models of hf_ris: {', '.join(systems)}."
+            f"{name} is a {values.get('model_type')!r}; this page takes models of hf_ris: {', '.join(SYSTEMS)}."
         )
     if values.get("parser", "auto") not in ("auto", "rules"):
         raise ValueError(f"{name} wants a parser of its own, {values['parser']!r}; this page takes auto or rules.")
-    return ZERO_SHOT_TASK if systems[values["model_type"]].is_zero_shot else TASK
+    return ZERO_SHOT_TASK if SYSTEMS[values["model_type"]].is_zero_shot else TASK
 
 
 __all__ = ["LARGEST_MODEL", "VisitorModels", "check_bounds", "check_config", "check_sizes", "task_of"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-from .modeling.image_inputs import load_image
+from .modeling.inputs import load_image
 from .modeling.masks import mask_to_box, rle_to_mask
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from ..modeling.mask_grounding import NOT_HIDDEN
+from ..modeling.grounding_losses import NOT_HIDDEN
 from .features import check_text_column, text_of
 from .segmentation import check_mask, decode_mask
 

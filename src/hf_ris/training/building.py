@@ -18,20 +18,18 @@ from transformers import (
 from transformers.utils import logging
 
 from ..auto import AutoModelForReferringSegmentation
-from ..checkpoint_files import CLIP_TOKENIZER, locate, read_state_dict, released_clip_file
+from ..conversion.files import CLIP_TOKENIZER, locate, read_state_dict, released_clip_file
+from ..conversion.mapping_clip import convert_clip_state_dict, is_clip_resnet, read_clip_config, rename_timm
 from ..data.refshapes import vocabulary
 from ..fields import check_fields
 from ..modeling.configuration_cris import CRISConfig
 from ..modeling.configuration_magnet import MagNetConfig
 from ..modeling.configuration_referring_segmentation import TrainableSegmentationConfig
-from ..modeling.image_processing_cris import CRISImageProcessor
-from ..modeling.image_processing_magnet import MagNetImageProcessor
 from ..modeling.modeling_cris import CRISForReferringSegmentation
 from ..modeling.modeling_magnet import MagNetForReferringSegmentation
 from ..modeling.modeling_trainable_segmentation import TrainableSegmentationModel
-from ..modeling.processing_cris import CRISProcessor
-from ..modeling.processing_magnet import MagNetProcessor
-from ..modeling.weight_mapping_clip import convert_clip_state_dict, is_clip_resnet, read_clip_config, rename_timm
+from ..modeling.processing_cris import CRISImageProcessor, CRISProcessor
+from ..modeling.processing_magnet import MagNetImageProcessor, MagNetProcessor
 from .tokenizer import build_tokenizer
 
 

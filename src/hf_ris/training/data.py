@@ -12,7 +12,7 @@ from ..data import load_refshapes
 from ..data.collator import ReferringSegmentationCollator
 from ..data.features import check_text_column, image_size, text_of
 from ..data.segmentation import check_mask, mask_geometry
-from ..modeling.text_inputs import check_expressions
+from ..modeling.inputs import check_expressions
 from .rows import DrawnRows, EvaluationRows, RowsOfEpochs
 
 

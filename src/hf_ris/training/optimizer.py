@@ -164,7 +164,7 @@ def cris_schedule(
         epoch = step // steps_per_epoch
         return (0.1 if epoch >= drop_after else 1.0) * (share if epoch else 1.0)
 
-    if not hasattr(model, "clip"):
+    if model.config.model_type != "cris":
         raise ValueError(f"this schedule is of a CRIS, not of a {type(model).__name__}: it tells CLIP from the rest")
     of_clip = {id(parameter) for part in (model.clip, model.shortcut) for parameter in part.parameters()}
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}

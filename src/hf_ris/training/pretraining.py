@@ -19,8 +19,8 @@ from transformers.image_processing_base import ImageProcessingMixin
 from ..data.refshapes import CATEGORIES, COLOURS, PATTERNS, describe_looks, draw_scene, sample_scene
 from ..data.refshapes.scene import generator
 from ..modeling.clip_resnet import CLIPResNetVision
+from ..modeling.magnet_decoders import sine_positions
 from ..modeling.masks import mask_to_rle
-from ..modeling.pixel_decoder import sine_positions
 from .rows import RowsOfDrawings
 
 

@@ -119,13 +119,6 @@ def cris_recipe(clip: str, name: str, dataset: str, text_length: int) -> Recipe:
     )
 
 
-# RefCOCO+ is trained as RefCOCO.
-CRIS_RECIPES = {
-    f"cris-{name.lower().replace('rn', 'r')}-{dataset.lower()}": cris_recipe(clip, name, dataset, text_length)
-    for name, clip in (("RN50", RN50), ("RN101", RN101))
-    for dataset, text_length in (("RefCOCO", 17), ("RefCOCOg", 22))
-}
-
 # What trainings from nothing on drawings share.
 TINY_ARGUMENTS = {
     "per_device_eval_batch_size": 32,
@@ -146,7 +139,11 @@ RECIPES = {
         arguments={**LAVT_ARGUMENTS, "num_train_epochs": 40},
         text_column="raw",
     ),
-    **CRIS_RECIPES,
+    # RefCOCO+ is trained as RefCOCO.
+    "cris-r50-refcoco": cris_recipe(RN50, "RN50", "RefCOCO", text_length=17),
+    "cris-r50-refcocog": cris_recipe(RN50, "RN50", "RefCOCOg", text_length=22),
+    "cris-r101-refcoco": cris_recipe(RN101, "RN101", "RefCOCO", text_length=17),
+    "cris-r101-refcocog": cris_recipe(RN101, "RN101", "RefCOCOg", text_length=22),
     "finetune": Recipe(
         about="any checkpoint of this library, on one's own pictures",
         build=load_checkpoint,

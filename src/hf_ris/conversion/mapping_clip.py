@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import CLIPConfig
 
-from .configuration_clip_resnet import CLIPResNetConfig
-from .weight_mapping import rename
+from ..modeling.configuration_clip_resnet import CLIPResNetConfig
+from .mapping import rename
 
 
 BLOCK = {

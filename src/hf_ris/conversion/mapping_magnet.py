@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from .weight_mapping import place, rename
+from .mapping import place, rename
 
 
 # Stored by the released network, read by no computation that reaches its output.

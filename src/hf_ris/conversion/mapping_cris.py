@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from .configuration_cris import CRISConfig
-from .weight_mapping import place, rename
-from .weight_mapping_clip import convert_clip_state_dict, read_clip_config
+from ..modeling.configuration_cris import CRISConfig
+from .mapping import place, rename
+from .mapping_clip import convert_clip_state_dict, read_clip_config
 
 
 BACKBONE = "backbone."

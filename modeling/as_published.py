@@ -1,6 +1,6 @@
 """
 The spatial rectifier of TAS ("Text Augmented Spatial-aware Zero-shot Referring Image Segmentation", EMNLP Findings 2023,
-section 3.4), as its released code decides, defects included; `spatial_rectifier` mends them.
+section 3.4), as its released code decides, defects included; `tas_rectifier` mends them.
 
 It splits the regions by the median of their centres into four quadrants, and where the expression says "left", "top" and the
 like of its target, takes the best region of the quadrants that this allows. Whether it says so of the target is read off a
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .expression_parsing import Chunk, Parse
+from .language_parsing import Chunk, Parse
 
 
 LEFT, RIGHT = {"left", "west"}, {"right", "east"}
@@ -183,4 +183,4 @@ class Quadrants:
         return max(reversed(found), key=lambda each: each[0])[1]
 
 
-__all__ = ["Mention", "rectify_as_published", "read_mention", "widen_chunks"]
+__all__ = ["Mention", "read_mention", "rectify_as_published", "widen_chunks"]

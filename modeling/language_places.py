@@ -8,7 +8,7 @@ place is left out: "the right hand" of someone, "a white top", "the only one lef
 import re
 from dataclasses import dataclass
 
-from .expression_parsing import Parse, find_target
+from .language_parsing import Parse, find_target
 
 
 def _words(text: str) -> frozenset[str]:
@@ -412,4 +412,4 @@ def names_target(parse: Parse) -> bool:
     return parse.words[chunk.root].text not in NO_NOUNS | MIDDLES | {*SIDES, *DEPTHS, *SIZES, *ORDINALS}
 
 
-__all__ = ["DEPTHS", "EXTREMES", "MIDDLES", "ORDINALS", "SIDES", "Direction", "names_target", "read_directions"]
+__all__ = ["DEPTHS", "Direction", "EXTREMES", "MIDDLES", "ORDINALS", "SIDES", "names_target", "read_directions"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers.utils import logging
 
-from .directions import DEPTHS, MIDDLES, SIDES
-from .expression_parsing import Parse
+from .language_parsing import Parse
+from .language_places import DEPTHS, MIDDLES, SIDES
 
 
 logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity

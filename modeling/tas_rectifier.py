@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 
-from .directions import EXTREMES, Direction, read_directions
+from .language_places import EXTREMES, Direction, read_directions
 from .masks import shared_areas
 
 

@@ -21,21 +21,14 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, Proce
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from .checkpoint_files import CLIP_TOKENIZER, Checkpoint, locate, read_state_dict
-from .modeling.configuration_magnet import MagNetConfig
-from .modeling.image_processing_cris import CRISImageProcessor
-from .modeling.image_processing_magnet import MagNetImageProcessor
-from .modeling.image_processing_referring_segmentation import ReferringSegmentationImageProcessor
-from .modeling.model_card import render_card
-from .modeling.modeling_cris import CRISForReferringSegmentation
-from .modeling.modeling_magnet import MagNetForReferringSegmentation
-from .modeling.processing_cris import CRISProcessor
-from .modeling.processing_magnet import MagNetProcessor
-from .modeling.processing_referring_segmentation import ReferringSegmentationProcessor
-from .modeling.weight_mapping_cris import convert_state_dict as convert_cris
-from .modeling.weight_mapping_cris import read_cris_config
-from .modeling.weight_mapping_magnet import convert_state_dict as convert_magnet
-from .reporting import table
+from ..modeling.configuration_magnet import MagNetConfig
+from ..modeling.modeling_referring_segmentation import render_card
+from ..reporting import table
+from ..systems import CRIS, MAGNET, System
+from .files import CLIP_TOKENIZER, Checkpoint, locate, read_state_dict
+from .mapping_cris import convert_state_dict as convert_cris
+from .mapping_cris import read_cris_config
+from .mapping_magnet import convert_state_dict as convert_magnet
 
 
 # Small enough that a conversion needs little memory: one shard at a time is read and written.
@@ -48,12 +41,9 @@ class PublishedSystem:
     How one system's checkpoints become a folder.
 
     Attributes:
-        name (`str`): As the paper calls it.
-        paper (`str`): Title, authors, venue.
+        system (`System`): Its paper and its classes.
         licence (`str`, *optional*): SPDX identifier of the published weights' licence, where one was stated with them.
         config (`Callable`): Makes the published configuration, of what a released state dict's shapes tell.
-        model_class (`type`): The model.
-        image_processor_class, processor_class (`type`): Its processors.
         convert_state_dict (`Callable`): Maps a released state dict to the model's names and shapes.
         tokenizer (`str`): Hub id of the tokenizer.
         image_sizes (`dict[str, int]`): Side of the square input in pixels, for files that differ from `image_size`.
@@ -61,13 +51,9 @@ class PublishedSystem:
         text_length (`int`): Tokens that expressions are cut and padded to.
     """
 
-    name: str
-    paper: str
+    system: System
     licence: str | None
     config: Callable[[Mapping[str, torch.Tensor]], PreTrainedConfig]
-    model_class: type[PreTrainedModel]
-    image_processor_class: type[ReferringSegmentationImageProcessor]
-    processor_class: type[ReferringSegmentationProcessor]
     convert_state_dict: Callable[[Mapping[str, torch.Tensor], torch.nn.Module], dict[str, torch.Tensor]]
     tokenizer: str
     image_sizes: Mapping[str, int]
@@ -77,13 +63,9 @@ class PublishedSystem:
 
 PUBLISHED_SYSTEMS = {
     "magnet": PublishedSystem(
-        name="MagNet",
-        paper='"Mask Grounding for Referring Image Segmentation" (Chng, Zheng, Han, Qiu, Huang; CVPR 2024)',
+        system=MAGNET,
         licence="agpl-3.0",
         config=lambda state: MagNetConfig(language_attention_mask="published"),
-        model_class=MagNetForReferringSegmentation,
-        image_processor_class=MagNetImageProcessor,
-        processor_class=MagNetProcessor,
         convert_state_dict=convert_magnet,
         tokenizer="google-bert/bert-base-uncased",
         image_sizes={"magnet_all.pth": 448},
@@ -91,13 +73,9 @@ PUBLISHED_SYSTEMS = {
         text_length=20,
     ),
     "cris": PublishedSystem(
-        name="CRIS",
-        paper='"CRIS: CLIP-Driven Referring Image Segmentation" (Wang, Lu, Li, Tao, Guo, Gong, Liu; CVPR 2022)',
+        system=CRIS,
         licence=None,
         config=read_cris_config,
-        model_class=CRISForReferringSegmentation,
-        image_processor_class=CRISImageProcessor,
-        processor_class=CRISProcessor,
         convert_state_dict=convert_cris,
         tokenizer=CLIP_TOKENIZER,
         image_sizes={},
@@ -155,12 +133,12 @@ def convert(
     state = read_state_dict(checkpoint)  # names and shapes alone: nothing is read yet
     model_config = _load_config(published, state, config)
     with torch.device("meta"):
-        model = published.model_class(model_config)
+        model = published.system.load("model")(model_config)
     processor = _load_processor(published, model_config, checkpoint, tokenizer, image_size, text_length)
     try:
         published.convert_state_dict(state, model)
     except (ValueError, RuntimeError) as error:  # the latter where a tensor cannot be cut as its name demands
-        raise ValueError(f"source={source!r} does not fit {published.name} as configured: {error}") from error
+        raise ValueError(f"source={source!r} does not fit {published.system.name} as configured: {error}") from error
     with open(checkpoint.path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -212,9 +190,8 @@ def _load_processor(
         raise ValueError(
             f"text_length={text_length} is not possible; the text encoder has positions for 1 to {positions} tokens"
         )
-    images = published.image_processor_class(size={"height": image_size, "width": image_size})
-    make_processor: Callable[..., ProcessorMixin] = published.processor_class
-    return make_processor(images, loaded, text_length=text_length or published.text_length)
+    images = published.system.load("image_processor")(size={"height": image_size, "width": image_size})
+    return published.system.load("processor")(images, loaded, text_length=text_length or published.text_length)
 
 
 @contextmanager
@@ -285,8 +262,8 @@ def _card(published: PublishedSystem, checkpoint: Checkpoint, digest: str) -> st
         ["licence of the code here", "Apache-2.0"],
     ]
     return render_card(
-        f"{published.name}, converted",
-        f"The published weights of {published.name}, {published.paper}, under the names that `hf_ris` uses. Only names and the layout of some "
+        f"{published.system.name}, converted",
+        f"The published weights of {published.system.name}, {published.system.citation}, under the names that `hf_ris` uses. Only names and the layout of some "
         "tensors were changed; no value was.",
         f"## Source\n\n{table(['', ''], rows)}\n\nNothing was measured during the conversion.",
         published.licence,
