@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 
@@ -403,11 +403,13 @@ class TextWarnings:
     def __init__(self) -> None:
         self._given: dict[str, set[str]] = {}
 
-    def unknown_words(self, tokenizer: PreTrainedTokenizerBase, expressions: Sequence[str]) -> None:
-        """Names the words that a vocabulary does not have."""
+    def unknown_words(
+        self, tokenizer: PreTrainedTokenizerBase, expressions: Sequence[str], encoded: BatchEncoding
+    ) -> None:
+        """Names the words that a vocabulary does not have; arguments as of [`find_unknown_words`]."""
         if len(self._given.get("unknown", ())) >= MOST_WARNINGS:
             return
-        for word in find_unknown_words(tokenizer, expressions):
+        for word in find_unknown_words(tokenizer, expressions, encoded):
             self._warn(
                 "unknown",
                 word,
@@ -431,20 +433,22 @@ class TextWarnings:
         logger.warning(message + end)
 
 
-def find_unknown_words(tokenizer: PreTrainedTokenizerBase, expressions: Sequence[str]) -> Iterable[str]:
+def find_unknown_words(
+    tokenizer: PreTrainedTokenizerBase, expressions: Sequence[str], encoded: BatchEncoding
+) -> Iterable[str]:
     """
     Words that a tokenizer replaces by its unknown token, or spells out letter by letter.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): One that tells where tokens are from; of others nothing is known.
         expressions (`Sequence[str]`): The texts.
+        encoded (`BatchEncoding`): What the tokenizer made of them, with `offset_mapping`.
 
     Returns:
         The words, each once.
     """
     if not tokenizer.is_fast:
         return []
-    encoded = tokenizer(list(expressions), verbose=False, return_offsets_mapping=True)
     unknown: dict[str, None] = {}
     for number, expression in enumerate(expressions):
         spans: dict[int, list[tuple[int, int]]] = {}

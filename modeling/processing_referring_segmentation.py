@@ -249,8 +249,11 @@ class ReferringSegmentationProcessor(ProcessorMixin):
         max_length = self.text_length if max_length is None else max_length
         if max_length < 1:
             raise ValueError(f"`max_length` must be at least 1, got {max_length}.")
-        self.text_warnings.unknown_words(self.tokenizer, expressions)
-        all_ids = self.tokenizer(expressions, verbose=False, return_attention_mask=False)["input_ids"]
+        encoded = self.tokenizer(
+            expressions, verbose=False, return_attention_mask=False, return_offsets_mapping=self.tokenizer.is_fast
+        )
+        self.text_warnings.unknown_words(self.tokenizer, expressions, encoded)
+        all_ids = encoded["input_ids"]
         for expression, ids in zip(expressions, all_ids, strict=True):
             if len(ids) > max_length:
                 rest = self.tokenizer.decode(self.cut(ids, max_length), skip_special_tokens=True)

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from .inputs import check_expressions, check_regions, expressions_per_image, load_all, load_image
+from .inputs import check_expressions, check_regions, expressions_per_image, load_all, load_image, to_array
 from .masks import read_target_sizes
 from .modeling_referring_segmentation import chosen_masks
 
@@ -182,10 +182,8 @@ def read_regions(masks: Any, size: tuple[int, int], name: str) -> np.ndarray:
 
 
 def _to_array(mask: Any, name: str) -> np.ndarray:
-    if isinstance(mask, torch.Tensor) and mask.is_floating_point():
-        mask = mask.float()  # NumPy has no bfloat16
     try:
-        return mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
+        return to_array(mask) if isinstance(mask, torch.Tensor) else np.asarray(mask)
     except (TypeError, ValueError, RuntimeError) as error:  # a sparse tensor, one without data, a ragged list
         raise ValueError(f"`{name}` must hold masks, got {type(mask).__name__}: {error}") from error
 

@@ -263,7 +263,9 @@ class ImageText(Part):
 
     def warn_of_unknown_words(self, expressions: Sequence[str]) -> None:
         """Names, once each, the words of expressions that the vocabulary does not have."""
-        self.text_warnings.unknown_words(self.processor.tokenizer, [text.lower() for text in expressions])
+        tokenizer, texts = self.processor.tokenizer, [text.lower() for text in expressions]
+        encoded = tokenizer(texts, verbose=False, return_offsets_mapping=tokenizer.is_fast)
+        self.text_warnings.unknown_words(tokenizer, texts, encoded)
 
     def encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(n, 3, H, W) -> (n, d), as the network gives them, not normalised."""
