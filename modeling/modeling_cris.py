@@ -21,7 +21,7 @@ from .clip_resnet import CLIPResNetModel
 from .configuration_cris import CRISConfig
 from .grounding_losses import AuxiliaryLosses
 from .layers import ProjectedAttention, full_precision
-from .modeling_trainable_segmentation import Segmentation, TrainableSegmentationModel
+from .modeling_trainable_segmentation import RawPrediction, TrainableSegmentationModel
 
 
 def conv_block(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
@@ -334,11 +334,11 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
 
     def segment(
         self, images: list[torch.Tensor], input_ids: torch.Tensor, is_word: torch.Tensor, output_features: bool
-    ) -> Segmentation:
+    ) -> RawPrediction:
         joined, words, state = self._read(images, input_ids)
         decoded = self.decoder(joined, words, is_word)
         logits, pixels = self.projector(decoded, state)
-        return Segmentation([logits], None, pixels, [joined, decoded], words)
+        return RawPrediction([logits], None, pixels, [joined, decoded], words)
 
     def fuse(
         self, images: list[torch.Tensor], input_ids: torch.Tensor, is_word: torch.Tensor

@@ -1,7 +1,7 @@
 """
 Global-Local ("Zero-shot Referring Image Segmentation with Global-Local Context Features", Yu et al., CVPR 2023).
 
-A region is seen twice, within the whole picture and alone; an expression is read twice, as a sentence and as the noun phrase that
+A region is cached twice, within the whole picture and alone; an expression is read twice, as a sentence and as the noun phrase that
 names its target. Mixed features are compared, and the nearest region is the answer.
 """
 
@@ -16,7 +16,7 @@ from torch import nn
 from .configuration_zero_shot import GlobalLocalConfig
 from .language_parsing import target_phrase
 from .modeling_zero_shot import Answer, ZeroShotPreTrainedModel, unit
-from .zero_shot_cache import Seen
+from .zero_shot_cache import CachedImage
 from .zero_shot_parts import in_batches
 from .zero_shot_regions import crop_filled
 
@@ -36,9 +36,9 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
 
     config_class = GlobalLocalConfig
 
-    def _answer_all(self, seen: Seen, expressions: Sequence[str]) -> list[Answer]:
+    def _score_expressions(self, cached: CachedImage, expressions: Sequence[str]) -> list[Answer]:
         phrases = [target_phrase(self._parse(expression)) for expression in expressions]
-        visual = seen.fact("visual", lambda: self.encode_visual(seen.image, seen.regions))
+        visual = cached.get_or_compute("visual", lambda: self.encode_visual(cached.image, cached.regions))
         features = self._encode_texts([*expressions, *phrases])
         scores = self.score(visual, *features.chunk(2))
         shares = scores.softmax(dim=1)

@@ -24,7 +24,7 @@ from .configuration_magnet import MagNetConfig
 from .grounding_losses import AuxiliaryLosses, MaskGroundingHead, mask_loss
 from .layers import attend, average_pool, full_precision
 from .magnet_decoders import DeformableAttention, MaskDecoder, PixelDecoder
-from .modeling_trainable_segmentation import Segmentation, TrainableSegmentationModel
+from .modeling_trainable_segmentation import RawPrediction, TrainableSegmentationModel
 
 
 PUBLISHED_PADDING_BIAS = -10000.0  # BERT's additive mask, as the released code hands it to the word fusion
@@ -470,11 +470,11 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         input_ids: torch.Tensor,
         is_word: torch.Tensor,
         output_features: bool,
-    ) -> Segmentation:
+    ) -> RawPrediction:
         features, words = self.encoder(*images, input_ids, is_word, output_words=output_features)
         mask_features, memory_maps = self.pixel_decoder(features)
         predictions, class_logits = self.mask_decoder(mask_features, memory_maps)
-        return Segmentation(predictions, class_logits, mask_features, features, words)
+        return RawPrediction(predictions, class_logits, mask_features, features, words)
 
     def fuse(
         self, images: tuple[torch.Tensor, tuple[int, int]], input_ids: torch.Tensor, is_word: torch.Tensor

@@ -18,7 +18,7 @@ from .language_parsing import Parse, target_phrase
 from .language_places import names_target
 from .modeling_zero_shot import Answer, ZeroShotPreTrainedModel, unit
 from .tas_rectifier import Layout, rectify
-from .zero_shot_cache import Seen
+from .zero_shot_cache import CachedImage
 from .zero_shot_parts import CAPTIONERS, in_batches
 from .zero_shot_regions import blur, blur_around, centre_of, cut_out, filter_regions
 
@@ -37,7 +37,7 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
     config_class = TASConfig
     part_classes = {**ZeroShotPreTrainedModel.part_classes, "captioner": CAPTIONERS}
 
-    def _keep_regions(self, regions: np.ndarray) -> np.ndarray:
+    def _filter_regions(self, regions: np.ndarray) -> np.ndarray:
         """Section 4.1: no small ones, and of two that overlap the larger; in the default mode at least the largest."""
         area = self.config.min_region_area
         if area is None:
@@ -48,17 +48,17 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
             return regions[[regions.sum(axis=(1, 2)).argmax()]]
         return kept
 
-    def _answer_all(self, seen: Seen, expressions: Sequence[str]) -> list[Answer]:
+    def _score_expressions(self, cached: CachedImage, expressions: Sequence[str]) -> list[Answer]:
         parses = [self._parse(expression) for expression in expressions]
         phrases = [target_phrase(parse) for parse in parses]
-        crops = seen.fact("crops", lambda: self.encode_crops(seen))
+        crops = cached.get_or_compute("crops", lambda: self.encode_crops(cached))
         texts = unit(self._encode_texts([expression.lower() for expression in expressions]))
         visual = self._compare(texts, crops)
-        captions = seen.fact("captions", lambda: self._caption_regions(seen)) if self._uses("caption") else None
+        captions = cached.get_or_compute("captions", lambda: self._caption_regions(cached)) if self._uses("caption") else None
         told = None
         if captions is not None:
-            told = self._compare(texts, seen.fact("told", lambda: unit(self._encode_texts(captions))))
-        sentence = seen.fact("sentence", lambda: self._caption_picture(seen)) if self._uses("negative") else None
+            told = self._compare(texts, cached.get_or_compute("told", lambda: unit(self._encode_texts(captions))))
+        sentence = cached.get_or_compute("sentence", lambda: self._caption_picture(cached)) if self._uses("negative") else None
 
         answers = []
         for number, (expression, parse, phrase) in enumerate(zip(expressions, parses, phrases, strict=True)):
@@ -75,7 +75,7 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
             explanation: dict[str, Any] = {"phrase": phrase, "captions": own, "negatives": negatives}
             pick = int(shares.argmax())
             if self.config.spatial_rectifier:
-                pick, places = self._rectify(seen, expression, parse, shares, crops)
+                pick, places = self._rectify(cached, expression, parse, shares, crops)
                 explanation |= places
             answers.append(Answer(pick, shares, terms, explanation))
         return answers
@@ -102,48 +102,48 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
             return negatives_as_published(sentence, phrase, nouns_by_parse(self._parse), count_near_pairs)
         return negative_phrases(sentence, self._parse(phrase))
 
-    def encode_crops(self, seen: Seen) -> torch.Tensor:
+    def encode_crops(self, cached: CachedImage) -> torch.Tensor:
         """Features of length 1 of regions on black, (r, d)."""
         is_published = self.config.mode == "paper"
         inputs = [
-            self.image_text.prepare([cut_out(seen.image, region, is_published) for region in batch])
-            for batch in in_batches(seen.regions, self.config.batch_size)
+            self.image_text.prepare([cut_out(cached.image, region, is_published) for region in batch])
+            for batch in in_batches(cached.regions, self.config.batch_size)
         ]
         return unit(self._encode_pictures(torch.cat(inputs)))
 
     def _uses(self, term: str) -> bool:
         return self.captioner is not None and getattr(self.config, f"{term}_weight") > 0
 
-    def _caption_regions(self, seen: Seen) -> list[str]:
-        blurred = blur(seen.image)
+    def _caption_regions(self, cached: CachedImage) -> list[str]:
+        blurred = blur(cached.image)
         is_published = self.config.mode == "paper"
         captions: list[str] = []
-        for batch in in_batches(seen.regions, self.captioner.batch_size):
+        for batch in in_batches(cached.regions, self.captioner.batch_size):
             captions += self.captioner.caption(
-                [blur_around(seen.image, blurred, region, is_published) for region in batch]
+                [blur_around(cached.image, blurred, region, is_published) for region in batch]
             )
         return captions
 
-    def _caption_picture(self, seen: Seen) -> Parse:
-        return self._parse(self.captioner.caption([seen.image])[0])
+    def _caption_picture(self, cached: CachedImage) -> Parse:
+        return self._parse(self.captioner.caption([cached.image])[0])
 
     def _compare(self, texts: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         """(k, d) and (r, d), of length 1 -> (k, r), scaled."""
         return self.image_text.scale.float() * texts @ others.T
 
     def _rectify(
-        self, seen: Seen, expression: str, parse: Parse, shares: torch.Tensor, crops: torch.Tensor
+        self, cached: CachedImage, expression: str, parse: Parse, shares: torch.Tensor, crops: torch.Tensor
     ) -> tuple[int, dict[str, Any]]:
         """The chosen region, and how it was chosen."""
         weights = shares.cpu().numpy()
         if self.config.mode == "paper":
-            centres = [[int(place) for place in centre_of(region)] for region in seen.regions]
+            centres = [[int(place) for place in centre_of(region)] for region in cached.regions]
             return rectify_as_published(parse, target_phrase(parse), centres, weights.tolist()), {}
 
         def score_phrase(text: str) -> np.ndarray:
             return _fits(self._compare(unit(self._encode_texts([text])), crops)[0].cpu().numpy())
 
-        layout = seen.fact("layout", lambda: Layout.of(seen.regions))
+        layout = cached.get_or_compute("layout", lambda: Layout.of(cached.regions))
         # The shares are softmaxes of what lies between 0 and 1: their logarithms are that again.
         rectified = rectify(expression, layout, _fits(np.log(weights)), score_phrase, names_target(parse))
         directions = [f"{each.kind}: {each.words}" for each in rectified.directions]

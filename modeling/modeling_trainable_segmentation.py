@@ -18,7 +18,7 @@ from .modeling_referring_segmentation import ReferringSegmentationOutput, Referr
 PIXELS_AT_ONCE = 480 * 480  # of the model's input, times expressions, on the CPU: more are no faster there
 
 
-class Segmentation(NamedTuple):
+class RawPrediction(NamedTuple):
     """
     What a model says of N = B·k expressions.
 
@@ -60,7 +60,7 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
     @abstractmethod
     def segment(
         self, images: Any, input_ids: torch.Tensor, is_word: torch.Tensor, output_features: bool
-    ) -> Segmentation:
+    ) -> RawPrediction:
         """
         Args:
             images: What `encode_images` gave of B images.
@@ -315,4 +315,4 @@ def join_expressions(parts: Sequence[torch.Tensor], num_images: int) -> torch.Te
     return torch.cat([part.unflatten(0, (num_images, -1)) for part in parts], dim=1).flatten(0, 1)
 
 
-__all__ = ["Segmentation", "TrainableSegmentationModel"]
+__all__ = ["RawPrediction", "TrainableSegmentationModel"]

@@ -27,7 +27,7 @@ from .modeling_referring_segmentation import (
     render_card,
 )
 from .processing_zero_shot import NO_PROPOSER, ZeroShotSegmentationProcessor, read_regions
-from .zero_shot_cache import PictureCache, Seen
+from .zero_shot_cache import ImageCache, CachedImage
 from .zero_shot_parts import IMAGE_TEXT, Part, build_part, in_batches
 from .zero_shot_regions import INSTALLED, PROPOSERS
 
@@ -48,7 +48,7 @@ class Answer:
         pick (`int` or `None`): Number of the region.
         shares (`torch.Tensor` of shape `(r,)`): Sums to 1.
         terms (`dict[str, torch.Tensor]`): What the shares were made of, (r,) each.
-        explanation (`dict[str, Any]`): What was read in the expression and seen in the regions.
+        explanation (`dict[str, Any]`): What was read in the expression and found in the regions.
     """
 
     pick: int | None
@@ -79,7 +79,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             options = (config.proposer_options or {}) if name == "proposer" else {}
             part = build_part(name, classes, part_config, **options) if part_config is not None else None
             setattr(self, name, part)
-        self._seen = PictureCache()
+        self._images = ImageCache()
         self.post_init()
 
     @torch.no_grad()
@@ -127,32 +127,32 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             if given is not None:
                 given = read_regions(given, image.shape[:2], f"region_masks[{number}]")
             key = self._key(image, given)
-            seen = self._seen.find(key) or Seen(
+            cached = self._images.find(key) or CachedImage(
                 image.copy(), self.find_regions(image) if given is None else np.array(given)
             )
-            answers += self._answer(seen, text[number * each : (number + 1) * each])
-            self._seen.keep(key, seen, self.config.cache_size, self.config.cache_bytes)
-            regions += [seen.regions]
+            answers += self._answer(cached, text[number * each : (number + 1) * each])
+            self._images.keep(key, cached, self.config.cache_size, self.config.cache_bytes)
+            regions += [cached.regions]
         return self._pack(answers, regions, explain)
 
     def forget(self) -> None:
         """Drops what is kept of pictures."""
-        self._seen.clear()
+        self._images.clear()
 
     @abstractmethod
-    def _answer_all(self, seen: Seen, expressions: Sequence[str]) -> list[Answer]:
+    def _score_expressions(self, cached: CachedImage, expressions: Sequence[str]) -> list[Answer]:
         """Of a picture with at least one region."""
 
-    def _keep_regions(self, regions: np.ndarray) -> np.ndarray:
+    def _filter_regions(self, regions: np.ndarray) -> np.ndarray:
         """Those of the proposer's that count."""
         return regions
 
-    def _answer(self, seen: Seen, expressions: Sequence[str]) -> list[Answer]:
-        if not len(seen.regions):
+    def _answer(self, cached: CachedImage, expressions: Sequence[str]) -> list[Answer]:
+        if not len(cached.regions):
             nothing = torch.zeros(0)
             return [Answer(None, nothing, {}, {"phrase": None}) for _ in expressions]
         asked = list(dict.fromkeys(expressions))  # each once: batches are filled up with repetitions
-        answers = dict(zip(asked, self._answer_all(seen, asked), strict=True))
+        answers = dict(zip(asked, self._score_expressions(cached, asked), strict=True))
         return [answers[expression] for expression in expressions]
 
     @torch.no_grad()
@@ -171,7 +171,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         """
         if self.proposer is None:
             raise ValueError(NO_PROPOSER)
-        return self._keep_regions(self.proposer.propose(image))
+        return self._filter_regions(self.proposer.propose(image))
 
     def _key(self, image: np.ndarray, given: np.ndarray | None) -> bytes:
         """Of what an answer depends on besides the expression: contents, weights and settings."""

@@ -305,7 +305,7 @@ def test_the_last_pictures_are_kept_within_a_number_of_bytes(parts, picture, reg
     for size in sizes:
         shrunk = tiny_parts.boxes(size[::-1], (0, 0, 9, 9), (3, 3, 12, 12))
         ris(picture.resize(size), text="a dog", regions=shrunk)
-    kept = ris.model._seen
+    kept = ris.model._images
     assert len(kept) == 3
     needed = sum(
         5 * width * height for width, height in sizes[1:]
@@ -319,7 +319,7 @@ def test_the_last_pictures_are_kept_within_a_number_of_bytes(parts, picture, reg
     ris.model.config.cache_bytes = 2**29
     ris(picture, text="a dog", regions=regions)
     for copied in (copy.deepcopy(ris.model), pickle.loads(pickle.dumps(ris.model))):
-        assert len(copied._seen) == 0
+        assert len(copied._images) == 0
         assert len(kept) == 1
         again = pipeline(TASK, model=copied, processor=ris.processor, device="cpu")
         assert again(picture, text="a dog", regions=regions)["box"] is not None
@@ -337,7 +337,7 @@ def test_threads_share_what_was_seen(parts, picture, regions, cache_size):
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(ask, range(48)))
-    assert len(ris.model._seen) == cache_size
+    assert len(ris.model._images) == cache_size
 
 
 def test_a_rank_that_does_not_exist_has_an_answer(bundled):
