@@ -54,11 +54,17 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
         crops = cached.get_or_compute("crops", lambda: self.encode_crops(cached))
         texts = unit(self._encode_texts([expression.lower() for expression in expressions]))
         visual = self._compare(texts, crops)
-        captions = cached.get_or_compute("captions", lambda: self._caption_regions(cached)) if self._uses("caption") else None
+        captions = (
+            cached.get_or_compute("captions", lambda: self._caption_regions(cached)) if self._uses("caption") else None
+        )
         told = None
         if captions is not None:
             told = self._compare(texts, cached.get_or_compute("told", lambda: unit(self._encode_texts(captions))))
-        sentence = cached.get_or_compute("sentence", lambda: self._caption_picture(cached)) if self._uses("negative") else None
+        sentence = (
+            cached.get_or_compute("sentence", lambda: self._caption_picture(cached))
+            if self._uses("negative")
+            else None
+        )
 
         answers = []
         for number, (expression, parse, phrase) in enumerate(zip(expressions, parses, phrases, strict=True)):

@@ -27,7 +27,7 @@ from .modeling_referring_segmentation import (
     render_card,
 )
 from .processing_zero_shot import NO_PROPOSER, ZeroShotSegmentationProcessor, read_regions
-from .zero_shot_cache import ImageCache, CachedImage
+from .zero_shot_cache import CachedImage, ImageCache
 from .zero_shot_parts import IMAGE_TEXT, Part, build_part, in_batches
 from .zero_shot_regions import INSTALLED, PROPOSERS
 
