@@ -410,7 +410,7 @@ def test_the_published_size_runs_at_the_published_resolution():
 
 def test_both_ways_of_sampling_agree(monkeypatch):
     """Maps, which have gradients, and table look-ups, which are faster: places far outside and on the rim included."""
-    monkeypatch.setattr(magnet_decoders, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(magnet_decoders, "SAMPLED_POSITIONS", 7)
     sizes = [(3, 2), (5, 6), (1, 4)]
     cells = sum(height * width for height, width in sizes)
     generator = torch.Generator().manual_seed(0)
