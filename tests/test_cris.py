@@ -97,7 +97,7 @@ def test_logits_are_per_expression_at_stride_four(model, inputs, monkeypatch):
         one = [inputs["pixel_values"][index // 2], inputs["input_ids"][index], inputs["attention_mask"][index]]
         single = model(*(each[None] for each in one))
         torch.testing.assert_close(single.logits[0], output.logits[index], atol=1e-4, rtol=1e-4)
-    monkeypatch.setattr(modeling_trainable_segmentation, "PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(modeling_trainable_segmentation, "PIXELS_PER_PASS", 1)
     torch.testing.assert_close(model(**inputs).logits, output.logits, atol=1e-4, rtol=1e-4)
 
 

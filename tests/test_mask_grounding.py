@@ -292,7 +292,7 @@ def test_words_can_be_named_after_training_too(tiny_config, batch):
             batch["pixel_values"], batch["masked_input_ids"], batch["attention_mask"], batch["labels"]
         )
     assert logits.shape == (*batch["input_ids"].shape, tiny_config.text_config.vocab_size)
-    with pytest.raises(ValueError, match="mask_grounding_loss_weight is 0"):
+    with pytest.raises(ValueError, match="`mask_grounding_loss_weight` is 0"):
         build(tiny_config).name_words(
             batch["pixel_values"], batch["input_ids"], batch["attention_mask"], batch["labels"]
         )

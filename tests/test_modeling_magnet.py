@@ -90,7 +90,7 @@ def test_expressions_in_parts_give_the_same(tiny_model, inputs, monkeypatch):
     seen = []
     hook = tiny_model.pixel_decoder.register_forward_hook(lambda _, __, output: seen.append(len(output[0])))
     together = tiny_model(**inputs)
-    monkeypatch.setattr(modeling_trainable_segmentation, "PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(modeling_trainable_segmentation, "PIXELS_PER_PASS", 1)
     in_parts = tiny_model(**inputs)
     hook.remove()
 
@@ -347,12 +347,12 @@ def test_numbers_that_do_not_fit_are_named(tiny_model, inputs):
         tiny_model(inputs["pixel_values"][:0], inputs["input_ids"])
     with pytest.raises(ValueError, match=r"labels.*4 expressions, got shape \(3, 64, 96\)"):
         tiny_model(**inputs, labels=torch.zeros(3, 64, 96))
-    with pytest.raises(ValueError, match="labels must be between 0 and 1, got values from 0 to 255"):
+    with pytest.raises(ValueError, match="`labels` must be between 0 and 1, got values from 0 to 255"):
         tiny_model(**inputs, labels=torch.full((4, 64, 96), 255).tril().byte())
-    with pytest.raises(ValueError, match="labels must be between 0 and 1, got values from nan"):
+    with pytest.raises(ValueError, match="`labels` must be between 0 and 1, got values from nan"):
         tiny_model(**inputs, labels=torch.full((4, 64, 96), torch.nan))
     long = torch.ones(4, 65, dtype=torch.long)
-    with pytest.raises(ValueError, match=r"input_ids must hold at most 64 tokens .*, got 65"):
+    with pytest.raises(ValueError, match=r"`input_ids` must hold at most 64 tokens .*, got 65"):
         tiny_model(inputs["pixel_values"], long)
     with pytest.raises(TypeError, match="attentionmask"):
         tiny_model(inputs["pixel_values"], inputs["input_ids"], attentionmask=inputs["attention_mask"])
