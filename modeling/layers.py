@@ -1,4 +1,4 @@
-"""Layers of the trained models: attention through transformers' interface (SDPA, eager or any registered kernel), and pooling to a grid."""
+"""Layers of the trained models: attention through transformers' interface (SDPA, eager or any registered kernel), and pooling."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
@@ -10,7 +10,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
 class AttentionModule(Protocol):
-    """What an attention kernel reads from the module that calls it."""
+    """The attributes that an attention kernel reads from the module that calls it."""
 
     config: PreTrainedConfig
     is_causal: bool
@@ -78,13 +78,13 @@ def attend(
 
 class ProjectedAttention(nn.Module):
     """
-    Multi-head attention with projections of all that enters and of what comes out.
+    Multi-head attention with projections of queries, keys, values and output.
 
     Args:
-        config (`PreTrainedConfig`): The model's; it chooses the kernel.
+        config (`PreTrainedConfig`): The model's configuration, which chooses the kernel.
         width (`int`): Channels of queries and of the output.
         num_heads (`int`): Heads.
-        key_width (`int`, *optional*): Channels of keys and values; by default those of the queries.
+        key_width (`int`, *optional*): Channels of keys and values; by default as many as of the queries.
         dropout (`float`, *optional*, defaults to 0.0): Share of the weights that are left out in training.
     """
 
@@ -121,28 +121,21 @@ class ProjectedAttention(nn.Module):
         return self.output(attend(self, *projected, self.num_heads, self.scaling, attention_mask, dropout))
 
 
-def averaging_matrix(length: int, cells: int, like: torch.Tensor) -> torch.Tensor:
-    """Rows that average `length` positions into `cells` cells, which overlap where they do not divide: (cells, length)."""
-    positions = torch.arange(length, device=like.device)
-    cell = torch.arange(cells, device=like.device).unsqueeze(1)
-    first, last = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
-    inside = ((positions >= first) & (positions < last)).to(like.dtype)
-    return inside / inside.sum(dim=1, keepdim=True)
-
-
 def average_pool(image_map: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """
-    Averages a map into cells, as `torch.nn.functional.adaptive_avg_pool2d`.
+    Average a floating-point map (..., h, w) into cells (..., *size), which overlap where they do not divide it.
 
-    Args:
-        image_map (`torch.Tensor` of shape `(..., h, w)`): Any floating-point map.
-        size (`tuple[int, int]`): Cells down and across, fewer or more than there are positions.
-
-    Returns:
-        `torch.Tensor` of shape `(..., *size)`.
+    `torch.nn.functional.adaptive_avg_pool2d` gives the same means, but on MPS only where cells divide the map, and its gradient on
+    CUDA is not deterministic; two matrix products have neither limit.
     """
-    rows = averaging_matrix(image_map.shape[-2], size[0], image_map)
-    columns = averaging_matrix(image_map.shape[-1], size[1], image_map)
+    averages = []
+    for length, cells in zip(image_map.shape[-2:], size, strict=True):
+        positions = torch.arange(length, device=image_map.device)
+        cell = torch.arange(cells, device=image_map.device).unsqueeze(1)
+        first, last = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
+        inside = ((positions >= first) & (positions < last)).to(image_map.dtype)
+        averages.append(inside / inside.sum(dim=1, keepdim=True))
+    rows, columns = averages
     return rows @ image_map @ columns.T
 
 
