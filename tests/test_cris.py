@@ -518,7 +518,7 @@ def test_half_precision_is_trained_in_full(folder, tmp_path):
 
 
 def test_squashed_masks_are_not_compared_with_fitted_ones(ris):
-    with pytest.raises(ValueError, match=r"squashed pictures.*allowed are original, cris"):
+    with pytest.raises(ValueError, match="must be 'original' or 'cris' for CRIS, which pads images; got 'lavt'"):
         evaluate(ris, load_refshapes("refshapes", "val", num_rows=2), protocol="lavt")
 
 
