@@ -181,18 +181,18 @@ def _segment_folder(
     options: dict[str, float],
 ) -> None:
     _note("loading libraries ...")
-    from .folder import RESULTS, read_requests, segment_folder
+    from .folder import RESULTS, read_entries, segment_folder
 
-    requests = read_requests(expressions)
+    entries = read_entries(expressions)
     ris = _load_pipeline(model or "bundled", device)
     failed = []
-    with typer.progressbar(length=len(requests), label="segmenting", file=sys.stderr) as progress:
-        for lines in segment_folder(ris, folder, requests, output, batch_size, **options):
+    with typer.progressbar(length=len(entries), label="segmenting", file=sys.stderr) as progress:
+        for lines in segment_folder(ris, folder, entries, output, batch_size, **options):
             failed += [line for line in lines[:1] if "error" in line]
             progress.update(1)
     for line in failed:
         _note(f"hf-ris: {line['image']}: {line['error']}")
-    _note(f"wrote {output / RESULTS}: {len(requests) - len(failed)} of {len(requests)} images segmented")
+    _note(f"wrote {output / RESULTS}: {len(entries) - len(failed)} of {len(entries)} images segmented")
     if failed:
         raise typer.Exit(1)
 

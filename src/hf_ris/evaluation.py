@@ -26,6 +26,7 @@ from .data.segmentation import decode_mask
 from .evaluation_questions import ImageQuestions, Questions
 from .evaluation_report import render_report
 from .evaluation_shards import SHARDS, Key, Shard, key_of, read_shards
+from .modeling.inputs import Request
 from .output_folder import claim_folder, describe_model, hold_folder, write_whole
 from .protocols import PROTOCOLS
 from .referring_segmentation_iou import summarize
@@ -132,19 +133,19 @@ def _function_name(segmenter: Segmenter) -> str:
 
 def _input_size(ris: Pipeline | Segmenter, protocol: str) -> tuple[int, int]:
     """(height, width) of the square that a model's images are resized to."""
-    images = getattr(ris.processor, "image_processor", None) if isinstance(ris, Pipeline) else None
-    if images is None:
+    if not isinstance(ris, Pipeline) or not hasattr(ris.processor, "image_processor"):
         raise ValueError(
             f"`model_size` must be (height, width) under protocol {protocol!r}, which compares masks at the model's input; "
             "functions and zero-shot models have none."
         )
-    if images.keeps_aspect_ratio:
+    image_processor = ris.processor.image_processor
+    if image_processor.keeps_aspect_ratio:
         allowed = " or ".join(repr(name) for name, rule in PROTOCOLS.items() if rule.where == "image")
         system = ris.model.config.model_type.upper()
         raise ValueError(
             f"`protocol` must be {allowed} for {system}, which pads images; got {protocol!r}, which resizes masks to a square."
         )
-    return images.size["height"], images.size["width"]
+    return image_processor.size["height"], image_processor.size["width"]
 
 
 def join_processes(cpu: bool = False) -> PartialState:
@@ -222,9 +223,9 @@ def _answer_batch(
     groups: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """The answers of a batch as they are written down, in the order of its questions."""
-    readable = [image for image in images if image.request]
+    readable = [(image, image.request) for image in images if image.request]
     answers = {}
-    for image, results in zip(readable, _segment(ris, questions, readable, groups), strict=True):
+    for (image, _), results in zip(readable, _segment(ris, readable, questions.square, groups), strict=True):
         for key, true_mask, result in zip(image.keys, image.true_masks, results, strict=True):
             answers[key] = questions.answer(key, result["mask"], result.get("score"), true_mask)
     errors = questions.faults | {key: image.error for image in images if image.error for key in image.keys}
@@ -232,22 +233,25 @@ def _answer_batch(
 
 
 def _segment(
-    ris: Pipeline | Segmenter, questions: Questions, images: list[ImageQuestions], groups: list[dict[str, Any]]
+    ris: Pipeline | Segmenter,
+    readable: list[tuple[ImageQuestions, Request]],
+    square: tuple[int, int] | None,
+    groups: list[dict[str, Any]],
 ) -> list[list[dict[str, Any]]]:
-    """A pipeline's or a function's results for each image: one for each of its expressions."""
-    sizes = [questions.square or image.request.size for image in images]
+    """A pipeline's or a function's results: for each image, one for each of its expressions."""
+    sizes = [square or request.size for _, request in readable]
     if isinstance(ris, Pipeline):
         groups = [{**group, "sizes": [sizes[place] for place in group["places"]]} for group in groups]
         options = {**ris._postprocess_params, "output_format": "array"}
-        return list(ris.answer(groups, [None] * len(images), ris._forward_params, options))
+        return list(ris.answer(groups, [None] * len(readable), ris._forward_params, options))
     items = [
         {
-            "image": image.request.image,
-            "text": image.request.expressions,
+            "image": request.image,
+            "text": request.expressions,
             "size": size,
             "truth": [decode_mask(code) for code in image.true_masks],
         }
-        for image, size in zip(images, sizes, strict=True)
+        for (image, request), size in zip(readable, sizes, strict=True)
     ]
     return ris(items) if items else []
 
