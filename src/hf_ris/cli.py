@@ -598,10 +598,10 @@ def _load_pipeline(model: str, device: str | None, task: str = TASK, **options: 
 
 
 def _write_masks(folder: Path, results: list[dict[str, Any]]) -> None:
-    from .results import mask_pictures
+    from .results import mask_images
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, mask in mask_pictures(results):
+    for name, mask in mask_images(results):
         mask.save(folder / name)
         _note(f"wrote {folder / name}")
 

@@ -28,7 +28,7 @@ from .data.refshapes import EXAMPLES
 from .data.refshapes.rows import scene_rows
 from .modeling.inputs import check_expressions, load_image
 from .modeling.pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline
-from .results import mask_pictures, to_plain
+from .results import mask_images, to_plain
 from .systems import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, find_model
 from .visitors import VisitorModels, task_of
 from .visualization import COLOURS, draw_explanation, draw_overlay, outline
@@ -247,7 +247,7 @@ def pack(reply: Reply, opacity: float) -> bytes:
     """The masks as pictures, the annotated picture and `results.json`, zipped."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        for name, mask in mask_pictures(reply.results):
+        for name, mask in mask_images(reply.results):
             archive.writestr(name, _encode(mask, "png"))
         archive.writestr("overlay.jpg", _encode(draw_overlay(reply.picture, reply.results, FILL * opacity), "jpeg"))
         archive.writestr("results.json", json.dumps(to_plain(reply.results), indent=2, ensure_ascii=False))
