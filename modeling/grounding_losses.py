@@ -21,7 +21,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.bert.modeling_bert import BertLayer, BertPredictionHeadTransform
 
 from .configuration_referring_segmentation import TrainableSegmentationConfig
-from .layers import average_pool, full_precision
+from .layers import average_pool, cell_centres, full_precision
 from .masks import enlarge_logits
 
 
@@ -81,9 +81,8 @@ def describe_masks(masks: torch.Tensor) -> torch.Tensor:
 def describe_cells(size: Sequence[int], device: torch.device) -> torch.Tensor:
     """Place and size of the cells of a map of (h, w), each described like a mask: `(h·w, 4)`."""
     height, width = size
-    y, x = ((torch.arange(length, device=device) + 0.5) / length for length in size)
-    cells = torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=-1)
-    return torch.cat([cells, cells.new_tensor([1 / width, 1 / height]).expand_as(cells)], dim=-1)
+    centres = cell_centres(size, device)
+    return torch.cat([centres, centres.new_tensor([1 / width, 1 / height]).expand_as(centres)], dim=-1)
 
 
 class MaskGroundingHead(nn.Module):

@@ -1,20 +1,13 @@
 """Layers of the trained models: attention through transformers' interface (SDPA, eager or any registered kernel), and pooling."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-
-class AttentionModule(Protocol):
-    """The attributes that an attention kernel reads from the module that calls it."""
-
-    config: PreTrainedConfig
-    is_causal: bool
-    training: bool
 
 
 def eager_attention_forward(
@@ -45,7 +38,7 @@ def full_precision(states: torch.Tensor) -> AbstractContextManager:
 
 
 def attend(
-    module: AttentionModule,
+    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -58,7 +51,7 @@ def attend(
     Multi-head attention on flat tensors.
 
     Args:
-        module (`AttentionModule`): The caller; its `config` chooses the kernel.
+        module (`nn.Module`): The caller; its `config` chooses the kernel, which also reads `is_causal` and `training`.
         query (`torch.Tensor` of shape `(batch, queries, width)`): Queries.
         key, value (`torch.Tensor` of shape `(batch, keys, width)`): Keys and values.
         num_heads (`int`): Heads that the width is split into.
@@ -121,6 +114,12 @@ class ProjectedAttention(nn.Module):
         return self.output(attend(self, *projected, self.num_heads, self.scaling, attention_mask, dropout))
 
 
+def cell_centres(size: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Centres (x, y) of the cells of a map of (h, w), between 0 and 1: (h·w, 2)."""
+    y, x = ((torch.arange(length, dtype=torch.float32, device=device) + 0.5) / length for length in size)
+    return torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], dim=-1)
+
+
 def average_pool(image_map: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """
     Average a floating-point map (..., h, w) into cells (..., *size), which overlap where they do not divide it.
@@ -139,4 +138,4 @@ def average_pool(image_map: torch.Tensor, size: tuple[int, int]) -> torch.Tensor
     return rows @ image_map @ columns.T
 
 
-__all__ = ["ProjectedAttention", "attend", "average_pool", "full_precision"]
+__all__ = ["ProjectedAttention", "attend", "average_pool", "cell_centres", "full_precision"]

@@ -14,7 +14,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_magnet import MagNetConfig
-from .layers import ProjectedAttention, full_precision
+from .layers import ProjectedAttention, cell_centres, full_precision
 
 
 FEEDFORWARD_POSITIONS = 2048  # in one piece, where the decoder works in pieces
@@ -52,16 +52,6 @@ def sine_positions(width: int, temperature: float, size: tuple[int, int], like: 
     row = encode(rows)[:, None, :].expand(-1, columns, -1)
     column = encode(columns)[None, :, :].expand(rows, -1, -1)
     return torch.cat([row, column], dim=-1).flatten(0, 1).to(like.dtype)
-
-
-def pixel_centres(sizes: list[tuple[int, int]], device: torch.device) -> torch.Tensor:
-    """Normalised (x, y) centres of all positions of all levels, `(sum of h·w, 2)`."""
-    centres = []
-    for height, width in sizes:
-        y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
-        x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
-        centres.append(torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=-1))
-    return torch.cat(centres)
 
 
 class DeformableAttention(nn.Module):
@@ -274,7 +264,8 @@ class PixelDecoder(nn.Module):
             sine_positions(self.config.hidden_dim, self.config.position_temperature, size, states) + level_embedding
             for size, level_embedding in zip(sizes, self.level_embedding, strict=True)
         ]
-        positions, centres = torch.cat(level_positions), pixel_centres(sizes, states.device)
+        positions = torch.cat(level_positions)
+        centres = torch.cat([cell_centres(size, states.device) for size in sizes])
         # 2. Every position looks at every scale
         for layer in self.layers:
             states = layer(states, positions, centres, sizes)

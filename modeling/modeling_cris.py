@@ -33,7 +33,7 @@ def conv_block(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequ
     )
 
 
-def enlarge(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+def resize(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Resize maps (N, c, h, w) to another size (h', w')."""
     return nn.functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
 
@@ -107,11 +107,11 @@ class CRISNeck(nn.Module):
         size = middle.shape[2:]
         # 1. The sentence enters the deepest map, which enters the finer ones
         deep = self.sentence_norm(deep * self.state_projection(state)[:, :, None, None])
-        middle = self.join4(torch.cat([middle, enlarge(deep, size)], dim=1))
+        middle = self.join4(torch.cat([middle, resize(deep, size)], dim=1))
         fine = self.join3(torch.cat([fine, middle], dim=1))
         # 2. Three levels become one map
         levels = [project(level) for project, level in zip(self.level_projections, (fine, middle, deep), strict=True)]
-        levels[2] = enlarge(levels[2], size)
+        levels[2] = resize(levels[2], size)
         joined = self.join_levels(torch.cat(levels, dim=1))
         # 3. Every cell learns its place
         sides = [torch.linspace(-1, 1, side, device=joined.device, dtype=joined.dtype) for side in size]
@@ -215,7 +215,7 @@ class CRISProjector(nn.Module):
         # 1. Pixels at stride 4
         for block in self.blocks:
             height, width = feature_map.shape[2:]
-            feature_map = block(enlarge(feature_map, (2 * height, 2 * width)))
+            feature_map = block(resize(feature_map, (2 * height, 2 * width)))
         pixels = self.pixel_projection(feature_map)
         # 2. A kernel for each sentence
         kernels, bias = self.kernel_projection(state).split([self.kernel_projection.out_features - 1, 1], dim=1)

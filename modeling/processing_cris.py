@@ -106,8 +106,6 @@ class CRISProcessor(ReferringSegmentationProcessor):
     >>> tokenizer = AutoTokenizer.from_pretrained("openai/clip-vit-base-patch32")
     >>> processor = CRISProcessor(CRISImageProcessor(), tokenizer)
     >>> inputs = processor(images=image, text=["the left mug", "the tree"], return_tensors="pt")
-    >>> outputs = model(**inputs)
-    >>> results = processor.post_process_referring_segmentation(outputs, [(image.height, image.width)] * 2)
     ```
     """
 

@@ -72,8 +72,6 @@ class MagNetProcessor(ReferringSegmentationProcessor):
     >>> tokenizer = AutoTokenizer.from_pretrained("google-bert/bert-base-uncased")
     >>> processor = MagNetProcessor(MagNetImageProcessor(), tokenizer)
     >>> inputs = processor(images=image, text=["the left mug", "the tree"], return_tensors="pt")
-    >>> outputs = model(**inputs)
-    >>> results = processor.post_process_referring_segmentation(outputs, [(image.height, image.width)] * 2)
     ```
     """
 

@@ -9,7 +9,7 @@ from tiny_parts import loud
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.modeling import magnet_decoders, modeling_trainable_segmentation
 from hf_ris.modeling.grounding_losses import dice_loss, mask_loss
-from hf_ris.modeling.layers import average_pool
+from hf_ris.modeling.layers import average_pool, cell_centres
 from hf_ris.modeling.masks import enlarge_logits
 from hf_ris.modeling.modeling_magnet import FusionStage
 
@@ -419,7 +419,7 @@ def test_both_ways_of_sampling_agree(monkeypatch):
     offsets[0, 0] = 0.0
     offsets[1, 1] = 100.0
     weights = torch.rand(2, cells, 4, 3, 2, generator=generator)
-    centres = magnet_decoders.pixel_centres(sizes, value.device)
+    centres = torch.cat([cell_centres(size, value.device) for size in sizes])
 
     given = value, offsets, weights, centres, sizes
     torch.testing.assert_close(

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import Pipeline
 
@@ -95,13 +96,18 @@ def evaluate(
     rule = PROTOCOLS[protocol]
     square = (model_size or _input_size(ris, protocol)) if rule.where == "model" else None
     questions = Questions(dataset, batch_size, text_column, square, on_error)
+    model = (
+        describe_model(ris)
+        if isinstance(ris, Pipeline)
+        else {"model": getattr(ris, "__qualname__", type(ris).__qualname__)}
+    )
     settings = {
         "dataset": name or f"{dataset.info.dataset_name or 'unnamed'} {dataset.split or ''}".strip(),
         "data": questions.fingerprint(),
         "text_column": text_column,
         "protocol": protocol,
         "mask_size": list(square) if square else "image",
-        **(describe_model(ris) if isinstance(ris, Pipeline) else {"model": _function_name(ris)}),
+        **model,
         "batch_size": batch_size,
     }
     state = join_processes()
@@ -117,18 +123,14 @@ def evaluate(
         answers = _answer_all(ris, questions, finished, shard, num_workers)
         # 3. Figures
         figures = summarize([answer["counts"] for answer in answers], rule.comparison, rule.empty_iou)
-        facts = {**questions.numbers(), "errors": sum("error" in answer for answer in answers), **settings}
+        description = {**questions.numbers(), "errors": sum("error" in answer for answer in answers), **settings}
         # 4. Report
         if folder and state.is_main_process:
             texts = [questions.texts[answer["row"]][answer["expression"]] for answer in answers]
-            write_whole(folder / "results.json", json.dumps({**figures, **facts}, indent=2, ensure_ascii=False))
-            write_whole(folder / "report.html", render_report(figures, facts, rule, texts, dataset, answers))
+            write_whole(folder / "results.json", json.dumps({**figures, **description}, indent=2, ensure_ascii=False))
+            write_whole(folder / "report.html", render_report(figures, description, rule, texts, dataset, answers))
         state.wait_for_everyone()
-    return {**figures, **facts}
-
-
-def _function_name(segmenter: Segmenter) -> str:
-    return getattr(segmenter, "__qualname__", type(segmenter).__qualname__)
+    return {**figures, **description}
 
 
 def _input_size(ris: Pipeline | Segmenter, protocol: str) -> tuple[int, int]:
@@ -171,11 +173,12 @@ def _answer_all(
     answers = {key: finished[key] for key in keys if key in finished}
     # A batch that was written in part is computed as a whole: its masks depend on what goes through the model together.
     open_batches = [number for number in share if any(key not in finished for key in questions.keys(number))]
-    loader = DataLoader(
-        _PreparedBatches(questions, open_batches, ris),
+    reader = cast(Any, ris).reader if isinstance(ris, Pipeline) else None
+    loader: DataLoader = DataLoader(
+        open_batches,  # type: ignore[arg-type]
         batch_size=None,
         num_workers=num_workers,
-        collate_fn=_keep,
+        collate_fn=partial(_prepare_batch, questions, reader),
     )
 
     counts = np.array([answer["counts"] for answer in answers.values()], dtype=np.int64).reshape(-1, 3).sum(axis=0)
@@ -192,27 +195,13 @@ def _answer_all(
     return sorted(gather_object(list(answers.values())), key=key_of)
 
 
-class _PreparedBatches(Dataset):
-    """Batches of questions with a pipeline's inputs for them, made in the `DataLoader`'s workers."""
-
-    def __init__(self, questions: Questions, numbers: list[int], ris: Pipeline | Segmenter) -> None:
-        self.questions = questions
-        self.numbers = numbers
-        self.reader = cast(Any, ris).reader if isinstance(ris, Pipeline) else None
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> tuple[int, list[ImageQuestions], list[dict[str, Any]]]:
-        images = self.questions[self.numbers[index]]
-        requests = [image.request for image in images if image.request]
-        groups = self.reader(requests)[0] if self.reader else []
-        return self.numbers[index], images, groups
-
-
-def _keep(batch: Any) -> Any:
-    """A collator that makes no tensors of arrays."""
-    return batch
+def _prepare_batch(
+    questions: Questions, reader: Any, number: int
+) -> tuple[int, list[ImageQuestions], list[dict[str, Any]]]:
+    """The images of a batch, and a pipeline's inputs for those that can be asked about."""
+    images = questions[number]
+    groups = reader([image.request for image in images if image.request])[0] if reader else []
+    return number, images, groups
 
 
 def _answer_batch(

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 from PIL import Image
-from torch.utils.data import Dataset
 
 from .data.features import text_of
 from .data.segmentation import check_mask, compare_masks, decode_mask, encode_mask
@@ -33,7 +32,7 @@ class ImageQuestions(NamedTuple):
     error: str | None = None
 
 
-class Questions(Dataset):
+class Questions:
     """
     A dataset as batches of [`ImageQuestions`]. A batch holds images with equally many expressions, so that it needs no padding.
 
