@@ -340,16 +340,4 @@ class AuxiliaryLosses(nn.Module):
         return {"mask_grounding": self.config.mask_grounding_loss_weight * loss}
 
 
-__all__ = [
-    "AlignmentLoss",
-    "AuxiliaryLosses",
-    "MaskGroundingHead",
-    "NOT_HIDDEN",
-    "describe_cells",
-    "describe_masks",
-    "dice_loss",
-    "info_nce",
-    "mask_grounding_loss",
-    "mask_loss",
-    "sample_places",
-]
+__all__ = ["NOT_HIDDEN", "AlignmentLoss", "AuxiliaryLosses", "MaskGroundingHead", "dice_loss", "mask_loss"]

@@ -200,7 +200,7 @@ def test_killed_or_shared_out_it_ends_with_the_same_numbers(tmp_path):
     assert len(list((tmp_path / "killed").glob("predictions-*.jsonl"))) == 2
 
 
-def test_the_report_shows_numbers_and_pictures(rows, tmp_path):
+def test_the_report_shows_numbers_and_images(rows, tmp_path):
     results = evaluate(guess_by_text, rows, output=tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
 

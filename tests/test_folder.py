@@ -1,4 +1,4 @@
-"""Folders of pictures: every line once, whatever happens on the way."""
+"""Folders of images: every line once, through errors, kills and other runs."""
 
 import json
 import os
@@ -29,10 +29,10 @@ ENTRIES = [
 
 @pytest.fixture
 def folder(images, tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     (folder / "sub").mkdir(parents=True)
-    for name, picture in zip(("a.png", "b.png", "sub/c.jpg"), images, strict=True):
-        picture.save(folder / name)
+    for name, image in zip(("a.png", "b.png", "sub/c.jpg"), images, strict=True):
+        image.save(folder / name)
     return folder
 
 
@@ -75,8 +75,8 @@ def test_what_is_there_is_not_computed_again(ris, folder, tmp_path, monkeypatch)
     assert asked == []
 
 
-def test_one_bad_picture_does_not_lose_the_others(ris, folder, tmp_path):
-    (folder / "a.png").write_bytes(b"no picture")
+def test_one_bad_image_does_not_lose_the_others(ris, folder, tmp_path):
+    (folder / "a.png").write_bytes(b"no image")
     entries = [*ENTRIES, FolderEntry("none.png", ["a tree", "a mug"]), FolderEntry("b.png", [" "])]
     lines = run(ris, folder, tmp_path / "out", entries, batch_size=3)
 
@@ -241,7 +241,7 @@ def test_unreadable_files_of_expressions_are_named(name, content, message, tmp_p
 
 
 def test_a_killed_command_continues(folder, model_folder, tmp_path):
-    """`hf-ris segment` is killed after its first picture, and ends like one that was not."""
+    """`hf-ris segment` is killed after its first image, and ends like one that was not."""
     file = tmp_path / "all.jsonl"
     many = [
         {"image": name, "text": f"the {word} mug"} for word in ("red", "blue", "big") for name in ("a.png", "b.png")

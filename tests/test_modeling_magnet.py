@@ -128,14 +128,14 @@ def test_absolute_positions_stretch_to_any_size(tiny_config, inputs, size):
         return model(pixels, inputs["input_ids"], inputs["attention_mask"]).logits
 
     table = embeddings.position_embeddings.clone()
-    stretched, alike = logits(table), logits(table[:, :1].expand_as(table))
+    stretched, uniform = logits(table), logits(table[:, :1].expand_as(table))
     assert stretched.shape == (4, -(-size[0] // 4), -(-size[1] // 4))
-    assert (stretched - alike).abs().max() > 0.1, "positions differ"
+    assert (stretched - uniform).abs().max() > 0.1, "positions differ"
     without = logits(torch.zeros_like(table))
     # One position for all, however far it is stretched, is a shift of every patch.
     embeddings.norm.bias.add_(table[0, 0])
-    torch.testing.assert_close(logits(torch.zeros_like(table)), alike, atol=1e-4, rtol=1e-4)
-    assert (without - alike).abs().max() > 0.1
+    torch.testing.assert_close(logits(torch.zeros_like(table)), uniform, atol=1e-4, rtol=1e-4)
+    assert (without - uniform).abs().max() > 0.1
 
 
 @torch.no_grad()
@@ -290,7 +290,7 @@ def test_the_last_mask_alone_may_be_supervised(tiny_model, inputs):
 
 
 def test_learns_a_handful_of_samples(tiny_config, inputs):
-    """A red and a blue square on each picture: after a few steps the word decides which one is masked."""
+    """A red and a blue square on each image: after a few steps the word decides which one is masked."""
     torch.manual_seed(0)
     config = copy.deepcopy(tiny_config)
     config.text_config.hidden_dropout_prob = config.text_config.attention_probs_dropout_prob = 0.0
