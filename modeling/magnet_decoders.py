@@ -159,6 +159,7 @@ def sample_rows(
         """Repeat a number of each level for its samples: (levels·points,)."""
         return torch.tensor(numbers, dtype=dtype, device=value.device).repeat_interleave(points)
 
+    # 1. The table
     framed_lengths = [(height + 2) * (width + 1) for height, width in sizes]
     spare = sizes[-1][1] + 3  # cells that are read, with a share of zero, to the lower right of the last place
     table = value.new_zeros(batch, sum(framed_lengths) + spare, heads * channels)
@@ -168,7 +169,7 @@ def sample_rows(
         framed.unflatten(1, (size[0] + 2, size[1] + 1))[:, 1:-1, 1:] = level.unflatten(1, size)
     table = table.view(batch, -1, channels)
 
-    # The first row of each level, and the four rows around a place, counted from its upper left cell's.
+    # 2. The first row of each level, and the four rows around a place, counted from its upper left cell's
     heights = per_sample([height for height, _ in sizes], torch.float32)
     widths = per_sample([width for _, width in sizes], torch.float32)
     below = ((widths + 1) * heads).int()
@@ -176,6 +177,7 @@ def sample_rows(
     corners = torch.stack([first, first + heads, first + below, first + below + heads])
     head = torch.arange(heads, dtype=torch.int32, device=value.device)[:, None]
 
+    # 3. A few positions at a time: four rows, and the share of each
     x_offsets, y_offsets = offsets.flatten(3, 4).unbind(-1)
     weights = weights.flatten(3)
     # Positions are counted from the centre of the zero at the upper left.

@@ -28,6 +28,8 @@ from .magnet_decoders import DeformableAttention, MaskDecoder, PixelDecoder
 from .modeling_trainable_segmentation import RawPrediction, TrainableSegmentationModel
 
 
+EncodedImages = tuple[torch.Tensor, tuple[int, int]]  # patches (B, h·w, c) after Swin's first stage, and their (h, w)
+
 PUBLISHED_PADDING_BIAS = -10000.0  # BERT's additive mask, as the released code hands it to the word fusion
 
 
@@ -275,8 +277,8 @@ class MagNetEncoder(nn.Module):
         self.stages = nn.ModuleList(FusionStage(config, stage) for stage in range(len(config.stage_widths)))
         self.layers_per_stage = config.text_config.num_hidden_layers // len(self.stages)
 
-    def encode_images(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
-        """Run Swin's first stage, which depends on no word: images (B, 3, H, W) to patches (B, h·w, c) and their (h, w)."""
+    def encode_images(self, pixel_values: torch.Tensor) -> EncodedImages:
+        """Run Swin's first stage, which depends on no word; images (B, 3, H, W)."""
         # Padded here, because Swin would count patches for its absolute positions, if it has them, before it pads.
         patches = self.image_encoder.embeddings.patch_embeddings
         pixel_values = patches.maybe_pad(pixel_values, *pixel_values.shape[-2:])
@@ -452,26 +454,22 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
     def text_encoder(self) -> BertModel:
         return self.encoder.text_encoder
 
-    def encode_images(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+    def encode_images(self, pixel_values: torch.Tensor) -> EncodedImages:
         return self.encoder.encode_images(pixel_values)
 
     def segment(
-        self,
-        images: tuple[torch.Tensor, tuple[int, int]],
-        input_ids: torch.Tensor,
-        is_word: torch.Tensor,
-        output_features: bool,
+        self, images: EncodedImages, input_ids: torch.Tensor, is_word: torch.Tensor, output_features: bool
     ) -> RawPrediction:
         # 1. Fused maps at strides 4 to 32, and the words after the last fusion
         features, words = self.encoder(*images, input_ids, is_word, output_words=output_features)
         # 2. The maps inform each other
         mask_features, memory_maps = self.pixel_decoder(features)
-        # 3. One query reads the mask, again and again
+        # 3. One query reads the mask, and refines it layer by layer
         predictions, class_logits = self.mask_decoder(mask_features, memory_maps)
         return RawPrediction(predictions, class_logits, mask_features, features, words)
 
     def fuse(
-        self, images: tuple[torch.Tensor, tuple[int, int]], input_ids: torch.Tensor, is_word: torch.Tensor
+        self, images: EncodedImages, input_ids: torch.Tensor, is_word: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         return self.encoder(*images, input_ids, is_word, output_words=True, only_stages=self.config.grounding_stages)
 

@@ -52,6 +52,8 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
         self, images: Any, input_ids: torch.Tensor, is_word: torch.Tensor, output_features: bool
     ) -> RawPrediction:
         """
+        Predict masks of N = B·k (image, expression) pairs.
+
         Args:
             images: The output of `encode_images` for B images.
             input_ids (`torch.Tensor` of shape `(N, L)`): Expressions; N = B·k, image-major.
@@ -84,51 +86,6 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
     def text_encoder(self) -> PreTrainedModel:
         """The text encoder, a model of transformers."""
         raise NotImplementedError
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, MaskGroundingHead):
-            init.zeros_(module.word_bias)
-        else:
-            super()._init_weights(module)
-
-    @property
-    def max_text_length(self) -> int:
-        """Number of tokens that the text encoder has positions for."""
-        return self.text_encoder.config.max_position_embeddings
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.text_encoder.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.text_encoder.set_input_embeddings(value)
-
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Resize the token embeddings, and the head that names hidden words, if there is one, with them."""
-        embeddings = super().resize_token_embeddings(*args, **kwargs)
-        head = self.auxiliary_losses.mask_grounding
-        if head is not None:
-            bias = head.word_bias.data[: embeddings.num_embeddings]
-            added = bias.new_zeros(embeddings.num_embeddings - len(bias))
-            # The parameter stays itself: frozen if it was, and known to an optimizer.
-            head.word_bias.data, head.word_bias.grad = torch.cat([bias, added]), None
-        return embeddings
-
-    def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
-        """Choose the attention kernel, also of the head that names hidden words: its layers may have another configuration."""
-        super().set_attn_implementation(*args, **kwargs)
-        head = self.auxiliary_losses.mask_grounding
-        if head is not None:
-            head.text_config._attn_implementation = self.config.text_config._attn_implementation
-
-    def enable_input_require_grads(self) -> None:
-        """Let the outputs of `input_modules` require gradients, for adapters under gradient checkpointing."""
-
-        def require_grad(module, inputs, output):
-            states = output[0] if isinstance(output, tuple) else output
-            states.requires_grad_(True)
-
-        self._require_grads_hooks = [module.register_forward_hook(require_grad) for module in self.input_modules]
 
     @can_return_tuple
     def forward(
@@ -289,6 +246,51 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
         with unchanged_statistics(self):
             logits = self._name_words(images, masked_input_ids, attention_mask, labels)
         return self.auxiliary_losses.ground(logits, hidden_words)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, MaskGroundingHead):
+            init.zeros_(module.word_bias)
+        else:
+            super()._init_weights(module)
+
+    @property
+    def max_text_length(self) -> int:
+        """Number of tokens that the text encoder has positions for."""
+        return self.text_encoder.config.max_position_embeddings
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_encoder.set_input_embeddings(value)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Resize the token embeddings, and the head that names hidden words, if there is one, with them."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        head = self.auxiliary_losses.mask_grounding
+        if head is not None:
+            bias = head.word_bias.data[: embeddings.num_embeddings]
+            added = bias.new_zeros(embeddings.num_embeddings - len(bias))
+            # The parameter stays itself: frozen if it was, and known to an optimizer.
+            head.word_bias.data, head.word_bias.grad = torch.cat([bias, added]), None
+        return embeddings
+
+    def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
+        """Choose the attention kernel, also of the head that names hidden words: its layers may have another configuration."""
+        super().set_attn_implementation(*args, **kwargs)
+        head = self.auxiliary_losses.mask_grounding
+        if head is not None:
+            head.text_config._attn_implementation = self.config.text_config._attn_implementation
+
+    def enable_input_require_grads(self) -> None:
+        """Let the outputs of `input_modules` require gradients, for adapters under gradient checkpointing."""
+
+        def require_grad(module, inputs, output):
+            states = output[0] if isinstance(output, tuple) else output
+            states.requires_grad_(True)
+
+        self._require_grads_hooks = [module.register_forward_hook(require_grad) for module in self.input_modules]
 
 
 @contextmanager
