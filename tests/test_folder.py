@@ -273,4 +273,4 @@ def test_the_command_names_what_failed(folder, model_folder, tmp_path):
 
     for wrong in ([*arguments, "a tree"], arguments[:3], [str(folder)]):
         done = CliRunner().invoke(app, ["segment", *wrong])
-        assert done.exit_code == 2 and "is a folder" in done.stderr
+        assert done.exit_code == 2 and "for a folder" in done.stderr
