@@ -24,7 +24,7 @@ class MagNetConfig(TrainableSegmentationConfig):
             The text encoder. Its number of layers must be a multiple of the number of image stages.
         language_attention_mask (`str`, *optional*, defaults to `"binary"`):
             How words that attend to pixels treat padding. `"binary"`: every real word attends, statistics are taken
-            over real words, and the result does not depend on padding. `"published"`: the released code hands BERT's
+            over real words, and the result does not depend on padding. `"published"`: the released code passes BERT's
             additive mask (0 for words, -10000 for padding) to an operation that expects 1 and 0, so real words attend
             uniformly and padding words attend hard; the released weights need exactly that, with 20 tokens always.
         fusion_num_heads (`list[int]`, *optional*, defaults to `[1, 1, 1, 1]`):
@@ -144,40 +144,42 @@ class MagNetConfig(TrainableSegmentationConfig):
     def validate_architecture(self):  # noqa: PLR0912 (one branch for each mistake)
         for name, needed in (("backbone_config", "swin"), ("text_config", "bert")):
             if getattr(self, name).model_type != needed:
-                raise ValueError(f"{name} must be of model_type {needed!r}, got {getattr(self, name).model_type!r}")
+                raise ValueError(f"`{name}` must be of model_type {needed!r}, got {getattr(self, name).model_type!r}.")
         super().validate_architecture()
         if self.language_attention_mask not in LANGUAGE_ATTENTION_MASKS:
             raise ValueError(
-                f"language_attention_mask must be one of {LANGUAGE_ATTENTION_MASKS}, got {self.language_attention_mask!r}"
+                f"`language_attention_mask` must be one of {list(LANGUAGE_ATTENTION_MASKS)}, got {self.language_attention_mask!r}."
             )
         num_stages = len(self.backbone_config.depths)
         if self.text_config.num_hidden_layers % num_stages:
             raise ValueError(
-                f"text_config.num_hidden_layers must be a multiple of the {num_stages} image stages, "
-                f"got {self.text_config.num_hidden_layers}"
+                f"`text_config.num_hidden_layers` must be a multiple of the {num_stages} image stages, "
+                f"got {self.text_config.num_hidden_layers}."
             )
         if len(self.fusion_num_heads) != num_stages:
-            raise ValueError(f"fusion_num_heads needs {num_stages} entries, got {list(self.fusion_num_heads)}")
+            raise ValueError(f"`fusion_num_heads` must have {num_stages} entries, got {list(self.fusion_num_heads)}.")
         if not self.pyramid_grids or min(self.pyramid_grids) < 1:
-            raise ValueError(f"pyramid_grids must be side lengths of at least 1, got {list(self.pyramid_grids)}")
+            raise ValueError(f"`pyramid_grids` must be side lengths of at least 1, got {list(self.pyramid_grids)}.")
         if not 1 <= self.decoder_memory_levels <= num_stages:
-            raise ValueError(f"decoder_memory_levels must be 1 to {num_stages}, got {self.decoder_memory_levels}")
+            raise ValueError(f"`decoder_memory_levels` must be 1 to {num_stages}, got {self.decoder_memory_levels}.")
         for name in ("group_norm_groups", "encoder_num_heads", "decoder_num_heads"):
             if self.hidden_dim % getattr(self, name):
                 raise ValueError(
-                    f"hidden_dim ({self.hidden_dim}) must be a multiple of {name} ({getattr(self, name)})"
+                    f"`hidden_dim` must be a multiple of {name} ({getattr(self, name)}), got {self.hidden_dim}."
                 )
         if self.hidden_dim % 4:
-            raise ValueError(f"hidden_dim must be a multiple of 4 (sine positions), got {self.hidden_dim}")
+            raise ValueError(f"`hidden_dim` must be a multiple of 4 (sine positions), got {self.hidden_dim}.")
         for width, num_heads in zip(self.stage_widths, self.fusion_num_heads, strict=True):
             if num_heads < 1 or width % num_heads:
-                raise ValueError(f"fusion_num_heads: {num_heads} heads do not divide the stage width {width}")
+                raise ValueError(f"`fusion_num_heads` must divide the stages' widths, got {num_heads} for {width}.")
             if width % self.pyramid_reduction:
-                raise ValueError(f"pyramid_reduction ({self.pyramid_reduction}) must divide the stage width {width}")
+                raise ValueError(
+                    f"`pyramid_reduction` must divide the stages' widths, got {self.pyramid_reduction} for {width}."
+                )
             if self.alignment_module and (width // self.pyramid_reduction) % num_heads:
                 raise ValueError(
-                    f"fusion_num_heads: {num_heads} heads do not divide the width of pooled contexts, "
-                    f"{width // self.pyramid_reduction}"
+                    "`fusion_num_heads` must divide the widths of pooled contexts, "
+                    f"got {num_heads} for {width // self.pyramid_reduction}."
                 )
 
 

@@ -28,7 +28,7 @@ from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from hf_ris import demo  # noqa: E402
-from hf_ris.hub import QUESTION, build_wheel  # noqa: E402
+from hf_ris.hub import CHECK_IMAGE, CHECK_TEXT, build_wheel  # noqa: E402
 from hf_ris.modeling.masks import rle_to_mask  # noqa: E402
 
 
@@ -69,24 +69,24 @@ def test_each_model_starts_with_its_own_threshold(client, picture, ris, monkeypa
     (own,) = ris(Image.open(picture), text=["the red mug"], threshold=0.35, output_format="rle")
     assert answer["mask"] == own["mask"]
 
-    desk = demo.Desk({"tiny": lambda: ris})
+    backend = demo.DemoBackend({"tiny": lambda: ris})
     asked = {"path": str(picture), "text": "the red mug", "name": "tiny", "opacity": 0.8}
-    slider, set_for, *_ = next(desk.on_page(**asked, threshold=0.9, set_for=""))
+    slider, set_for, *_ = next(backend.on_page(**asked, threshold=0.9, set_for=""))
     assert (slider, set_for) == (0.35, "tiny")
     _, again = [
-        slider for slider, *_ in desk.on_page(**{**asked, "text": "the mug\nthe tree"}, threshold=0.9, set_for="")
+        slider for slider, *_ in backend.on_page(**{**asked, "text": "the mug\nthe tree"}, threshold=0.9, set_for="")
     ]
     assert again != 0.35, "it may have been moved since the first answer"
-    by_hand, _, _, _, (result,), *_ = next(desk.on_page(**asked, threshold=0.9, set_for="tiny"))
+    by_hand, _, _, _, (result,), *_ = next(backend.on_page(**asked, threshold=0.9, set_for="tiny"))
     assert by_hand != 0.35, "what was set by hand stays"
     (own,) = ris(Image.open(picture), text=["the red mug"], threshold=0.9, output_format="rle")
     assert result["mask"] == own["mask"]
 
 
 def test_the_api_is_documented(client):
-    told = client.view_api(return_format="dict")["named_endpoints"]
-    assert list(told) == ["/segment"], "and nothing else of the page can be called"
-    assert [argument["parameter_name"] for argument in told["/segment"]["parameters"]] == [
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert list(endpoints) == ["/segment"], "and nothing else of the page can be called"
+    assert [argument["parameter_name"] for argument in endpoints["/segment"]["parameters"]] == [
         "image",
         "text",
         "model",
@@ -110,7 +110,7 @@ def test_what_is_wrong_is_said(client, picture, text, model, message):
 
 
 def test_a_picture_is_asked_for(client):
-    with pytest.raises(AppError, match="no picture yet"):
+    with pytest.raises(AppError, match="no image yet"):
         client.predict(None, "the mug", "tiny", 0.5, api_name="/segment")
 
 
@@ -172,29 +172,29 @@ def test_nobody_waits_for_anothers_download(ris, picture, monkeypatch, name):
         raise ValueError("too large")
 
     monkeypatch.setattr(demo.VisitorModels, "_fetch", fetch)
-    desk = demo.Desk({"tiny": lambda: ris, "offered": fetch})
-    told = []
+    backend = demo.DemoBackend({"tiny": lambda: ris, "offered": fetch})
+    errors = []
 
     def visit():
         try:
-            desk.segment(str(picture), "the red mug", name)
+            backend.segment(str(picture), "the red mug", name)
         except gr.Error as error:
-            told.append(str(error))
+            errors.append(str(error))
 
     slow = threading.Thread(target=visit)
     slow.start()
     assert begun.wait(60)
-    assert desk.segment(str(picture), "the red mug", "tiny")[0]["label"] == "the red mug"
+    assert backend.segment(str(picture), "the red mug", "tiny")[0]["label"] == "the red mug"
     goes_on.set()
     slow.join()
-    assert "too large" in told[0]
+    assert "too large" in errors[0]
 
 
 def test_masks_are_packed_once_all_are_there(ris, picture, monkeypatch):
     packed = []
-    monkeypatch.setattr(demo, "pack", lambda reply, opacity: packed.append(len(reply.results)) or b"")
-    desk = demo.Desk({"tiny": lambda: ris})
-    answers = list(desk.on_page(str(picture), "the red mug\nthe tree\nthe star", "tiny", 0.5, "tiny", 0.8))
+    monkeypatch.setattr(demo, "pack", lambda answers, opacity: packed.append(len(answers.results)) or b"")
+    backend = demo.DemoBackend({"tiny": lambda: ris})
+    answers = list(backend.on_page(str(picture), "the red mug\nthe tree\nthe star", "tiny", 0.5, "tiny", 0.8))
     assert len(answers) == 3 and packed == [3]
 
 
@@ -213,7 +213,7 @@ def test_the_space_installs_the_newest_wheel(tmp_path, monkeypatch):
 
 def test_what_can_be_downloaded(ris, images):
     results = ris(images[0], text=["the red mug", "the tree"], output_format="array")
-    archive = zipfile.ZipFile(io.BytesIO(demo.pack(demo.Reply(images[0], results, ""), 0.5)))
+    archive = zipfile.ZipFile(io.BytesIO(demo.pack(demo.Answers(images[0], results, ""), 0.5)))
     assert archive.namelist() == ["01-the-red-mug.png", "02-the-tree.png", "overlay.jpg", "results.json"]
     mask = np.asarray(Image.open(archive.open("01-the-red-mug.png")))
     np.testing.assert_array_equal(mask > 0, results[0]["mask"])
@@ -222,7 +222,7 @@ def test_what_can_be_downloaded(ris, images):
 
 def test_expressions_are_no_markup(ris, images):
     results = ris(images[0], text=["<script>alert(1)</script>"], output_format="array")
-    assert "<script>" not in demo.to_html(demo.Reply(images[0], results, ""), 0.5)
+    assert "<script>" not in demo.to_html(demo.Answers(images[0], results, ""), 0.5)
 
 
 def test_a_drawn_scene_comes_with_expressions():
@@ -249,8 +249,8 @@ def test_the_space_starts_from_its_own_files(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    told = tmp_path / "told"
-    with told.open("w") as log:
+    log_file = tmp_path / "log"
+    with log_file.open("w") as log:
         server = subprocess.Popen([sys.executable, "-c", BOOT], cwd=space, env=environment, stdout=log, stderr=log)
     try:
         for _ in range(240):
@@ -258,11 +258,11 @@ def test_the_space_starts_from_its_own_files(tmp_path):
                 if asked.connect_ex(("127.0.0.1", port)) == 0 or server.poll() is not None:
                     break
             time.sleep(0.5)
-        assert server.poll() is None, told.read_text()
+        assert server.poll() is None, log_file.read_text()
         client = Client(f"http://127.0.0.1:{port}", verbose=False)
-        answers = client.predict(handle_file(QUESTION[0]), QUESTION[1], demo.TRAINED, 0.5, api_name="/segment")
+        answers = client.predict(handle_file(CHECK_IMAGE), CHECK_TEXT, demo.BUNDLED_NAME, 0.5, api_name="/segment")
     finally:
         server.kill()
         server.wait()
-    assert re.search("Successfully installed hf[-_]ris", told.read_text())
+    assert re.search("Successfully installed hf[-_]ris", log_file.read_text())
     assert rle_to_mask(answers[0]["mask"]).any()
