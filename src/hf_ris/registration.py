@@ -22,6 +22,7 @@ CONFIGURATIONS = "transformers.models.auto.configuration_auto"
 IMAGE_PROCESSORS = "transformers.models.auto.image_processing_auto"
 PROCESSORS = "transformers.models.auto.processing_auto"
 PIPELINES = "transformers.pipelines"
+REGISTRIES = (CONFIGURATIONS, IMAGE_PROCESSORS, PROCESSORS, PIPELINES)
 
 # The modules of `modeling` that are not imported yet, or not completely, and what waits until none is half imported.
 _incomplete: set[str] = set()
