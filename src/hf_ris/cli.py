@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .systems import TASK, ZERO_SHOT_TASK, find_model
+from .systems import SYSTEMS, TASK, ZERO_SHOT_TASK, find_model
 
 
 app = typer.Typer(
@@ -449,7 +449,12 @@ def train(
 
 @app.command()
 def convert(
-    system: Annotated[str, typer.Argument(help="Which published system the checkpoint is of: magnet or cris.")],
+    system: Annotated[
+        str,
+        typer.Argument(
+            help=f"Which published system the checkpoint is of: {' or '.join(name for name, each in SYSTEMS.items() if not each.is_zero_shot)}."
+        ),
+    ],
     source: Annotated[
         str, typer.Argument(help="The file, or hub-id::file, such as yxchng/magnet_weights::magnet_refcoco.pth.")
     ],
