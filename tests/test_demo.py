@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from hf_ris import demo  # noqa: E402
 from hf_ris.hub import CHECK_IMAGE, CHECK_TEXT, build_wheel  # noqa: E402
 from hf_ris.modeling.masks import rle_to_mask  # noqa: E402
+from hf_ris.visitors import hold_free_folder  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +160,26 @@ def test_of_visitors_models_one_stays_loaded(monkeypatch):
         with models.fetch(name) as get:
             assert get() == name
     assert made == ["a", "b", "me/one", "me/two", "me/one"]
+
+
+def test_a_visitors_model_may_not_compute_for_long(ris, picture, monkeypatch):
+    monkeypatch.setattr(demo.VisitorModels, "use", lambda self, name: nullcontext(name))
+    monkeypatch.setattr(demo, "load", lambda name: ris)
+    backend = demo.DemoBackend({"tiny": lambda: ris})
+    assert backend.segment(str(picture), "the red mug", "you/slow")
+    monkeypatch.setattr(demo, "LONGEST_ANSWER", -1)
+    with pytest.raises(gr.Error, match="you/slow computes for more than"):
+        backend.segment(str(picture), "the red mug", "you/slow")
+    assert backend.segment(str(picture), "the red mug", "tiny"), "the page's own may, and the limit is gone"
+
+
+def test_two_demos_do_not_share_a_folder(tmp_path):
+    one, first = hold_free_folder(tmp_path / "visitors")
+    two, second = hold_free_folder(tmp_path / "visitors")
+    assert (one.name, two.name) == ("visitors", "visitors-2")
+    first.release()
+    assert hold_free_folder(tmp_path / "visitors")[0] == one
+    second.release()
 
 
 @pytest.mark.parametrize("name", ["you/slow", "offered"])

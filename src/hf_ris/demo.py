@@ -10,7 +10,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import AutoProcessor, Pipeline, pipeline
 from transformers.utils import logging
 
@@ -58,6 +59,7 @@ SESSIONS = 64  # visitors whose page Gradio remembers, some megabytes each
 CONCURRENT_REQUESTS = 8  # requests that are read, or wait for their model, while one is answered
 QUEUE_SIZE = 32  # requests in the queue; further ones are turned away
 KEPT_SECONDS = 600  # how long images that are shown or uploaded stay on the server's disk, give or take a minute
+LONGEST_ANSWER = 300  # seconds that a visitor's model may compute at a time
 SCENES = 100_000
 FILL_OPACITY = 0.6  # of a mask's fill, where the slider stands at 1
 
@@ -142,6 +144,27 @@ def limit_cache(ris: Pipeline) -> Pipeline:
     if isinstance(ris, ZeroShotReferringSegmentationPipeline):
         ris.model.config.cache_size = 1
     return ris
+
+
+@contextmanager
+def time_limit(name: str) -> Iterator[None]:
+    """
+    Stop a visitor's model that computes for too long: every module asks before it runs.
+
+    Raises:
+        ValueError: If it does.
+    """
+    end = time.monotonic() + LONGEST_ANSWER
+
+    def check(module: torch.nn.Module, inputs: Any) -> None:
+        if time.monotonic() > end:
+            raise ValueError(f"{name} computes for more than {LONGEST_ANSWER} seconds; this page stops there.")
+
+    handle = register_module_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def load(source: str, **options: Any) -> Pipeline:
@@ -299,7 +322,8 @@ class DemoBackend:
 
     def _ask(self, name: str, image: Image.Image, expressions: list[str], **options: Any) -> list[dict[str, Any]]:
         ris = cast(Any, self.models.loaded(name))
-        return ris(image, text=expressions, output_format="array", **options)
+        with nullcontext() if name in self.models.offered else time_limit(name):
+            return ris(image, text=expressions, output_format="array", **options)
 
     def on_page(
         self,

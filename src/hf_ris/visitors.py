@@ -11,11 +11,12 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import chain
+from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 from huggingface_hub import constants, hf_hub_download, model_info, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
@@ -23,6 +24,7 @@ from huggingface_hub.file_download import repo_folder_name
 from transformers import AutoConfig, PreTrainedConfig
 
 from .auto import AutoModelForReferringSegmentation
+from .output_folder import LOCK
 from .systems import SYSTEMS, TASK, ZERO_SHOT_TASK
 
 
@@ -57,12 +59,14 @@ class VisitorModels:
     A folder of public models. Where room is needed, the least recently asked are removed.
 
     Args:
-        folder (`str` or `Path`, *optional*): The folder; by default beside huggingface_hub's cache.
+        folder (`str` or `Path`, *optional*): The folder; by default beside huggingface_hub's cache. Where another process holds it,
+            the next of `folder-2`, `folder-3`, … that is free.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = Path(folder or Path(constants.HF_HOME) / "hf-ris-visitors")
-        self._guard = threading.Lock()  # of the fields below, held for moments
+        self._folder_lock: filelock.FileLock | None = None  # from the first model on
+        self._guard = threading.Lock()  # of the fields here, held for moments
         self._users: Counter[str] = Counter()
         self._locks: dict[str, threading.Lock] = {}
         self._promised: dict[str, int] = {}  # bytes that downloads may still bring
@@ -85,6 +89,8 @@ class VisitorModels:
         if not HUB_ID.fullmatch(name) or Path(name).exists():
             raise ValueError(f"{name!r} is no model on the Hub; ids look like user/name.")
         with self._guard:
+            if self._folder_lock is None:
+                self.folder, self._folder_lock = hold_free_folder(self.folder)
             self._users[name] += 1
             lock = self._locks.setdefault(name, threading.Lock())
         try:
@@ -157,6 +163,18 @@ class VisitorModels:
     def _remove(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         self._accepted = {name: sha for name, sha in self._accepted.items() if self._model_folder(name) != folder}
+
+
+def hold_free_folder(folder: Path) -> tuple[Path, filelock.FileLock]:
+    """Lock a folder for this process, or the first of `folder-2`, `folder-3`, … that no other process holds."""
+    for number in count(1):
+        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path / LOCK, thread_local=False)
+        with suppress(filelock.Timeout):
+            lock.acquire(timeout=0)
+            return path, lock
+    raise AssertionError("not reached")
 
 
 def disk_usage(folder: Path) -> int:
