@@ -37,6 +37,11 @@ class ReferringSegmentationConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "custom_pipelines": self._pipelines}
 
+    def require(self, is_fit: bool, name: str, must_be: str) -> None:
+        """Refuse the field `name` with a message, unless its value is fit."""
+        if not is_fit:
+            raise ValueError(f"`{name}` must be {must_be}, got {getattr(self, name)!r}.")
+
 
 @strict
 class TrainableSegmentationConfig(ReferringSegmentationConfig):
@@ -92,19 +97,16 @@ class TrainableSegmentationConfig(ReferringSegmentationConfig):
 
     def validate_architecture(self):
         super().validate_architecture()
-        stages, number = self.mask_grounding_stages, len(self.fused_widths)
-        if not stages or not all(-number <= stage < number for stage in stages):
-            raise ValueError(
-                f"`mask_grounding_stages` must be one or more of {-number} to {number - 1}, got {list(stages)}."
-            )
+        number = len(self.fused_widths)
+        stages_fit = (
+            all(-number <= stage < number for stage in self.mask_grounding_stages) and self.mask_grounding_stages
+        )
+        self.require(bool(stages_fit), "mask_grounding_stages", f"one or more of {-number} to {number - 1}")
         for name in ("mask_grounding_loss_weight", "alignment_loss_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"`{name}` must be 0 or larger, got {getattr(self, name)}.")
+            self.require(0 <= getattr(self, name) < float("inf"), name, "0 or larger")
         for name, least in (("mask_grounding_layers", 1), ("alignment_dim", 1), ("alignment_pixels", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
-        if not self.alignment_temperature > 0:
-            raise ValueError(f"`alignment_temperature` must be above 0, got {self.alignment_temperature}.")
+            self.require(getattr(self, name) >= least, name, f"at least {least}")
+        self.require(self.alignment_temperature > 0, "alignment_temperature", "above 0")
 
 
 __all__ = ["AUTO_MODEL", "TASK", "ReferringSegmentationConfig", "TrainableSegmentationConfig", "custom_pipeline"]

@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -135,8 +134,15 @@ class ReferringSegmentationPreTrainedModel(PreTrainedModel):
 
         By default transformers would write Swin's tensors under their old names, which a resumed training cannot read.
         """
-        with _without_fsdp_class(self):
+        fsdp_class = type(self)
+        if fsdp_class.__name__.startswith(
+            "FSDP"
+        ):  # torch's subclass, whose code would be saved instead of this library's
+            self.__class__ = fsdp_class.__bases__[-1]
+        try:
             super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+        finally:
+            self.__class__ = fsdp_class
 
     def card(self) -> str | None:
         """The model's card as Markdown; `None` for transformers' form."""
@@ -169,18 +175,6 @@ def put_card(model: PreTrainedModel, folder: str, repo_id: str, options: dict[st
     elif card is not None and not file_exists(repo_id, "README.md", token=token):
         with open(path, "w", encoding="utf-8") as file:
             file.write(card)
-
-
-@contextmanager
-def _without_fsdp_class(model: PreTrainedModel) -> Iterator[None]:
-    """Undo the subclass that torch's FSDP gives a model: its code would be saved instead of this library's."""
-    fsdp_class = type(model)
-    if fsdp_class.__name__.startswith("FSDP"):
-        model.__class__ = fsdp_class.__bases__[-1]
-    try:
-        yield
-    finally:
-        model.__class__ = fsdp_class
 
 
 HERE = "this folder or its Hub id"  # stands for the model's id on a card until it is published

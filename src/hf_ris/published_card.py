@@ -16,12 +16,6 @@ SECTION = re.compile(r"<!-- evaluation -->.*?<!-- /evaluation -->", re.DOTALL)
 METRICS = ("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9")
 
 
-def describe(model: PreTrainedModel) -> str:
-    """Describe a model in a sentence: its system and its size."""
-    size = sum(parameter.numel() for parameter in model.parameters())
-    return f"A model of {SYSTEMS[model.config.model_type].link} with {size / 1e6:.1f} million parameters."
-
-
 def trained_card(title: str, model: PreTrainedModel, licence: str | None, note: str = "") -> ModelCard:
     """
     Make the card of a trained model.
@@ -34,7 +28,9 @@ def trained_card(title: str, model: PreTrainedModel, licence: str | None, note: 
     """
     rows = [["weights", licence or "not stated"], ["code in this repository", "apache-2.0"]]
     details = f"## Licences\n\n{table(['', 'licence'], rows)}"
-    return ModelCard(render_card(title, f"{describe(model)} {note}".rstrip(), details, licence))
+    size = f"{model.num_parameters() / 1e6:.1f} million parameters"
+    summary = f"A model of {SYSTEMS[model.config.model_type].link} with {size}. {note}".rstrip()
+    return ModelCard(render_card(title, summary, details, licence))
 
 
 def add_results(card: ModelCard, name: str, results: Sequence[dict[str, Any]]) -> None:
@@ -77,4 +73,4 @@ def add_results(card: ModelCard, name: str, results: Sequence[dict[str, Any]]) -
         card.text = f"{card.text.rstrip()}\n\n## Evaluation\n\n{section}\n"
 
 
-__all__ = ["HERE", "METRICS", "add_results", "describe", "trained_card", "usage"]
+__all__ = ["HERE", "METRICS", "add_results", "trained_card", "usage"]

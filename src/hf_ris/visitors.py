@@ -190,16 +190,7 @@ def disk_usage(folder: Path) -> int:
 
 
 def check_sizes(sizes: dict[str, int], name: str) -> None:
-    """
-    Refuse a repository by its list of files.
-
-    Args:
-        sizes (`dict[str, int]`): The bytes of each file.
-        name (`str`): The model's name in messages.
-
-    Raises:
-        ValueError: If there are too many files, or too large ones.
-    """
+    """Refuse a repository with too many files or too large ones; `sizes` are their bytes, `name` is the model's in messages."""
     if "config.json" not in sizes:
         raise ValueError(f"{name} has no config.json; this page takes models of hf_ris.")
     if len(sizes) > MOST_FILES:
@@ -216,13 +207,7 @@ def check_sizes(sizes: dict[str, int], name: str) -> None:
 
 
 def read_config(path: str, where: str) -> None:
-    """
-    Refuse a configuration file that is no JSON, or whose numbers are out of bounds.
-
-    Args:
-        path (`str`): The file.
-        where (`str`): Its name in messages.
-    """
+    """Refuse a configuration file that is no JSON, or whose numbers are out of bounds; `where` is its name in messages."""
     try:
         values = json.loads(Path(path).read_text("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -232,15 +217,12 @@ def read_config(path: str, where: str) -> None:
 
 def check_bounds(values: Any, where: str, name: str = "") -> None:
     """
-    Refuse a configuration that would make a model, or its input, very large.
+    Refuse a configuration that would make a model, or its input, very large: a number out of the bounds of its name, or a long list.
 
     Args:
         values: The content of a JSON file, or a part of it.
         where (`str`): The file's name in messages.
         name (`str`, *optional*, defaults to `""`): Path of the part within the file.
-
-    Raises:
-        ValueError: If a number is out of the bounds of its name, or there are too many.
     """
     key_name = name.rpartition(".")[2]
     bound = next((bound for pattern, bound in BOUNDS if pattern.search(key_name)), None)
@@ -269,16 +251,7 @@ def check_bounds(values: Any, where: str, name: str = "") -> None:
 
 
 def check_config(source: str | Path, name: str) -> None:
-    """
-    Refuse a model by its configuration. Its parameters are counted without memory.
-
-    Args:
-        source (`str` or `Path`): The folder.
-        name (`str`): The model's name in messages.
-
-    Raises:
-        ValueError: If it is of something else than this library, or too large.
-    """
+    """Refuse the model in a folder by its configuration: one of something else, or too large. Nothing is allocated to count."""
     task_of(str(source), name)
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     with torch.device("meta"):
