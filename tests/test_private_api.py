@@ -177,7 +177,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 for system in SYSTEMS.values():
     assert CONFIG_MAPPING[system.model_type] is system.config(), system.name
     assert PROCESSOR_MAPPING[system.config()] is system.processor(), system.name
-    assert system.image_processor is None or system.config() in IMAGE_PROCESSOR_MAPPING, system.name
+    assert system.image_processor() is None or system.config() in IMAGE_PROCESSOR_MAPPING, system.name
 assert {"referring-segmentation", "zero-shot-referring-segmentation"} <= set(PIPELINE_REGISTRY.get_supported_tasks())
 """
 

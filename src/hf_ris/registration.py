@@ -52,8 +52,7 @@ def register_system(system: System) -> None:
     SYSTEMS[system.model_type] = system
     _when_imported(CONFIGURATIONS, partial(_register_config, system))
     _when_imported(PROCESSORS, partial(_register_processor, system))
-    if system.image_processor is not None:
-        _when_imported(IMAGE_PROCESSORS, partial(_register_image_processor, system, system.image_processor))
+    _when_imported(IMAGE_PROCESSORS, partial(_register_image_processor, system))
 
 
 def _when_imported(registry: str, action: Callable[[], None]) -> None:
@@ -86,12 +85,13 @@ def _register_config(system: System) -> None:
     AutoConfig.register(system.model_type, system.config(), exist_ok=True)
 
 
-def _register_image_processor(system: System, image_processor: Callable[[], type]) -> None:
+def _register_image_processor(system: System) -> None:
     from transformers import AutoImageProcessor
 
-    # There is one class, for PIL. Where torchvision is installed, transformers asks for that back end and would warn.
-    classes = {"pil": image_processor(), "torchvision": image_processor()}
-    AutoImageProcessor.register(system.config(), image_processor_classes=classes, exist_ok=True)
+    if image_processor := system.image_processor():
+        # There is one class, for PIL. Where torchvision is installed, transformers asks for that back end and would warn.
+        classes = {"pil": image_processor, "torchvision": image_processor}
+        AutoImageProcessor.register(system.config(), image_processor_classes=classes, exist_ok=True)
 
 
 def _register_processor(system: System) -> None:

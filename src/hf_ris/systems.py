@@ -40,7 +40,7 @@ class System:
         model_type (`str`): Its name in configurations.
         title, authors, venue, url (`str`): Its paper's.
         config, model, processor (`Callable`): Each gives a class; nothing is imported until it is called.
-        image_processor (`Callable`, *optional*): Likewise; left out where each part of the model has its own.
+        image_processor (`Callable`, *optional*): Likewise; by default it gives `None`, since each part of a zero-shot model has its own.
         is_zero_shot (`bool`): Whether it chooses among regions, with networks that were not trained for the task.
     """
 
@@ -53,7 +53,7 @@ class System:
     config: Callable[[], type[Any]]
     model: Callable[[], type[Any]]
     processor: Callable[[], type[Any]]
-    image_processor: Callable[[], type[Any]] | None = None
+    image_processor: Callable[[], Any] = lambda: None
     is_zero_shot: bool = False
 
     @property
