@@ -213,17 +213,17 @@ def report_bundled(repeats: int) -> str:
     from hf_ris.data.refshapes import draw_scene, sample_scene
 
     ris = pipeline("referring-segmentation", device="cpu")
-    picture, _ = draw_scene(sample_scene("val", 0))
+    image, _ = draw_scene(sample_scene("val", 0))
     lines = []
     for expressions in (1, 4):
         texts = ["the red mug on the left"] * expressions
         rate = matmul_rate("cpu")
-        ris(picture, text=texts)
-        seconds = median(timed(lambda texts=texts: ris(picture, text=texts), "cpu") for _ in range(10 * repeats))
+        ris(image, text=texts)
+        seconds = median(timed(lambda texts=texts: ris(image, text=texts), "cpu") for _ in range(10 * repeats))
         product = 2 * 2048**3 / rate / 1e9
         lines.append([str(expressions), f"{1000 * seconds:.0f} ms", f"{seconds / product:.2f}"])
     return f"{table(['expressions', 'latency', 'in 2048 x 2048 matrix products'], lines)}\n\n" + (
-        f"One image of {picture.width} x {picture.height} pixels, median of {10 * repeats} calls, float32. Measured on {machine()}."
+        f"One image of {image.width} x {image.height} pixels, median of {10 * repeats} calls, float32. Measured on {machine()}."
     )
 
 
@@ -369,7 +369,7 @@ def report_training(compiled: bool, repeats: int) -> str:
                 f"MagNet, {found['parameters'] / 1e6:.1f} M, {found['side']} px",
                 losses,
                 "bfloat16" if DEVICE == "cuda" else "float32",
-                f"{found['pictures']} / {shared['batch_size']}",
+                f"{found['images']} / {shared['batch_size']}",
                 f"{shared['batch_size'] / found['step']:.1f}",
                 f"{found['step']:.3f} s",
                 f"{found['flops'] / plain:.2f}",
@@ -503,7 +503,7 @@ def measure_training(size: str, losses: str, batch_size: int, compiled: bool, st
     return {
         "parameters": model.num_parameters(),
         "side": processor.image_processor.size["height"],
-        "pictures": len(batch["pixel_values"]),
+        "images": len(batch["pixel_values"]),
         "step": total / steps,
         "waiting": clock.waiting / total,
         "flops": flops,

@@ -48,30 +48,30 @@ def client(served):
 
 
 @pytest.fixture
-def picture(images, tmp_path):
-    path = tmp_path / "picture.png"
+def image_file(images, tmp_path):
+    path = tmp_path / "image.png"
     images[0].save(path)
     return path
 
 
-def test_the_api_answers_as_the_pipeline(client, picture, ris):
-    answers = client.predict(handle_file(picture), "the red mug\n\n the tree ", "tiny", 0.5, api_name="/segment")
-    expected = ris(Image.open(picture), text=["the red mug", "the tree"], threshold=0.5, output_format="array")
+def test_the_api_answers_as_the_pipeline(client, image_file, ris):
+    answers = client.predict(handle_file(image_file), "the red mug\n\n the tree ", "tiny", 0.5, api_name="/segment")
+    expected = ris(Image.open(image_file), text=["the red mug", "the tree"], threshold=0.5, output_format="array")
     assert [answer["label"] for answer in answers] == ["the red mug", "the tree"]
-    for answer, own in zip(answers, expected, strict=True):
-        np.testing.assert_array_equal(rle_to_mask(answer["mask"]), own["mask"])
-        assert answer["score"] == pytest.approx(own["score"], abs=1e-5)
-        assert answer["box"] == own["box"]
+    for answer, result in zip(answers, expected, strict=True):
+        np.testing.assert_array_equal(rle_to_mask(answer["mask"]), result["mask"])
+        assert answer["score"] == pytest.approx(result["score"], abs=1e-5)
+        assert answer["box"] == result["box"]
 
 
-def test_each_model_starts_with_its_own_threshold(client, picture, ris, monkeypatch):
+def test_each_model_starts_with_its_own_threshold(client, image_file, ris, monkeypatch):
     monkeypatch.setattr(ris.processor, "threshold", 0.35)
-    (answer,) = client.predict(handle_file(picture), "the red mug", "tiny", api_name="/segment")
-    (own,) = ris(Image.open(picture), text=["the red mug"], threshold=0.35, output_format="rle")
-    assert answer["mask"] == own["mask"]
+    (answer,) = client.predict(handle_file(image_file), "the red mug", "tiny", api_name="/segment")
+    (expected,) = ris(Image.open(image_file), text=["the red mug"], threshold=0.35, output_format="rle")
+    assert answer["mask"] == expected["mask"]
 
     backend = demo.DemoBackend({"tiny": lambda: ris})
-    asked = {"path": str(picture), "text": "the red mug", "name": "tiny", "opacity": 0.8}
+    asked = {"path": str(image_file), "text": "the red mug", "name": "tiny", "opacity": 0.8}
     slider, set_for, *_ = next(backend.on_page(**asked, threshold=0.9, set_for=""))
     assert (slider, set_for) == (0.35, "tiny")
     _, again = [
@@ -80,8 +80,8 @@ def test_each_model_starts_with_its_own_threshold(client, picture, ris, monkeypa
     assert again != 0.35, "it may have been moved since the first answer"
     by_hand, _, _, _, (result,), *_ = next(backend.on_page(**asked, threshold=0.9, set_for="tiny"))
     assert by_hand != 0.35, "what was set by hand stays"
-    (own,) = ris(Image.open(picture), text=["the red mug"], threshold=0.9, output_format="rle")
-    assert result["mask"] == own["mask"]
+    (expected,) = ris(Image.open(image_file), text=["the red mug"], threshold=0.9, output_format="rle")
+    assert result["mask"] == expected["mask"]
 
 
 def test_the_api_is_documented(client):
@@ -105,23 +105,23 @@ def test_the_api_is_documented(client):
         ("the mug", "src/hf_ris", "no model on the Hub"),
     ],
 )
-def test_what_is_wrong_is_said(client, picture, text, model, message):
+def test_what_is_wrong_is_said(client, image_file, text, model, message):
     with pytest.raises(AppError, match=message):
-        client.predict(handle_file(picture), text, model, 0.5, api_name="/segment")
+        client.predict(handle_file(image_file), text, model, 0.5, api_name="/segment")
 
 
-def test_a_picture_is_asked_for(client):
+def test_an_image_is_asked_for(client):
     with pytest.raises(AppError, match="no image yet"):
         client.predict(None, "the mug", "tiny", 0.5, api_name="/segment")
 
 
-def test_huge_pictures_are_refused(client, tmp_path):
+def test_huge_images_are_refused(client, tmp_path):
     Image.new("1", (8000, 7000)).save(tmp_path / "huge.png")
     with pytest.raises(AppError, match="56 million pixels"):
         client.predict(handle_file(tmp_path / "huge.png"), "the mug", "tiny", 0.5, api_name="/segment")
 
 
-def test_large_pictures_are_reduced(client, tmp_path):
+def test_large_images_are_reduced(client, tmp_path):
     Image.new("L", (4096, 1024)).save(tmp_path / "large.png")
     (answer,) = client.predict(handle_file(tmp_path / "large.png"), "the mug", "tiny", 0.5, api_name="/segment")
     assert answer["mask"]["size"] == [512, 2048]
@@ -162,15 +162,15 @@ def test_of_visitors_models_one_stays_loaded(monkeypatch):
     assert made == ["a", "b", "me/one", "me/two", "me/one"]
 
 
-def test_a_visitors_model_may_not_compute_for_long(ris, picture, monkeypatch):
+def test_a_visitors_model_may_not_compute_for_long(ris, image_file, monkeypatch):
     monkeypatch.setattr(demo.VisitorModels, "use", lambda self, name: nullcontext(name))
     monkeypatch.setattr(demo, "load", lambda name: ris)
     backend = demo.DemoBackend({"tiny": lambda: ris})
-    assert backend.segment(str(picture), "the red mug", "you/slow")
+    assert backend.segment(str(image_file), "the red mug", "you/slow")
     monkeypatch.setattr(demo, "LONGEST_ANSWER", -1)
     with pytest.raises(gr.Error, match="you/slow computes for more than"):
-        backend.segment(str(picture), "the red mug", "you/slow")
-    assert backend.segment(str(picture), "the red mug", "tiny"), "the page's own may, and the limit is gone"
+        backend.segment(str(image_file), "the red mug", "you/slow")
+    assert backend.segment(str(image_file), "the red mug", "tiny"), "the page's own may, and the limit is gone"
 
 
 def test_two_demos_do_not_share_a_folder(tmp_path):
@@ -183,7 +183,7 @@ def test_two_demos_do_not_share_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["you/slow", "offered"])
-def test_nobody_waits_for_anothers_download(ris, picture, monkeypatch, name):
+def test_nobody_waits_for_anothers_download(ris, image_file, monkeypatch, name):
     """While a model is fetched, a visitor's or one of the page's own from the Hub, another visitor is answered."""
     begun, goes_on = threading.Event(), threading.Event()
 
@@ -198,24 +198,24 @@ def test_nobody_waits_for_anothers_download(ris, picture, monkeypatch, name):
 
     def visit():
         try:
-            backend.segment(str(picture), "the red mug", name)
+            backend.segment(str(image_file), "the red mug", name)
         except gr.Error as error:
             errors.append(str(error))
 
     slow = threading.Thread(target=visit)
     slow.start()
     assert begun.wait(60)
-    assert backend.segment(str(picture), "the red mug", "tiny")[0]["label"] == "the red mug"
+    assert backend.segment(str(image_file), "the red mug", "tiny")[0]["label"] == "the red mug"
     goes_on.set()
     slow.join()
     assert "too large" in errors[0]
 
 
-def test_masks_are_packed_once_all_are_there(ris, picture, monkeypatch):
+def test_masks_are_packed_once_all_are_there(ris, image_file, monkeypatch):
     packed = []
     monkeypatch.setattr(demo, "pack", lambda answers, opacity: packed.append(len(answers.results)) or b"")
     backend = demo.DemoBackend({"tiny": lambda: ris})
-    answers = list(backend.on_page(str(picture), "the red mug\nthe tree\nthe star", "tiny", 0.5, "tiny", 0.8))
+    answers = list(backend.on_page(str(image_file), "the red mug\nthe tree\nthe star", "tiny", 0.5, "tiny", 0.8))
     assert len(answers) == 3 and packed == [3]
 
 
@@ -247,8 +247,8 @@ def test_expressions_are_no_markup(ris, images):
 
 
 def test_a_drawn_scene_comes_with_expressions():
-    picture, text = demo.draw_me_a_scene()
-    assert picture.size == (320, 320)
+    image, text = demo.draw_me_a_scene()
+    assert image.size == (320, 320)
     assert 1 <= len(text.splitlines()) <= 3
 
 
