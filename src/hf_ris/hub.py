@@ -185,12 +185,11 @@ def build_wheel(checkout: Path, folder: Path) -> None:
     if not (checkout / "pyproject.toml").is_file():
         raise ValueError(f"`wheel` is missing, and there is no checkout at {str(checkout)!r} to build one from.")
     with tempfile.TemporaryDirectory(prefix="hf-ris-wheel-") as copy:
-        for name in ("pyproject.toml", "README.md", "LICENSE", "src", "modeling"):
-            if (checkout / name).is_dir():
-                ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-                shutil.copytree(checkout / name, Path(copy) / name, ignore=ignore)
-            else:
-                shutil.copy(checkout / name, copy)
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(checkout / name, copy)
+        for name in ("src", "modeling"):
+            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(checkout / name, Path(copy) / name, ignore=ignore)
         command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(folder), copy]
         if find_spec("setuptools"):  # nothing needs to be fetched
             command.append("--no-build-isolation")
@@ -274,12 +273,7 @@ def check_model(folder: Path) -> None:
     outputs = []
     for script in scripts:
         with tempfile.TemporaryDirectory(prefix="hf-ris-modules-") as modules:
-            environment = {
-                **os.environ,
-                "HF_HUB_OFFLINE": "1",
-                "HF_MODULES_CACHE": modules,
-                "CUDA_VISIBLE_DEVICES": "",
-            }
+            offline = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": modules, "CUDA_VISIBLE_DEVICES": ""}
             try:
                 done = subprocess.run(
                     [sys.executable, "-c", script + PRINT_ANSWERS],
@@ -287,7 +281,7 @@ def check_model(folder: Path) -> None:
                     text=True,
                     check=False,
                     timeout=CHECK_SECONDS,
-                    env=environment,
+                    env={**os.environ, **offline},
                     cwd=modules,
                 )
             except subprocess.TimeoutExpired as error:
@@ -337,14 +331,8 @@ def upload(
     patterns: Sequence[str] | None = None,
 ) -> str | None:
     """
-    Upload a folder in one commit, whole or not at all; ask again where the Hub is busy.
-
-    Args:
-        folder (`Path`): The folder.
-        repo_id (`str`): The repository; made if missing.
-        kind (`str`): "model", "dataset" or "space".
-        public, dry_run, revision, note: As in [`push_model`].
-        patterns (`Sequence[str]`, *optional*): Patterns of the files to upload; by default all.
+    Upload a folder to a repository of this kind ("model", "dataset" or "space"), made if missing, in one commit, whole or not at
+    all; `patterns` name the files, by default all, the other arguments are those of [`push_model`].
 
     Raises:
         OSError: If nobody is logged in, or the Hub cannot be reached or refuses.
@@ -387,15 +375,15 @@ def upload(
 
 def retry(ask: Callable[[], Result]) -> Result:
     """Ask the Hub again when it is busy; its client does so for some requests only."""
-    for number in range(1, TRIES + 1):
+    for number in range(1, TRIES):
         try:
             return ask()
         except HfHubHTTPError as error:
-            if error.response.status_code not in BUSY or number == TRIES:
+            if error.response.status_code not in BUSY:
                 raise
             wait = error.response.headers.get("Retry-After", "")
             time.sleep(min(300, int(wait)) if wait.isdigit() else 2**number)
-    raise AssertionError("not reached")
+    return ask()
 
 
 @contextmanager

@@ -75,15 +75,11 @@ class VisitorModels:
     @contextmanager
     def use(self, name: str) -> Iterator[Path]:
         """
-        Yield the folder of a model, which stays until the context ends. Requests for other models do not wait meanwhile; the same
-        model is downloaded once.
-
-        Args:
-            name (`str`): Its Hub id.
+        Yield the folder of the model with this Hub id, which stays until the context ends. Requests for other models do not wait
+        meanwhile; the same model is downloaded once.
 
         Raises:
-            ValueError: If everyone cannot see the model, it is of something else than this library, it is too large, or there is no
-                room.
+            ValueError: If the model is not public, not of this library, or too large, or there is no room.
             OSError: If it cannot be fetched.
         """
         if not HUB_ID.fullmatch(name) or Path(name).exists():
@@ -142,12 +138,7 @@ class VisitorModels:
                 self._remove(self._model_folder(name))
 
     def _make_room(self, name: str, size: int) -> None:
-        """
-        Remove the least recently asked models, but none that is used, until `size` bytes more have room.
-
-        Raises:
-            ValueError: If they have none.
-        """
+        """Remove the least recently asked models, but none that is used, until `size` bytes more have room."""
         with self._guard:
             kept = {path: disk_usage(path) for path in self.folder.glob("models--*")}
             used = {self._model_folder(each) for each in self._users}
