@@ -27,7 +27,7 @@ from gradio_client.exceptions import AppError  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from hf_ris import demo  # noqa: E402
+from hf_ris import demo, demo_backend  # noqa: E402
 from hf_ris.hub import CHECK_IMAGE, CHECK_TEXT, build_wheel  # noqa: E402
 from hf_ris.modeling.masks import rle_to_mask  # noqa: E402
 from hf_ris.visitors import hold_free_folder  # noqa: E402
@@ -70,7 +70,7 @@ def test_each_model_starts_with_its_own_threshold(client, image_file, ris, monke
     (expected,) = ris(Image.open(image_file), text=["the red mug"], threshold=0.35, output_format="rle")
     assert answer["mask"] == expected["mask"]
 
-    backend = demo.DemoBackend({"tiny": lambda: ris})
+    backend = demo_backend.DemoBackend({"tiny": lambda: ris})
     asked = {"path": str(image_file), "text": "the red mug", "name": "tiny", "opacity": 0.8}
     slider, set_for, *_ = next(backend.on_page(**asked, threshold=0.9, set_for=""))
     assert (slider, set_for) == (0.35, "tiny")
@@ -133,10 +133,10 @@ def test_models_of_others_are_not_loaded(tmp_path, monkeypatch):
     )
     (tmp_path / "evil.py").write_text("raise SystemExit", encoding="utf-8")
     with pytest.raises(ValueError, match=r"'bert'.*magnet"):
-        demo.load(str(tmp_path))
+        demo_backend.load(str(tmp_path))
     (tmp_path / "user" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="no model on the Hub"), demo.Models({}).fetch("user/name"):
+    with pytest.raises(ValueError, match="no model on the Hub"), demo_backend.Models({}).fetch("user/name"):
         pass
 
 
@@ -146,16 +146,16 @@ def test_models_that_lack_weights_are_not_asked(model_folder, tmp_path):
     weights.pop(sorted(weights)[0])
     save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="lacks weights"):
-        demo.load(str(tmp_path / "model"))
+        demo_backend.load(str(tmp_path / "model"))
     with pytest.raises(OSError, match="nowhere"):
         demo.launch(["runs/nowhere"])
 
 
 def test_of_visitors_models_one_stays_loaded(monkeypatch):
     made = []
-    monkeypatch.setattr(demo, "load", lambda name: made.append(name) or name)
-    monkeypatch.setattr(demo.VisitorModels, "use", lambda self, name: nullcontext(name))
-    models = demo.Models({name: lambda name=name: made.append(name) or name for name in "ab"})
+    monkeypatch.setattr(demo_backend, "load", lambda name: made.append(name) or name)
+    monkeypatch.setattr(demo_backend.VisitorModels, "use", lambda self, name: nullcontext(name))
+    models = demo_backend.Models({name: lambda name=name: made.append(name) or name for name in "ab"})
     for name in ("a", "b", "me/one", "a", "me/one", "me/two", "b", "me/one"):
         with models.fetch(name) as get:
             assert get() == name
@@ -163,11 +163,11 @@ def test_of_visitors_models_one_stays_loaded(monkeypatch):
 
 
 def test_a_visitors_model_may_not_compute_for_long(ris, image_file, monkeypatch):
-    monkeypatch.setattr(demo.VisitorModels, "use", lambda self, name: nullcontext(name))
-    monkeypatch.setattr(demo, "load", lambda name: ris)
-    backend = demo.DemoBackend({"tiny": lambda: ris})
+    monkeypatch.setattr(demo_backend.VisitorModels, "use", lambda self, name: nullcontext(name))
+    monkeypatch.setattr(demo_backend, "load", lambda name: ris)
+    backend = demo_backend.DemoBackend({"tiny": lambda: ris})
     assert backend.segment(str(image_file), "the red mug", "you/slow")
-    monkeypatch.setattr(demo, "LONGEST_ANSWER", -1)
+    monkeypatch.setattr(demo_backend, "LONGEST_ANSWER", -1)
     with pytest.raises(gr.Error, match="you/slow computes for more than"):
         backend.segment(str(image_file), "the red mug", "you/slow")
     assert backend.segment(str(image_file), "the red mug", "tiny"), "the page's own may, and the limit is gone"
@@ -192,8 +192,8 @@ def test_nobody_waits_for_anothers_download(ris, image_file, monkeypatch, name):
         assert goes_on.wait(60)
         raise ValueError("too large")
 
-    monkeypatch.setattr(demo.VisitorModels, "_fetch", fetch)
-    backend = demo.DemoBackend({"tiny": lambda: ris, "offered": fetch})
+    monkeypatch.setattr(demo_backend.VisitorModels, "_fetch", fetch)
+    backend = demo_backend.DemoBackend({"tiny": lambda: ris, "offered": fetch})
     errors = []
 
     def visit():
@@ -213,8 +213,8 @@ def test_nobody_waits_for_anothers_download(ris, image_file, monkeypatch, name):
 
 def test_masks_are_packed_once_all_are_there(ris, image_file, monkeypatch):
     packed = []
-    monkeypatch.setattr(demo, "pack", lambda answers, opacity: packed.append(len(answers.results)) or b"")
-    backend = demo.DemoBackend({"tiny": lambda: ris})
+    monkeypatch.setattr(demo_backend, "pack", lambda answers, opacity: packed.append(len(answers.results)) or b"")
+    backend = demo_backend.DemoBackend({"tiny": lambda: ris})
     answers = list(backend.on_page(str(image_file), "the red mug\nthe tree\nthe star", "tiny", 0.5, "tiny", 0.8))
     assert len(answers) == 3 and packed == [3]
 
@@ -234,7 +234,7 @@ def test_the_space_installs_the_newest_wheel(tmp_path, monkeypatch):
 
 def test_what_can_be_downloaded(ris, images):
     results = ris(images[0], text=["the red mug", "the tree"], output_format="array")
-    archive = zipfile.ZipFile(io.BytesIO(demo.pack(demo.Answers(images[0], results, ""), 0.5)))
+    archive = zipfile.ZipFile(io.BytesIO(demo_backend.pack(demo_backend.Answers(images[0], results, ""), 0.5)))
     assert archive.namelist() == ["01-the-red-mug.png", "02-the-tree.png", "overlay.jpg", "results.json"]
     mask = np.asarray(Image.open(archive.open("01-the-red-mug.png")))
     np.testing.assert_array_equal(mask > 0, results[0]["mask"])
@@ -243,7 +243,7 @@ def test_what_can_be_downloaded(ris, images):
 
 def test_expressions_are_no_markup(ris, images):
     results = ris(images[0], text=["<script>alert(1)</script>"], output_format="array")
-    assert "<script>" not in demo.to_html(demo.Answers(images[0], results, ""), 0.5)
+    assert "<script>" not in demo_backend.to_html(demo_backend.Answers(images[0], results, ""), 0.5)
 
 
 def test_a_drawn_scene_comes_with_expressions():

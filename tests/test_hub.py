@@ -224,7 +224,7 @@ from datasets import load_dataset
 from transformers import AutoProcessor, Trainer, TrainingArguments, pipeline
 from hf_ris import AutoModelForReferringSegmentation
 from hf_ris.data.collator import ReferringSegmentationCollator
-from hf_ris.demo import Models
+from hf_ris.demo_backend import Models
 
 rows = load_dataset("me/rows", split="val")
 model, processor = (auto.from_pretrained("you/start") for auto in (AutoModelForReferringSegmentation, AutoProcessor))
