@@ -1,4 +1,4 @@
-"""A new system is three files and one descriptor; pipeline, training, evaluation, cards and remote code then know it."""
+"""A new system is three files and one descriptor: pipeline, training, evaluation, cards and remote code then know it."""
 
 import importlib
 import json
