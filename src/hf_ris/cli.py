@@ -12,7 +12,7 @@ import typer
 
 from . import __version__
 from .cli_data import DatasetName, Images, Root, SplitBy, check_drawn, data, friendly_errors, load_rows, note
-from .systems import TASK, ZERO_SHOT_TASK, find_model
+from .systems import SYSTEMS, TASK, ZERO_SHOT_TASK, find_model
 
 
 app = typer.Typer(
@@ -350,7 +350,12 @@ def train(
 
 @app.command()
 def convert(
-    system: Annotated[str, typer.Argument(help="Which published system the checkpoint is of: magnet or cris.")],
+    system: Annotated[
+        str,
+        typer.Argument(
+            help=f"The published system of the checkpoint: {' or '.join(each.model_type for each in SYSTEMS.values() if not each.is_zero_shot)}."
+        ),
+    ],
     source: Annotated[
         str, typer.Argument(help="The file, or hub-id::file, such as yxchng/magnet_weights::magnet_refcoco.pth.")
     ],
