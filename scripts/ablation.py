@@ -22,6 +22,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from tiny_models import build_cris_tiny, build_magnet_tiny
+from tiny_recipes import RECIPES
 from transformers import pipeline
 
 from hf_ris.data import load_refshapes
@@ -31,10 +33,8 @@ from hf_ris.evaluation_report import LENGTHS, length_of
 from hf_ris.evaluation_shards import read_shards
 from hf_ris.referring_segmentation_iou import summarize
 from hf_ris.reporting import draw_curves, machine, table, write_section
-from hf_ris.training import RECIPES, train
-from hf_ris.training.building import build_cris_tiny, build_magnet_tiny
+from hf_ris.training import Stage, train
 from hf_ris.training.checkpoints import number_of_steps
-from hf_ris.training.recipes import Stage
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,10 @@ def val_curve(runs: list[Run]) -> dict[float, float]:
 def learn_looks(name: str, arguments: argparse.Namespace) -> Path:
     """Where a model's image encoder has learned what things look like, once for all of its runs."""
     recipe = RECIPES[FAMILIES[name].recipe]
-    RECIPES["looks"] = replace(recipe, stages=recipe.stages[:1], config={})
+    recipe = replace(recipe, stages=recipe.stages[:1], config={})
     looks = arguments.output / name.lower() / "looks"
     if not (looks / "model.safetensors").exists():
-        train("looks", looks, resume=any(looks.glob("stage-1/checkpoint-*/trainer_state.json")))
+        train(recipe, looks, resume=any(looks.glob("stage-1/checkpoint-*/trainer_state.json")))
     return looks
 
 
@@ -216,7 +216,7 @@ def run(name: str, variant: Variant, seed: int, arguments: argparse.Namespace) -
     folder = arguments.output / name.lower() / f"{re.sub(r'[^0-9a-zA-Z]+', '-', variant.name).strip('-')}-{seed}"
     steps = variant.times * family.steps
     first, names, referring = recipe.stages[:3]
-    RECIPES["ablation"] = replace(
+    recipe = replace(
         recipe,
         build=partial(build, family),
         config={},
@@ -230,7 +230,7 @@ def run(name: str, variant: Variant, seed: int, arguments: argparse.Namespace) -
     start = time.monotonic()
     if not (folder / "config.json").exists():
         options = {"samples": 0, "logging_steps": 10, "eval_steps": max(1, steps // CURVE)}
-        train("ablation", folder, resume=True, config=variant.config, seed=seed, **options)
+        train(recipe, folder, resume=True, config=variant.config, seed=seed, **options)
     seconds = None if was_stopped else time.monotonic() - start
 
     ris = pipeline("referring-segmentation", model=str(folder), device="cpu")

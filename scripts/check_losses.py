@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from refshapes_checker import RELATIONS
+from tiny_models import build_magnet_tiny
+from tiny_recipes import RECIPES
 
 from hf_ris.data import ReferringSegmentationCollator, load_refshapes
 from hf_ris.data.refshapes import CATEGORIES, COLOURS, NAMES
-from hf_ris.data.refshapes.checker import RELATIONS
 from hf_ris.modeling.grounding_losses import AlignmentLoss
 from hf_ris.modeling.layers import average_pool
 from hf_ris.reporting import machine, table, write_section
-from hf_ris.training import RECIPES, train
-from hf_ris.training.building import build_magnet_tiny, load_checkpoint
+from hf_ris.training import train
+from hf_ris.training.building import load_checkpoint
 from hf_ris.training.checkpoints import number_of_steps
 
 
@@ -64,10 +66,10 @@ def main() -> None:
 
     *earlier, referring, _ = BUNDLED.stages
     referring = replace(referring, arguments={**referring.arguments, "max_steps": arguments.steps})
-    RECIPES["losses"] = replace(BUNDLED, stages=(*earlier, referring), config=LOSSES)
+    recipe = replace(BUNDLED, stages=(*earlier, referring), config=LOSSES)
     if not (arguments.output_dir / "config.json").exists():
         begun = any(arguments.output_dir.glob("stage-*/checkpoint-*"))
-        train("losses", arguments.output_dir, resume=begun, logging_steps=50, seed=SEED)
+        train(recipe, arguments.output_dir, resume=begun, logging_steps=50, seed=SEED)
     untrained, _ = build_magnet_tiny(SEED, LOSSES)
     trained, processor = load_checkpoint(SEED, {}, str(arguments.output_dir))
     report = "\n\n".join(

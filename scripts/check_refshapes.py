@@ -12,8 +12,9 @@ import time
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco_mask
+from refshapes_checker import true_of
 
-from hf_ris.data.refshapes import NAMES, SPLITS, draw_scene, true_of, vocabulary
+from hf_ris.data.refshapes import NAMES, SPLITS, draw_scene, vocabulary
 from hf_ris.data.refshapes.rows import scene_rows, scene_targets
 from hf_ris.reporting import machine, table, write_section
 

@@ -16,11 +16,11 @@ from typing import Any
 import datasets
 import numpy as np
 from PIL import Image
+from refshapes_checker import KINDS, kind_of
 from transformers import pipeline
 
 from hf_ris.data import decode_mask, load_refshapes
 from hf_ris.data.refshapes import NAMES, draw_scene
-from hf_ris.data.refshapes.checker import KINDS, kind_of
 from hf_ris.data.refshapes.rows import ROWS_PER_SCENE, scene_of
 from hf_ris.evaluation import evaluate, shuffle_expressions
 from hf_ris.evaluation_shards import read_shards

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from tiny_models import build_tokenizer
 from torch.utils.data import IterableDataset
 from transformers import (
     BlipConfig,
@@ -38,7 +39,6 @@ from hf_ris.data.refshapes.phrasing import noun_phrase
 from hf_ris.data.refshapes.predicates import Description
 from hf_ris.data.refshapes.scene import generator
 from hf_ris.modeling.zero_shot_regions import cut_out
-from hf_ris.training.tokenizer import build_tokenizer
 
 
 SIDE, PATCH = 96, 12

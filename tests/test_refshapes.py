@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+from refshapes_checker import KINDS, kind_of, true_of
 from torch.utils.data import DataLoader
 
 from hf_ris.data import RefShapesStream, load_refshapes
@@ -18,10 +19,8 @@ from hf_ris.data.refshapes import (
     describe,
     draw_scene,
     sample_scene,
-    true_of,
     vocabulary,
 )
-from hf_ris.data.refshapes.checker import KINDS, kind_of
 from hf_ris.data.refshapes.rows import scene_of, scene_rows, scene_targets
 from hf_ris.data.refshapes.scene import layout_signature, layout_split
 from hf_ris.data.segmentation import encode_mask

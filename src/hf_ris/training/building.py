@@ -20,7 +20,6 @@ from transformers.utils import logging
 from ..auto import AutoModelForReferringSegmentation
 from ..conversion.files import CLIP_TOKENIZER, locate, read_state_dict, released_clip_file
 from ..conversion.mapping_clip import convert_clip_state_dict, is_clip_resnet, read_clip_config, rename_timm
-from ..data.refshapes import vocabulary
 from ..fields import check_fields
 from ..modeling.configuration_cris import CRISConfig
 from ..modeling.configuration_magnet import MagNetConfig
@@ -30,7 +29,6 @@ from ..modeling.modeling_magnet import MagNetForReferringSegmentation
 from ..modeling.modeling_trainable_segmentation import TrainableSegmentationModel
 from ..modeling.processing_cris import CRISImageProcessor, CRISProcessor
 from ..modeling.processing_magnet import MagNetImageProcessor, MagNetProcessor
-from .tokenizer import build_tokenizer
 
 
 logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
@@ -40,7 +38,6 @@ Built = tuple[PreTrainedModel, ProcessorMixin]
 SWIN = "microsoft/swin-base-patch4-window12-384-in22k"
 BERT = "google-bert/bert-base-uncased"
 RN50, RN101 = "timm/resnet50_clip.openai", "timm/resnet101_clip.openai"
-TINY_TEXT_LENGTH = 32  # the longest expression of RefShapes has 30 words
 
 
 def build_magnet(
@@ -72,56 +69,6 @@ def _copy_weights(source: PreTrainedModel, target: PreTrainedModel) -> None:
     """All that the target has: Swin's last norm is not among it."""
     weights, names = source.state_dict(), target.state_dict().keys()
     target.load_state_dict({name: weights[name] for name in names})
-
-
-def build_magnet_tiny(seed: int, config: dict[str, Any]) -> Built:
-    """A MagNet of 3 million parameters at 160 x 160 pixels, random, with a vocabulary of RefShapes' words and the letters."""
-    check_fields(config, MagNetConfig.__dataclass_fields__, "MagNetConfig")
-    tokenizer = build_tokenizer(vocabulary())
-    set_seed(seed)
-    tiny = {
-        "backbone_config": {
-            "model_type": "swin",
-            "image_size": 160,
-            "embed_dim": 24,
-            "depths": [2, 2, 2, 2],
-            "num_heads": [2, 4, 8, 16],
-            "window_size": 5,
-            # The windows divide 160 pixels evenly, so no padding at the border tells left from right.
-            "use_absolute_embeddings": True,
-            "drop_path_rate": 0.0,
-            "initializer_range": 0.08,
-        },
-        "text_config": {
-            "model_type": "bert",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 96,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "intermediate_size": 192,
-            "max_position_embeddings": TINY_TEXT_LENGTH,
-            "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0,
-            "initializer_range": 0.08,
-        },
-        "pyramid_expansion": 1,
-        "hidden_dim": 48,
-        "group_norm_groups": 8,
-        "encoder_layers": 1,
-        "encoder_num_heads": 4,
-        "encoder_num_points": 1,
-        "encoder_feedforward_dim": 96,
-        "decoder_layers": 3,
-        "decoder_num_heads": 4,
-        "decoder_feedforward_dim": 192,
-        "initializer_range": 0.08,
-        "mask_grounding_layers": 2,
-        "mask_grounding_stages": (1, 2, 3),
-        "alignment_dim": 48,
-    }
-    image_processor = MagNetImageProcessor(size={"height": 160, "width": 160})
-    model = MagNetForReferringSegmentation(MagNetConfig(**{**tiny, **config}))
-    return model, MagNetProcessor(image_processor, tokenizer, TINY_TEXT_LENGTH)
 
 
 def build_cris(
@@ -170,42 +117,6 @@ def build_cris(
             raise ValueError(f"init_from={init_from!r} lacks weights, such as {lacking[0]}")
     processor = CRISProcessor(CRISImageProcessor(), tokenizer, text_length)
     return teach_mask_token(model, processor.tokenizer), processor
-
-
-def build_cris_tiny(seed: int, config: dict[str, Any]) -> Built:
-    """A CRIS of 3 million parameters, random, with a vocabulary of RefShapes' words and the letters."""
-    check_fields(config, CRISConfig.__dataclass_fields__, "CRISConfig")
-    tokenizer = build_tokenizer(vocabulary())
-    set_seed(seed)
-    tiny = {
-        "clip_config": {
-            "layers": (1, 1, 2, 1),
-            "width": 16,
-            "image_size": 160,
-            "text_config": {
-                "vocab_size": len(tokenizer),
-                "hidden_size": 96,
-                "num_hidden_layers": 4,
-                "num_attention_heads": 4,
-                "intermediate_size": 192,
-                "max_position_embeddings": TINY_TEXT_LENGTH,
-                "projection_dim": 96,
-                "eos_token_id": tokenizer.sep_token_id,
-                "bos_token_id": tokenizer.cls_token_id,
-                "pad_token_id": tokenizer.pad_token_id,
-            },
-        },
-        "neck_dims": (48, 96, 192),
-        "hidden_dim": 96,
-        "decoder_layers": 2,
-        "decoder_num_heads": 4,
-        "decoder_feedforward_dim": 192,
-        "dropout": 0.0,
-        "mask_grounding_layers": 2,
-        "alignment_dim": 48,
-    }
-    model = CRISForReferringSegmentation(CRISConfig(**{**tiny, **config}))
-    return model, CRISProcessor(CRISImageProcessor(size={"height": 160, "width": 160}), tokenizer, TINY_TEXT_LENGTH)
 
 
 def teach_mask_token(
@@ -285,8 +196,6 @@ __all__ = [
     "SWIN",
     "add_lora",
     "build_cris",
-    "build_cris_tiny",
     "build_magnet",
-    "build_magnet_tiny",
     "load_checkpoint",
 ]

@@ -1,4 +1,4 @@
-"""What a training is given to learn from and to be measured on."""
+"""The data of a training: rows to learn from, rows to be measured on, and their checks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,23 +13,23 @@ from ..data.collator import ReferringSegmentationCollator
 from ..data.features import check_text_column, image_size, text_of
 from ..data.segmentation import check_mask, mask_geometry
 from ..modeling.inputs import check_expressions
-from .rows import DrawnRows, EvaluationRows, RowsOfEpochs
+from .rows import EpochRows, EvaluationRows, RefShapesRows
 
 
-DRAWN_EVALUATION_ROWS = 100  # of each manner
+GENERATED_EVALUATION_ROWS = 100  # of each variant
 
 
 class TrainingData:
     """
-    A dataset, or drawings without end.
+    A dataset, or rows of RefShapes without end.
 
     Args:
         train_dataset (`datasets.Dataset`, *optional*): Rows as the loaders of `hf_ris.data` give them.
         eval_dataset (`datasets.Dataset`, *optional*): Rows that are evaluated on.
-        drawn (`Sequence[str]`): Manners of RefShapes; used when there is no `train_dataset`.
-        eval_rows (`int`, *optional*): How many rows are evaluated on.
+        refshapes (`Sequence[str]`): Variants of RefShapes; used when there is no `train_dataset`.
+        eval_rows (`int`, *optional*): Number of rows that are evaluated on.
         text_column (`str`): "sent" or "raw".
-        flip_probability (`float`): How often a picture is mirrored.
+        flip_probability (`float`): Probability that an image is mirrored.
 
     Raises:
         ValueError: If there is nothing to train on, or too much.
@@ -39,50 +39,48 @@ class TrainingData:
         self,
         train_dataset: datasets.Dataset | None,
         eval_dataset: datasets.Dataset | None,
-        drawn: Sequence[str],
+        refshapes: Sequence[str],
         eval_rows: int | None,
         text_column: str,
         flip_probability: float,
     ) -> None:
         check_text_column(text_column)
-        if train_dataset is None and not drawn:
-            raise ValueError(
-                "this recipe has no data of its own: name some (train_dataset; on the command line, --dataset)"
-            )
+        if train_dataset is None and not refshapes:
+            raise ValueError("`train_dataset` must be given (on the command line, --dataset): this recipe has none.")
         if train_dataset is None and eval_dataset is not None:
-            raise ValueError("eval_dataset came without a train_dataset")
+            raise ValueError("`eval_dataset` must be left out where there is no `train_dataset`.")
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
-        self.drawn = drawn
+        self.refshapes = refshapes
         self.eval_rows = eval_rows
         self.text_column = text_column
         self.flip_probability = flip_probability
 
     @property
-    def is_drawn(self) -> bool:
+    def is_generated(self) -> bool:
         return self.train_dataset is None
 
     @property
     def has_evaluation(self) -> bool:
-        return self.is_drawn or self.eval_dataset is not None
+        return self.is_generated or self.eval_dataset is not None
 
     def check(self, tokenizer: PreTrainedTokenizerBase, hides_words: bool) -> None:
-        """Raises a ValueError that names the first row which is unfit; see [`check_rows`]."""
+        """Raise a ValueError that names the first unfit row; see [`check_rows`]."""
         if self.train_dataset is not None:
             check_rows(self.train_dataset, "train_dataset", self.text_column, tokenizer if hides_words else None)
         if self.eval_dataset is not None:
             check_rows(self.eval_dataset, "eval_dataset", self.text_column)
 
-    def training_rows(self, start: int, num_rows: int, seed: int) -> DrawnRows | RowsOfEpochs:
-        """The dataset's, or `num_rows` drawn ones from number `start` on."""
+    def training_rows(self, start: int, num_rows: int, seed: int) -> RefShapesRows | EpochRows:
+        """Return the dataset's rows, or `num_rows` of RefShapes from number `start` on."""
         if self.train_dataset is None:
-            return DrawnRows(self.drawn, num_rows, start)
-        return RowsOfEpochs(self.train_dataset, seed)
+            return RefShapesRows(self.refshapes, num_rows, start)
+        return EpochRows(self.train_dataset, seed)
 
     def evaluation_rows(self) -> Dataset | None:
-        if self.is_drawn:
-            number = self.eval_rows or DRAWN_EVALUATION_ROWS
-            rows = [load_refshapes(name, "val", num_rows=number) for name in self.drawn]
+        if self.is_generated:
+            number = self.eval_rows or GENERATED_EVALUATION_ROWS
+            rows = [load_refshapes(name, "val", num_rows=number) for name in self.refshapes]
             return EvaluationRows(datasets.concatenate_datasets(rows))
         if self.eval_dataset is None:
             return None
@@ -107,12 +105,12 @@ def check_rows(
     rows: datasets.Dataset, name: str, text_column: str = "sent", tokenizer: PreTrainedTokenizerBase | None = None
 ) -> None:
     """
-    Looks through a dataset before anything is trained on it.
+    Check every row of a dataset before anything is trained on it.
 
     Args:
         rows (`datasets.Dataset`): Rows as the loaders of `hf_ris.data` give them.
-        name (`str`): What to call it in a message.
-        text_column (`str`, *optional*, defaults to `"sent"`): Which text of the expressions is read.
+        name (`str`): The dataset's name in messages.
+        text_column (`str`, *optional*, defaults to `"sent"`): Text of the expressions that is read.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): If given, each expression must have a word that it can hide.
 
     Raises:
@@ -152,4 +150,4 @@ def _check_words(
                 raise ValueError(f"{name}[{number}]: {text!r} has no word that Mask Grounding can hide")
 
 
-__all__ = ["DRAWN_EVALUATION_ROWS", "TrainingData", "check_rows"]
+__all__ = ["GENERATED_EVALUATION_ROWS", "TrainingData", "check_rows"]

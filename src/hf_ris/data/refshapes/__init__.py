@@ -4,7 +4,6 @@
 - `scene`: facts of a picture, sampled from (split, index)
 - `drawing`, `backgrounds`: facts to picture and masks
 - `predicates`, `expressions`, `phrasing`: facts to referring expressions
-- `checker`: expressions back to the objects they are true of
 - `rows`: all of it as rows with RefCOCO's columns; `dataset` (cached) and `stream` (endless) hand them out
 - `examples`: unseen scenes to try a model on
 """
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .categories import CATEGORIES as CATEGORIES
-    from .checker import true_of as true_of
     from .dataset import load_refshapes as load_refshapes
     from .drawing import draw_scene as draw_scene
     from .examples import EXAMPLES as EXAMPLES
@@ -45,7 +43,6 @@ _MODULES = {
     "draw_scene": "drawing",
     "load_refshapes": "dataset",
     "sample_scene": "scene",
-    "true_of": "checker",
     "vocabulary": "phrasing",
 }
 

@@ -83,12 +83,12 @@ def iterate_rows(
     With several names, each scene is described in every manner in turn before the next scene comes.
     """
     for turn in range(start // ROWS_PER_SCENE, -(-stop // ROWS_PER_SCENE)):
-        for number, row in enumerate(rows_of_turn(names, split, turn, no_target_share)):
+        for number, row in enumerate(turn_rows(names, split, turn, no_target_share)):
             if start <= ROWS_PER_SCENE * turn + number < stop:
                 yield row
 
 
-def rows_of_turn(names: Sequence[str], split: str, turn: int, no_target_share: float = 0.0) -> list[dict[str, Any]]:
+def turn_rows(names: Sequence[str], split: str, turn: int, no_target_share: float = 0.0) -> list[dict[str, Any]]:
     """The rows from number `ROWS_PER_SCENE * turn` on: a scene in one of the manners; arguments as in [`iterate_rows`]."""
     index, manner = divmod(turn, len(names))
     return scene_rows(names[manner], split, index, no_target_share)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from math import hypot, sqrt
 
-from .categories import CATEGORIES
-from .scene import COLOURS, Scene, SceneObject
+from hf_ris.data.refshapes import CATEGORIES, COLOURS, Scene, SceneObject
 
 
 _PLACES = {
