@@ -17,4 +17,5 @@ if __name__ == "__main__":
 
     RECIPES.clear()
     RECIPES.update(TINY_RECIPES)
-    app(["train", "--recipe", *sys.argv[1:]] if len(sys.argv) > 1 else ["train", "--help"])
+    options = sys.argv[1:] or ["--help"]
+    app(["train", *options] if options[0].startswith("-") else ["train", "--recipe", *options])
