@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from .backgrounds import paint_background
-from .categories import recipe
+from .categories import shape_of
 from .pen import INK, LINE, MAIN, SHADE, TINT, Colour
 from .scene import Scene, SceneObject, placement
 
@@ -43,7 +43,7 @@ def draw_scene(scene: Scene) -> tuple[Image.Image, np.ndarray]:
 
 def _paint_object(fact: SceneObject) -> tuple[Image.Image, Image.Image, int, int]:
     """Paints one object: its RGB sprite, coverage (L) and the corner's position on the canvas."""
-    shape = recipe(fact.category)
+    shape = shape_of(fact.category)
     scale = 2 if fact.extent > 110 else 3
     line = min(2.4, max(1.1, fact.extent * 0.022))
     points = shape.points @ placement(fact.category, fact.extent, fact.rotation, fact.flip)

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .categories import CATEGORIES, recipe
+from .categories import CATEGORIES, shape_of
 
 
 T = TypeVar("T")
@@ -251,7 +251,7 @@ def _draw_bodies(rng: np.random.Generator, split: str) -> list[_Body]:
 
 
 def _draw_body(rng: np.random.Generator, name: str, room: float) -> _Body:
-    shape = recipe(name)
+    shape = shape_of(name)
     root = sqrt(shape.area)
     draw = rng.random()
     size_class = "small" if draw < 0.36 else "medium" if draw < 0.76 else "big"
@@ -268,7 +268,7 @@ def _draw_body(rng: np.random.Generator, name: str, room: float) -> _Body:
 
 
 def placement(name: str, extent: float, rotation: float, flip: bool) -> np.ndarray:
-    """The matrix that takes a recipe's points (as rows) to pixels relative to the object's centre.
+    """The matrix that takes a shape's points (as rows) to pixels relative to the object's centre.
 
     Args:
         name (`str`): category.
@@ -284,7 +284,7 @@ def placement(name: str, extent: float, rotation: float, flip: bool) -> np.ndarr
 
 def _coarse_mask(name: str, extent: float, rotation: float, flip: bool) -> tuple[np.ndarray, tuple[float, float]]:
     """The silhouette in coarse cells, of shape (rows, columns), and the centre's pixel offset from its corner."""
-    shape = recipe(name)
+    shape = shape_of(name)
     points = shape.points @ placement(name, extent, rotation, flip) / CELL
     low = points.min(axis=0)
     points -= low
