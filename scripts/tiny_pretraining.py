@@ -16,8 +16,10 @@ from torch import nn
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, SwinModel
 from transformers.image_processing_base import ImageProcessingMixin
 
-from hf_ris.data.refshapes import CATEGORIES, COLOURS, PATTERNS, describe_looks, draw_scene, sample_scene
-from hf_ris.data.refshapes.scene import generator
+from hf_ris.data.refshapes import CATEGORIES, COLOURS, PATTERNS, Scene, draw_scene, sample_scene
+from hf_ris.data.refshapes.phrasing import noun_phrase
+from hf_ris.data.refshapes.predicates import TRUE, UNSURE, Description, truth
+from hf_ris.data.refshapes.scene import generator, pick
 from hf_ris.modeling.clip_resnet import CLIPResNetVision
 from hf_ris.modeling.magnet_decoders import sine_positions
 from hf_ris.modeling.masks import mask_to_rle
@@ -132,6 +134,37 @@ class NameRows(RenderedRows):
                 }
             )
         return rows
+
+
+# What a phrase says. Categories are many, and the hardest to learn.
+LOOKS = (
+    *["noun"] * 10,
+    *["colour"] * 3,
+    *["pattern"] * 2,
+    *["colour noun"] * 3,
+    "pattern noun",
+    "colour pattern noun",
+)
+
+
+def describe_looks(rng: np.random.Generator, scene: Scene) -> tuple[str, list[int]]:
+    """
+    Write a phrase about looks alone, mostly in a word or two, such as "teapot", "red one" or "striped fish".
+
+    Returns:
+        The text, and the positions of all objects that it is clearly true of; of all others it is clearly false.
+    """
+    while True:
+        item = pick(rng, scene.objects)
+        look = pick(rng, LOOKS)
+        plan = Description(
+            noun=item.category if "noun" in look else "one",
+            colour=item.colour if "colour" in look else "",
+            pattern=item.pattern if "pattern" in look else "",
+        )
+        values = truth(scene, plan)
+        if UNSURE not in values:
+            return noun_phrase(rng, plan), [number for number, value in enumerate(values) if value == TRUE]
 
 
 ImageEncoder: TypeAlias = SwinModel | CLIPResNetVision

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from .examples import EXAMPLES as EXAMPLES
     from .expressions import NAMES as NAMES
     from .expressions import describe as describe
-    from .expressions import describe_looks as describe_looks
-    from .phrasing import vocabulary as vocabulary
     from .scene import COLOURS as COLOURS
     from .scene import PATTERNS as PATTERNS
     from .scene import SPLITS as SPLITS
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from .scene import SceneObject as SceneObject
     from .scene import sample_scene as sample_scene
     from .stream import RefShapesStream as RefShapesStream
+    from .words import vocabulary as vocabulary
 
 _MODULES = {
     "CATEGORIES": "categories",
@@ -39,11 +38,10 @@ _MODULES = {
     "Scene": "scene",
     "SceneObject": "scene",
     "describe": "expressions",
-    "describe_looks": "expressions",
     "draw_scene": "drawing",
     "load_refshapes": "dataset",
     "sample_scene": "scene",
-    "vocabulary": "phrasing",
+    "vocabulary": "words",
 }
 
 __all__ = list(_MODULES)

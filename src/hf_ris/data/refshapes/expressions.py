@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from .categories import CATEGORIES
-from .phrasing import noun_phrase, write
-from .predicates import BOTTOM, LEFT, RIGHT, SIDES, TOP, TRUE, UNSURE, Description, Relation, refers, truth
+from .phrasing import write
+from .predicates import BOTTOM, LEFT, RIGHT, SIDES, TOP, Description, Relation, refers
 from .scene import COLOURS, PATTERNS, SPLITS, Scene, accents, generator, pick
 
 
@@ -92,39 +92,6 @@ def describe_nothing(scene: Scene, name: str, count: int = 1) -> list[str]:
     return texts
 
 
-def describe_looks(rng: np.random.Generator, scene: Scene) -> tuple[str, list[int]]:
-    """Writes a phrase that tells looks alone, mostly in a word or two, and that may be true of several objects.
-
-    Args:
-        rng (`np.random.Generator`): draws what is said.
-        scene (`Scene`): the facts.
-
-    Returns:
-        The text, as "teapot", "red one" or "striped fish", and the positions of all objects it is clearly true of; of all
-        others it is clearly false.
-    """
-    while True:
-        fact = pick(rng, scene.objects)
-        told = pick(rng, _LOOKS)
-        plan = Description(
-            noun=fact.category if "noun" in told else "one",
-            colour=fact.colour if "colour" in told else "",
-            pattern=fact.pattern if "pattern" in told else "",
-        )
-        values = truth(scene, plan)
-        if UNSURE not in values:
-            return noun_phrase(rng, plan), [number for number, value in enumerate(values) if value == TRUE]
-
-
-# Kinds of things are the many and the hard ones to learn.
-_LOOKS = (
-    *["noun"] * 10,
-    *["colour"] * 3,
-    *["pattern"] * 2,
-    *["colour noun"] * 3,
-    "pattern noun",
-    "colour pattern noun",
-)
 _CHOICES, _TRIES = 5, 16
 
 
