@@ -28,9 +28,9 @@ def draw_scene(scene: Scene) -> tuple[Image.Image, np.ndarray]:
     """
     picture = paint_background(scene)
     masks = np.zeros((len(scene.objects), scene.height, scene.width), dtype=bool)
-    for number, fact in enumerate(scene.objects):
-        sprite, coverage, left, top = _paint_object(fact)
-        _cast_shadow(picture, coverage, left, top, fact.extent)
+    for number, item in enumerate(scene.objects):
+        sprite, coverage, left, top = _paint_object(item)
+        _cast_shadow(picture, coverage, left, top, item.extent)
         picture.paste(sprite, (left, top), coverage)
         # The sprite may stand over the canvas' rim by its outline: keep what lies inside.
         x0, y0 = max(left, 0), max(top, 0)
@@ -41,21 +41,21 @@ def draw_scene(scene: Scene) -> tuple[Image.Image, np.ndarray]:
     return picture, masks
 
 
-def _paint_object(fact: SceneObject) -> tuple[Image.Image, Image.Image, int, int]:
+def _paint_object(item: SceneObject) -> tuple[Image.Image, Image.Image, int, int]:
     """Paints one object: its RGB sprite, coverage (L) and the corner's position on the canvas."""
-    shape = shape_of(fact.category)
-    scale = 2 if fact.extent > 110 else 3
-    line = min(2.4, max(1.1, fact.extent * 0.022))
-    points = shape.points @ placement(fact.category, fact.extent, fact.rotation, fact.flip)
+    shape = shape_of(item.category)
+    scale = 2 if item.extent > 110 else 3
+    line = min(2.4, max(1.1, item.extent * 0.022))
+    points = shape.points @ placement(item.extent, item.rotation, item.flip)
     # A mirrored object's normals are mirrored and rotated with it, without being scaled by its extent.
-    normals = shape.normals @ placement(fact.category, 1.0, fact.rotation, fact.flip)
-    points += (fact.x, fact.y)
+    normals = shape.normals @ placement(1.0, item.rotation, item.flip)
+    points += (item.x, item.y)
     low = np.floor(points.min(axis=0) - line - 1).astype(int)
     high = np.ceil(points.max(axis=0) + line + 1).astype(int)
     width, height = (high - low).tolist()
     inner = (points - low) * scale
     outer = inner + normals * (line * scale)
-    fills = _fills(fact)
+    fills = _fills(item)
     # The alpha channel tells what a pixel is: 0 nothing, 128 detail, 255 main fill. Empty pixels have the outline's
     # colour, so that averaged rim pixels keep it.
     canvas = Image.new("RGBA", (width * scale, height * scale), (*fills["ink"], 0))
@@ -67,9 +67,9 @@ def _paint_object(fact: SceneObject) -> tuple[Image.Image, Image.Image, int, int
         painter.polygon(inner[first:last].ravel().tolist(), fill=(*colour, 255 if fill == MAIN else 128))
     kind = canvas.getchannel("A")
     colours = canvas.convert("RGB")
-    if fact.pattern != "plain":
-        pattern = _pattern(fact, colours.size, ((fact.x - low[0]) * scale, (fact.y - low[1]) * scale), scale)
-        colours.paste(ACCENTS[fact.accent], mask=ImageChops.darker(pattern, kind.point(_ONLY_MAIN)))
+    if item.pattern != "plain":
+        pattern = _pattern(item, colours.size, ((item.x - low[0]) * scale, (item.y - low[1]) * scale), scale)
+        colours.paste(ACCENTS[item.accent], mask=ImageChops.darker(pattern, kind.point(_ONLY_MAIN)))
     coverage = kind.point(_ANYTHING).reduce(scale)
     sprite = colours.reduce(scale)
     light, shade = _lighting(width, height)
@@ -82,9 +82,9 @@ _ONLY_MAIN = [255 if value == 255 else 0 for value in range(256)]
 _ANYTHING = [255 if value else 0 for value in range(256)]
 
 
-def _fills(fact: SceneObject) -> dict[str, Colour]:
+def _fills(item: SceneObject) -> dict[str, Colour]:
     """The colours of the fills that follow the object's colour."""
-    tone = fact.tone
+    tone = item.tone
     dark = sum(tone) < 260
     return {
         MAIN: tone,
@@ -100,23 +100,23 @@ def _mix(first: Colour, second: Colour, share: float) -> Colour:
     return red, green, blue
 
 
-def _pattern(fact: SceneObject, size: tuple[int, int], centre: tuple[float, float], scale: int) -> Image.Image:
+def _pattern(item: SceneObject, size: tuple[int, int], centre: tuple[float, float], scale: int) -> Image.Image:
     """Where the pattern's colour goes, as an L image; stripes, dots and checks turn and grow with the object."""
     image = Image.new("L", size)
     painter = ImageDraw.Draw(image)
-    step = max(5.6, fact.extent * (0.15 if fact.pattern == "dotted" else 0.19)) * scale
-    angle = radians(fact.rotation + (fact.slant if fact.pattern == "striped" else 0))
+    step = max(5.6, item.extent * (0.15 if item.pattern == "dotted" else 0.19)) * scale
+    angle = radians(item.rotation + (item.slant if item.pattern == "striped" else 0))
     c, s = cos(angle), sin(angle)
-    reach = int(fact.extent * scale * 0.75 / step) + 1
+    reach = int(item.extent * scale * 0.75 / step) + 1
 
     def place(across: float, down: float) -> tuple[float, float]:
         return centre[0] + (across * c - down * s) * step, centre[1] + (across * s + down * c) * step
 
-    if fact.pattern == "striped":
+    if item.pattern == "striped":
         for row in range(-reach, reach + 1):
             corners = [(-reach, row - 0.22), (reach, row - 0.22), (reach, row + 0.22), (-reach, row + 0.22)]
             painter.polygon([place(*corner) for corner in corners], fill=255)
-    elif fact.pattern == "checked":
+    elif item.pattern == "checked":
         for row in range(-reach, reach + 1):
             for column in range(-reach + (row % 2), reach + 1, 2):
                 corners = [(column, row), (column + 1, row), (column + 1, row + 1), (column, row + 1)]
