@@ -193,7 +193,7 @@ def test_stream_resumes_and_shards():
     assert shards == [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10, 11]]
 
 
-def test_stream_of_several_manners_takes_turns():
+def test_stream_of_several_variants_takes_turns():
     names = ("refshapes", "refshapes+", "refshapesg")
     rows = list(itertools.islice(RefShapesStream(names), 8))
     alone = [list(itertools.islice(RefShapesStream(name), 8)) for name in names]
@@ -218,8 +218,8 @@ def test_batches_keep_their_order_with_workers():
     [
         ({"name": "refshape"}, "refshapesg"),
         ({"split": "test"}, "testA"),
-        ({"num_rows": -1}, "num_rows=-1"),
-        ({"no_target_share": 1.5}, "no_target_share=1.5"),
+        ({"num_rows": -1}, "`num_rows` must not be negative, got -1."),
+        ({"no_target_share": 1.5}, "`no_target_share` must be between 0 and 1, got 1.5."),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
@@ -236,9 +236,9 @@ def test_wrong_stream_arguments_are_named():
         {"name": ("refshapes", "other")},
         {"name": ()},
     ):
-        with pytest.raises(ValueError, match=f"{next(iter(arguments))}(=| is empty)"):
+        with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
             RefShapesStream(**arguments)
-    with pytest.raises(ValueError, match="name="):
+    with pytest.raises(ValueError, match="`variant` must be one of"):
         describe(sample_scene("val", 0), 0, "other")
 
 

@@ -41,16 +41,12 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 PATTERNS = ("plain", "striped", "dotted", "checked")
 BACKGROUNDS = ("paper", "wash", "hills", "linen", "wallpaper", "planks", "sky", "notebook")
 
-_ACCENTS: dict[str, tuple[str, ...]] = {
+_ACCENTS: dict[str, tuple[str, ...]] = {  # by the object's colour; "white" on the others
     "red": ("white", "white", "black"),
     "orange": ("white", "black"),
     "yellow": ("black",),
     "green": ("white", "white", "black"),
-    "blue": ("white",),
-    "purple": ("white",),
     "pink": ("white", "black"),
-    "brown": ("white",),
-    "black": ("white",),
     "white": ("black",),
     "gray": ("white", "black"),
 }
@@ -144,7 +140,7 @@ def accents(colour: str, pattern: str) -> tuple[str, ...]:
         return ()
     if pattern != "dotted" and colour in ("green", "gray"):
         return ("white",)  # half dark, they would hardly be called green or gray
-    return _ACCENTS[colour]
+    return _ACCENTS.get(colour, ("white",))
 
 
 def layout_split(objects: Sequence[SceneObject]) -> str:
