@@ -1,4 +1,4 @@
-"""Paints scene facts: a picture and the exact visible mask of every object."""
+"""Paints scenes: an image and the exact visible mask of every object."""
 
 from functools import lru_cache
 from math import cos, radians, sin
@@ -14,35 +14,37 @@ from .scene import Scene, SceneObject, placement
 
 ACCENTS: dict[str, Colour] = {"white": (253, 251, 246), "black": (56, 50, 56)}
 _SHADOW: Colour = (70, 60, 80)
+_WHITE: Colour = (255, 255, 255)
+_ONLY_MAIN = [255 if value == 255 else 0 for value in range(256)]
+_ANYTHING = [255 if value else 0 for value in range(256)]
+_FAINT = [int(value * 0.3) for value in range(256)]
 
 
 def draw_scene(scene: Scene) -> tuple[Image.Image, np.ndarray]:
-    """Paints a scene.
-
-    Args:
-        scene (`Scene`): the facts.
+    """
+    Paint a scene.
 
     Returns:
-        The RGB picture, and the visible masks, of shape (num_objects, height, width) and type bool: disjoint, a pixel
-        belongs to the frontmost object that covers at least half of it.
+        The RGB image, and the visible masks, (num_objects, height, width) and boolean: disjoint, a pixel belongs to the
+        frontmost object that covers at least half of it.
     """
-    picture = paint_background(scene)
+    image = paint_background(scene)
     masks = np.zeros((len(scene.objects), scene.height, scene.width), dtype=bool)
     for number, item in enumerate(scene.objects):
         sprite, coverage, left, top = _paint_object(item)
-        _cast_shadow(picture, coverage, left, top, item.extent)
-        picture.paste(sprite, (left, top), coverage)
+        _cast_shadow(image, coverage, left, top, item.extent)
+        image.paste(sprite, (left, top), coverage)
         # The sprite may stand over the canvas' rim by its outline: keep what lies inside.
         x0, y0 = max(left, 0), max(top, 0)
         x1, y1 = min(left + coverage.width, scene.width), min(top + coverage.height, scene.height)
         solid = np.asarray(coverage)[y0 - top : y1 - top, x0 - left : x1 - left] >= 128
         masks[:number, y0:y1, x0:x1] &= ~solid
         masks[number, y0:y1, x0:x1] = solid
-    return picture, masks
+    return image, masks
 
 
 def _paint_object(item: SceneObject) -> tuple[Image.Image, Image.Image, int, int]:
-    """Paints one object: its RGB sprite, coverage (L) and the corner's position on the canvas."""
+    """Paint one object: its RGB sprite, coverage (L) and the corner's position on the canvas."""
     shape = shape_of(item.category)
     scale = 2 if item.extent > 110 else 3
     line = min(2.4, max(1.1, item.extent * 0.022))
@@ -72,26 +74,24 @@ def _paint_object(item: SceneObject) -> tuple[Image.Image, Image.Image, int, int
         colours.paste(ACCENTS[item.accent], mask=ImageChops.darker(pattern, kind.point(_ONLY_MAIN)))
     coverage = kind.point(_ANYTHING).reduce(scale)
     sprite = colours.reduce(scale)
-    light, shade = _lighting(width, height)
-    sprite.paste((255, 255, 255), mask=light)
+    light, shade = (mask.resize((width, height), Image.Resampling.BILINEAR) for mask in _light_and_shade())
+    sprite.paste(_WHITE, mask=light)
     sprite.paste(INK, mask=shade)
     return sprite, coverage, int(low[0]), int(low[1])
-
-
-_ONLY_MAIN = [255 if value == 255 else 0 for value in range(256)]
-_ANYTHING = [255 if value else 0 for value in range(256)]
 
 
 def _fills(item: SceneObject) -> dict[str, Colour]:
     """The colours of the fills that follow the object's colour."""
     tone = item.tone
-    dark = sum(tone) < 260
+    if sum(tone) < 260:  # dark
+        shares = {SHADE: 0.14, TINT: 0.24, LINE: 0.34}
+        return {MAIN: tone, "ink": (30, 28, 34), **{fill: _mix(tone, _WHITE, share) for fill, share in shares.items()}}
     return {
         MAIN: tone,
-        SHADE: _mix(tone, (255, 255, 255), 0.14) if dark else _mix(tone, (40, 20, 50), 0.16),
-        TINT: _mix(tone, (255, 255, 255), 0.24 if dark else 0.3),
-        LINE: _mix(tone, (255, 255, 255), 0.34) if dark else _mix(tone, (40, 20, 40), 0.5),
-        "ink": _mix(tone, (38, 30, 42), 0.78) if not dark else (30, 28, 34),
+        SHADE: _mix(tone, (40, 20, 50), 0.16),
+        TINT: _mix(tone, _WHITE, 0.3),
+        LINE: _mix(tone, (40, 20, 40), 0.5),
+        "ink": _mix(tone, (38, 30, 42), 0.78),
     }
 
 
@@ -112,18 +112,18 @@ def _pattern(item: SceneObject, size: tuple[int, int], centre: tuple[float, floa
     def place(across: float, down: float) -> tuple[float, float]:
         return centre[0] + (across * c - down * s) * step, centre[1] + (across * s + down * c) * step
 
-    if item.pattern == "striped":
-        for row in range(-reach, reach + 1):
-            corners = [(-reach, row - 0.22), (reach, row - 0.22), (reach, row + 0.22), (-reach, row + 0.22)]
-            painter.polygon([place(*corner) for corner in corners], fill=255)
-    elif item.pattern == "checked":
-        for row in range(-reach, reach + 1):
+    def fill(left: float, top: float, right: float, bottom: float) -> None:
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        painter.polygon([place(*corner) for corner in corners], fill=255)
+
+    radius = step * 0.3
+    for row in range(-reach, reach + 1):
+        if item.pattern == "striped":
+            fill(-reach, row - 0.22, reach, row + 0.22)
+        elif item.pattern == "checked":
             for column in range(-reach + (row % 2), reach + 1, 2):
-                corners = [(column, row), (column + 1, row), (column + 1, row + 1), (column, row + 1)]
-                painter.polygon([place(*corner) for corner in corners], fill=255)
-    else:
-        radius = step * 0.3
-        for row in range(-reach, reach + 1):
+                fill(column, row, column + 1, row + 1)
+        else:
             for column in range(-reach, reach + 1):
                 x, y = place(column + 0.5 * (row % 2), row * 0.87)
                 painter.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
@@ -139,21 +139,11 @@ def _light_and_shade() -> tuple[Image.Image, Image.Image]:
     return Image.fromarray(light.astype(np.uint8)), Image.fromarray(shade.astype(np.uint8))
 
 
-def _lighting(width: int, height: int) -> tuple[Image.Image, Image.Image]:
-    light, shade = _light_and_shade()
-    return light.resize((width, height), Image.Resampling.BILINEAR), shade.resize(
-        (width, height), Image.Resampling.BILINEAR
-    )
-
-
-def _cast_shadow(picture: Image.Image, coverage: Image.Image, left: int, top: int, extent: float) -> None:
-    """Darkens the picture softly, a little to the lower right of an object."""
+def _cast_shadow(image: Image.Image, coverage: Image.Image, left: int, top: int, extent: float) -> None:
+    """Darken the image softly, a little to the lower right of an object."""
     margin = 5
     shadow = Image.new("L", (coverage.width + 2 * margin, coverage.height + 2 * margin))
     shadow.paste(coverage.point(_FAINT), (margin, margin))
     shadow = shadow.filter(ImageFilter.BoxBlur(3))
     shift = 2 + int(extent * 0.02)
-    picture.paste(_SHADOW, (left - margin + shift, top - margin + shift + 1), shadow)
-
-
-_FAINT = [int(value * 0.3) for value in range(256)]
+    image.paste(_SHADOW, (left - margin + shift, top - margin + shift + 1), shadow)

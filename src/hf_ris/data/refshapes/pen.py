@@ -110,12 +110,7 @@ class Pen:
         self.polygon(points, fill, outline)
 
     def stroke(
-        self,
-        points: Points,
-        width: float,
-        fill: Fill = LINE,
-        outline: bool = False,
-        smooth: bool = True,
+        self, points: Points, width: float, fill: Fill = LINE, outline: bool = False, smooth: bool = True
     ) -> None:
         """Draw a line of `width` with round ends through `points`; a smooth one by default."""
         line = np.asarray(points, dtype=np.float64)
