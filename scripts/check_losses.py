@@ -3,7 +3,7 @@
 python scripts/check_losses.py runs/check-losses docs/training.md   # goes on where it was stopped
 
 The model is that of the bundled checkpoint, and so is its training up to the first whole expressions: what things look like, what
-that is called, and then a number of steps on small pictures, with all losses together. Whoever has run the first stage, which
+that is called, and then a number of steps on small images, with all losses together. Whoever has run the first stage, which
 knows neither loss, can copy its folder `stage-1`. Then come questions about scenes of the val split that it has never seen.
 """
 
@@ -31,7 +31,7 @@ from hf_ris.training.building import load_checkpoint
 from hf_ris.training.checkpoints import number_of_steps
 
 
-# The words of each kind that are asked for, by what they mean: no picture tells "big" from "large".
+# The words of each kind that are asked for, by what they mean: no image distinguishes "big" from "large".
 KINDS = {
     "colour": {**{colour: [colour] for colour in COLOURS}, "gray": ["gray", "grey"], "purple": ["purple", "violet"]},
     "size": {
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=1500, help="of whole expressions, 48 at a time, at 80 x 80 pixels"
     )
-    parser.add_argument("--rows", type=int, default=400, help="referents of each manner that are asked about")
+    parser.add_argument("--rows", type=int, default=400, help="referents of each variant that are asked about")
     arguments = parser.parse_args()
 
     *earlier, referring, _ = BUNDLED.stages
@@ -99,7 +99,7 @@ def losses_report(folder: Path) -> str:
 def batches(
     processor: Any, num_rows: int, of_one_object: bool = False, size: int = 25
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """The first expression of unseen referents, of all manners; perhaps only those that speak of no other object."""
+    """Yield the first expression of unseen referents, of all variants; with `of_one_object`, of those that mention no other."""
     collator = ReferringSegmentationCollator(processor, expression="first")
     for name in NAMES:
         rows = load_refshapes(name, "val", num_rows=num_rows)
@@ -110,7 +110,7 @@ def batches(
 
 
 def naming_report(untrained: Any, trained: Any, processor: Any, num_rows: int) -> str:
-    """How often what a hidden word means is told from the meanings of its kind, when it alone is hidden."""
+    """Measure how often the meaning of a hidden word is found among those of its kind, when it alone is hidden."""
     asked: dict[str, Counter[int]] = {kind: Counter() for kind in KINDS}
     right: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     listed = {kind: list_words(meanings, processor) for kind, meanings in KINDS.items()}
@@ -142,10 +142,10 @@ def naming_report(untrained: Any, trained: Any, processor: Any, num_rows: int) -
         ]
         rows.append([kind, str(len(KINDS[kind])), str(total), *(f"{share:.3f}" for share in shares)])
     headings = ["hidden word", "meanings", "asked", "always the commonest", "before training", "after"]
-    report = table([*headings, "after, picture blanked"], rows)
+    report = table([*headings, "after, image blanked"], rows)
     return (
-        "Share of hidden words whose meaning is told from those of their kind (a hidden `big` from `small`, of whatever word "
-        f"for it), in expressions that speak of no other object than the referent:\n\n{report}"
+        "Share of hidden words whose meaning is found among those of their kind (a hidden `big` from `small`, of whatever word "
+        f"for it), in expressions that mention no other object than the referent:\n\n{report}"
     )
 
 

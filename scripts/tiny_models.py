@@ -57,7 +57,7 @@ def build_magnet_tiny(seed: int, config: dict[str, Any]) -> Built:
             "depths": [2, 2, 2, 2],
             "num_heads": [2, 4, 8, 16],
             "window_size": 5,
-            # The windows divide 160 pixels evenly, so no padding at the border tells left from right.
+            # The windows divide 160 pixels evenly, so no padding at the border distinguishes left from right.
             "use_absolute_embeddings": True,
             "drop_path_rate": 0.0,
             "initializer_range": 0.08,

@@ -54,20 +54,20 @@ def test_scenes_depend_on_split_and_index_only():
 def test_masks_are_disjoint_and_every_object_is_recognisable():
     for index in range(25):
         scene = sample_scene("val", index)
-        picture, masks = draw_scene(scene)
-        assert picture.size == (scene.width, scene.height)
+        image, masks = draw_scene(scene)
+        assert image.size == (scene.width, scene.height)
         assert masks.shape == (len(scene.objects), scene.height, scene.width)
         assert masks.dtype == bool
         assert masks.sum(axis=0).max() == 1
         assert masks.mean(axis=(1, 2)).min() >= 0.005
-        for mask, fact in zip(masks, scene.objects, strict=True):
-            assert mask.sum() >= 0.6 * fact.size**2
+        for mask, item in zip(masks, scene.objects, strict=True):
+            assert mask.sum() >= 0.6 * item.size**2
 
 
 def test_a_lonely_object_stands_out_from_the_background():
     scene = sample_scene("val", 3)
-    picture, masks = draw_scene(scene)
-    pixels = np.asarray(picture, dtype=float)
+    image, masks = draw_scene(scene)
+    pixels = np.asarray(image, dtype=float)
     background = pixels[~masks.any(axis=0)]
     assert background.mean() > 200
     assert background.std(axis=0).max() < 25
@@ -85,7 +85,7 @@ def test_the_checker_agrees_with_every_expression(name):
                 assert set(text.split()) <= words
                 total += 1
                 category = scene.objects[target].category
-                rivals += sum(fact.category == category for fact in scene.objects) > 1
+                rivals += sum(item.category == category for item in scene.objects) > 1
     assert rivals / total > 0.7
     assert len(words) < 350
 
@@ -126,11 +126,11 @@ def test_the_checker_rejects_mutated_expressions():
 
 def test_the_checker_reads_phrases_of_its_own():
     scene = sample_scene("train", 0)
-    fact = scene.objects[0]
-    same = {number for number, other in enumerate(scene.objects) if other.category == fact.category}
-    assert true_of(scene, f"the {fact.category}") == same
+    item = scene.objects[0]
+    same = {number for number, other in enumerate(scene.objects) if other.category == item.category}
+    assert true_of(scene, f"the {item.category}") == same
     leftmost = min(same, key=lambda number: scene.objects[number].x)
-    assert true_of(scene, f"the leftmost {fact.category}") == {leftmost}
+    assert true_of(scene, f"the leftmost {item.category}") == {leftmost}
     with pytest.raises(ValueError, match="zeppelin"):
         true_of(scene, "the zeppelin")
 
@@ -200,7 +200,7 @@ def test_stream_of_several_variants_takes_turns():
 
     in_turn = [row for each in alone for row in each[:2]] + alone[0][2:4]
     assert [row["expressions"] for row in rows] == [row["expressions"] for row in in_turn]
-    for row in rows:  # equal ids mean equal pictures
+    for row in rows:  # equal ids mean equal images
         twins = [other for other in rows if other["image_id"] == row["image_id"]]
         assert all(other["image"].tobytes() == row["image"].tobytes() for other in twins)
     resumed = list(itertools.islice(RefShapesStream(names, start=3), 5))
@@ -250,8 +250,8 @@ def test_the_kind_of_an_expression_is_read_from_it(kind, expression):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_row_leads_back_to_its_scene(name):
     for row in scene_rows(name, "testB", 7):
-        picture, masks = draw_scene(scene_of(row["image_id"]))
-        assert picture.tobytes() == row["image"].tobytes()
+        image, masks = draw_scene(scene_of(row["image_id"]))
+        assert image.tobytes() == row["image"].tobytes()
         assert encode_mask(masks[row["ann_ids"][0] % 10]) == row["mask"]
 
 

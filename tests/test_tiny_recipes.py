@@ -1,4 +1,4 @@
-"""What only the recipes of small models have: looks and names before whole expressions, and a vocabulary of its own."""
+"""The recipes of small models: looks and names before whole expressions, and a small vocabulary."""
 
 from collections import Counter
 
@@ -43,22 +43,22 @@ def test_cut_outs_take_their_attribute_maps_along(processor):
     rows = AttributeRows(processor.image_processor, 8)
     across, down = np.meshgrid(np.arange(320), np.arange(320))
     marked = (across > 130) & (down > 100)
-    picture = Image.fromarray(np.where(marked, 255, 0).astype(np.uint8)).convert("RGB")
+    image = Image.fromarray(np.where(marked, 255, 0).astype(np.uint8)).convert("RGB")
     for seed in range(8):
-        item = rows.show(picture, marked.astype(np.int8)[None], np.random.default_rng(seed))
+        item = rows.show(image, marked.astype(np.int8)[None], np.random.default_rng(seed))
         shown = torch.nn.functional.avg_pool2d(item["pixel_values"], 4)[0] > 0
         assert (shown == item["labels"][0].bool()).float().mean() > 0.9
         assert item["labels"].shape == (1, 16, 24)
 
 
 def test_a_scene_is_drawn_once_for_its_views(processor, monkeypatch):
-    drawn = []
+    indices = []
     monkeypatch.setattr(
-        tiny_pretraining, "draw_scene", lambda scene: (drawn.append(scene.index), draw_scene(scene))[1]
+        tiny_pretraining, "draw_scene", lambda scene: (indices.append(scene.index), draw_scene(scene))[1]
     )
     rows = AttributeRows(processor.image_processor, 8, "val", views=4)
     items = [rows[number] for number in range(2, 8)]
-    assert drawn == [0, 1]
+    assert indices == [0, 1]
     whole = processor.image_processor(draw_scene(sample_scene("val", 1))[0], return_tensors="pt")["pixel_values"][0]
     assert torch.equal(items[2]["pixel_values"], whole)
     assert not torch.equal(items[2]["pixel_values"], items[3]["pixel_values"])

@@ -86,7 +86,7 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path):
 
 @pytest.mark.parametrize("source", ["refshapes", "dataset"])
 def test_a_killed_run_resumes_to_the_same_weights(quick_recipe, tmp_path, source):
-    """Words hidden, expressions chosen, pictures mirrored, pixels sampled, dropout: all as if nothing had happened."""
+    """Words hidden, expressions chosen, images mirrored, pixels sampled, dropout: all as if nothing had happened."""
     options = {"eval_rows": 2, "flip_probability": 0.5, "config": EVERYTHING}
     if source == "dataset":
         stage = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "eval_steps": 1, "save_steps": 1}

@@ -131,7 +131,7 @@ def cris_recipe(clip: str, name: str, dataset: str, text_length: int) -> Recipe:
 
 RECIPES = {
     "finetune": Recipe(
-        about="any checkpoint of this library, on one's own images",
+        about="any checkpoint of this library, on your images",
         build=load_checkpoint,
         stages=(Stage(),),
         arguments={**LAVT_ARGUMENTS, "num_train_epochs": 10},
