@@ -519,7 +519,7 @@ def test_impossible_runs_are_named(quick_recipe, tmp_path, model_folder):
         ("`lora` must be left out", TINY_RECIPES["cris-tiny-refshapes"], {"lora": 4, "parts": model}),
         ("optim is not for this recipe, which has an optimizer", quick_recipe, {"optim": "adafactor"}),
         (
-            "is a tas, which is not trained",
+            "`model` must be a system that is trained, got .*, a tas",
             "finetune",
             {"parts": {"model": str(BUNDLED_ZERO_SHOT)}, "refshapes": ["refshapes"], "max_steps": 1},
         ),
