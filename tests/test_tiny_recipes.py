@@ -1,8 +1,14 @@
 """The recipes of small models: looks and names before whole expressions, and a small vocabulary."""
 
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
+import pytest
 import tiny_pretraining
 import torch
 from PIL import Image
@@ -18,6 +24,7 @@ from tiny_pretraining import (
     attribute_counts,
     attribute_metrics,
 )
+from tiny_recipes import RECIPES
 from transformers import AutoTokenizer, EvalPrediction, SwinConfig, SwinModel
 
 from hf_ris.data import decode_mask
@@ -133,3 +140,13 @@ def test_the_vocabulary_knows_its_words_and_spells_the_others(tmp_path):
     assert tokenizer.tokenize("The SMALL red mug, left") == ["the", "small", "red", "mug", ",", "left"]
     assert tokenizer.tokenize("zebra") == ["z", "##e", "##b", "##r", "##a"]
     assert tokenizer.unk_token_id not in tokenizer(" ".join(vocabulary()))["input_ids"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_small_model_is_trained_by_one_command(name, tmp_path):
+    script = Path(__file__).parents[1] / "scripts" / "train_tiny.py"
+    options = "--max-steps 1 --eval-rows 1 --samples 0 --per-device-train-batch-size 2 --dataloader-num-workers 0"
+    command = [sys.executable, str(script), name, "--output-dir", str(tmp_path / "out"), *options.split()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    subprocess.run(command, check=True, timeout=200, env=environment)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == name.split("-")[0]

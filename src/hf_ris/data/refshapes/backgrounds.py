@@ -46,8 +46,8 @@ def _grain(width: int, height: int, number: int) -> Image.Image:
     """Fine paper grain around the value 12, as an RGB image."""
     rng = generator(number, 77)
     fine = rng.normal(0, 2.2, (height, width))
-    coarse = Image.fromarray(rng.normal(0, 3.2, (height // 8, width // 8)).astype(np.float32))
-    coarse = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    field = Image.fromarray(rng.normal(0, 3.2, (height // 8, width // 8)).astype(np.float32))
+    coarse = np.asarray(field.resize((width, height), Image.Resampling.BICUBIC))
     return Image.fromarray(np.clip(12 + fine + coarse, 0, 24).astype(np.uint8)).convert("RGB")
 
 

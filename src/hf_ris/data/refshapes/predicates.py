@@ -81,13 +81,12 @@ def truth(scene: Scene, description: Description) -> list[int]:
         certain = all(values[number] == TRUE for number in members)
         require(lambda number: _ranked(scene, number, count, side, members) if certain else UNSURE)
     for relation in description.relations:
-        anchors = [anchor for each in relation.anchors if (anchor := _resolve(scene, each)) is not None]
-        known, kind = len(anchors) == len(relation.anchors), relation.kind
-        require(
-            lambda number, known=known, kind=kind, anchors=anchors: (
-                _related(scene, number, kind, anchors, members) if known else UNSURE
-            )
-        )
+        resolved = [_resolve(scene, each) for each in relation.anchors]
+        anchors = [anchor for anchor in resolved if anchor is not None]
+        for number in members:
+            known = len(anchors) == len(resolved)
+            related = _related(scene, number, relation.kind, anchors, members) if known else UNSURE
+            values[number] = min(values[number], related)
     return values
 
 

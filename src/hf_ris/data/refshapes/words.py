@@ -103,8 +103,7 @@ RANK_FORMS = (
     "{} that is {nth} from the {side}",
 )
 RELATION_WORDS = {
-    LEFT: ("left of {}", "to the left of {}", "to the left of {}", "on the left side of {}"),
-    RIGHT: ("right of {}", "to the right of {}", "to the right of {}", "on the right side of {}"),
+    **_sideways("{side} of {}", "to the {side} of {}", "to the {side} of {}", "on the {side} side of {}"),
     TOP: ("above {}", "above {}", "higher than {}", "up above {}"),
     BOTTOM: ("below {}", "under {}", "underneath {}", "lower than {}", "beneath {}"),
     "beside": ("next to {}", "next to {}", "beside {}", "close to {}", "near {}", "by {}", "right next to {}"),
