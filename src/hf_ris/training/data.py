@@ -1,10 +1,9 @@
 """The data of a training: rows to learn from, rows to be measured on, and their checks."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import datasets
-import numpy as np
 from torch.utils.data import Dataset
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -19,6 +18,7 @@ from .rows import EpochRows, EvaluationRows, RefShapesRows
 GENERATED_EVALUATION_ROWS = 100  # of each variant
 
 
+@dataclass
 class TrainingData:
     """
     A dataset, or rows of RefShapes without end.
@@ -35,26 +35,19 @@ class TrainingData:
         ValueError: If there is nothing to train on, or too much.
     """
 
-    def __init__(
-        self,
-        train_dataset: datasets.Dataset | None,
-        eval_dataset: datasets.Dataset | None,
-        refshapes: Sequence[str],
-        eval_rows: int | None,
-        text_column: str,
-        flip_probability: float,
-    ) -> None:
-        check_text_column(text_column)
-        if train_dataset is None and not refshapes:
+    train_dataset: datasets.Dataset | None
+    eval_dataset: datasets.Dataset | None
+    refshapes: Sequence[str]
+    eval_rows: int | None
+    text_column: str
+    flip_probability: float
+
+    def __post_init__(self) -> None:
+        check_text_column(self.text_column)
+        if self.train_dataset is None and not self.refshapes:
             raise ValueError("`train_dataset` must be given (on the command line, --dataset): this recipe has none.")
-        if train_dataset is None and eval_dataset is not None:
+        if self.train_dataset is None and self.eval_dataset is not None:
             raise ValueError("`eval_dataset` must be left out where there is no `train_dataset`.")
-        self.train_dataset = train_dataset
-        self.eval_dataset = eval_dataset
-        self.refshapes = refshapes
-        self.eval_rows = eval_rows
-        self.text_column = text_column
-        self.flip_probability = flip_probability
 
     @property
     def is_generated(self) -> bool:
@@ -119,13 +112,18 @@ def check_rows(
             its image.
     """
     if not len(rows):
-        raise ValueError(f"{name} has no rows")
+        raise ValueError(f"`{name}` must have rows, got none.")
     sizes: dict[int, tuple[int, int]] = {}
     for number, row in enumerate(rows.cast_column("image", datasets.Image(decode=False))):
         where = f"{name}[{number}] (ref_id {row['ref_id']})"
         if not row["expressions"]:
-            raise ValueError(f"{where} has no expression")
-        check_expressions([text_of(each, text_column) for each in row["expressions"]], argument=f"the text of {where}")
+            raise ValueError(f"{where} has no expression.")
+        texts = [text_of(each, text_column) for each in row["expressions"]]
+        check_expressions(texts, argument=f"the text of {where}")
+        if tokenizer is not None:
+            for ids, text in zip(tokenizer(texts)["input_ids"], texts, strict=True):
+                if set(ids) <= set(tokenizer.all_special_ids):
+                    raise ValueError(f"{where}: {text!r} has no word that Mask Grounding can hide.")
         image, image_id = row["image"], row["image_id"]
         if image_id not in sizes:
             sizes[image_id] = image_size(image["path"] if image["bytes"] is None else image["bytes"])
@@ -134,20 +132,7 @@ def check_rows(
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         if row["ann_ids"] and mask_geometry(row["mask"])["area"] == 0:
-            raise ValueError(f"{where} has an empty mask; allowed only where nothing is referred to, with ann_ids=[]")
-    if tokenizer is not None:
-        _check_words(rows["expressions"], name, text_column, tokenizer)
-
-
-def _check_words(
-    expressions: Sequence[list[dict[str, Any]]], name: str, text_column: str, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    special = np.array(tokenizer.all_special_ids)
-    for number, texts in enumerate(expressions):
-        read = [text_of(each, text_column) for each in texts]
-        for ids, text in zip(tokenizer(read)["input_ids"], read, strict=True):
-            if np.isin(ids, special).all():
-                raise ValueError(f"{name}[{number}]: {text!r} has no word that Mask Grounding can hide")
+            raise ValueError(f"{where} has an empty mask; allowed only where nothing is referred to, with ann_ids=[].")
 
 
 __all__ = ["GENERATED_EVALUATION_ROWS", "TrainingData", "check_rows"]
