@@ -295,11 +295,11 @@ def report_zero_shot(repeats: int) -> str:
 
 
 def random_global_local(mode: str) -> Any:
+    from tiny_models import build_tokenizer
     from transformers import CLIPImageProcessor, CLIPProcessor
 
     from hf_ris import GlobalLocalConfig, GlobalLocalForReferringSegmentation
     from hf_ris.data.refshapes import vocabulary
-    from hf_ris.training.tokenizer import build_tokenizer
 
     torch.manual_seed(0)
     tokenizer = build_tokenizer(vocabulary())
@@ -448,29 +448,28 @@ class Clock(TrainerCallback):
 
 def measure_training(size: str, losses: str, batch_size: int, compiled: bool, steps: int) -> dict[str, Any]:
     """Measure a row: seconds a step, share of them waited for data, operations a step, share of the device's rate, bytes at the peak."""
+    from tiny_models import build_magnet_tiny, build_tokenizer
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import Trainer, TrainingArguments
 
     from hf_ris import MagNetImageProcessor, MagNetProcessor
     from hf_ris.data import ReferringSegmentationCollator
     from hf_ris.data.refshapes import NAMES, vocabulary
-    from hf_ris.training.building import build_magnet_tiny
-    from hf_ris.training.rows import DrawnRows, RowsOfEpochs
-    from hf_ris.training.tokenizer import build_tokenizer
+    from hf_ris.training.rows import EpochRows, RefShapesRows
 
     skipped = 5
     rate = matmul_rate(DEVICE)
     with tempfile.TemporaryDirectory() as folder:
         if size == "tiny":
             model, processor = build_magnet_tiny(0, LOSSES[losses])
-            rows: Any = DrawnRows(NAMES, batch_size * (skipped + steps))
+            rows: Any = RefShapesRows(NAMES, batch_size * (skipped + steps))
         else:
             model = MagNetForReferringSegmentation(MagNetConfig(**LOSSES[losses]))
             processor = MagNetProcessor(MagNetImageProcessor(), build_tokenizer(vocabulary()))
             # An epoch as long as the measurement: between epochs the loader's workers start anew.
             photos = drawn_photos(Path(folder), number=64, expressions=3)
             order = [index % 64 for index in range(batch_size * (skipped + steps))]
-            rows = RowsOfEpochs(photos.select(order), seed=0)
+            rows = EpochRows(photos.select(order), seed=0)
         collator = ReferringSegmentationCollator(processor, padding="longest", mask_probability=0.15)
         batch = collator([rows[index] for index in range(batch_size)]).to(DEVICE)
         with FlopCounterMode(display=False) as counted:

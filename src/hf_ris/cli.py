@@ -235,22 +235,26 @@ def evaluate(
                 note(f"wrote {output / 'results.json'} and {output / 'report.html'}")
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+class _TrainCommand(typer.core.TyperCommand):
+    """Lists the recipes below its help. They are read when they are asked for: importing them takes seconds."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from .training import describe_recipes
+
+        self.epilog = f"Recipes:\n\n{describe_recipes()}"
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_TrainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
     output_dir: Annotated[Path, typer.Option(help="Where checkpoints and the trained model go.")],
-    recipe: Annotated[
-        str,
-        typer.Option(
-            help="What is trained, and how: magnet, cris-r50-refcoco, cris-r101-refcoco, cris-r50-refcocog, cris-r101-refcocog, "
-            "finetune, magnet-tiny-refshapes or cris-tiny-refshapes."
-        ),
-    ] = "magnet-tiny-refshapes",
+    recipe: Annotated[str, typer.Option(help="What is trained, and how; all recipes are listed below.")] = "finetune",
     dataset: Annotated[
         str | None,
         typer.Option(
             help="folder (one's own; needs --root), refcoco, refcoco+, refcocog, grefcoco or refclef (need --root), or refshapes, "
-            "refshapes+ or refshapesg, drawn on the way (need --max-steps). By default the recipe's."
+            "refshapes+ or refshapesg, drawn on the way (need --max-steps)."
         ),
     ] = None,
     root: Root = None,
@@ -311,7 +315,7 @@ def train(
             raise ValueError("--root, --split-by and --images must be left out without --dataset.")
         if dataset is not None and dataset.startswith("refshapes"):
             check_drawn(dataset, root, split_by, images)
-            rows["drawn"] = (dataset,)
+            rows["refshapes"] = (dataset,)
         elif dataset is not None:
             with state.main_process_first():
                 rows["train_dataset"] = load_rows(dataset, "train", root, split_by, images, None)

@@ -22,7 +22,7 @@ from transformers import AutoProcessor, Pipeline, pipeline
 from transformers.utils import logging
 
 from .auto import load_whole
-from .modeling.inputs import check_expressions, load_image
+from .modeling.inputs import Request, read_request
 from .modeling.pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline
 from .results import mask_pictures, to_plain
 from .visitors import VisitorModels, task_of
@@ -143,9 +143,9 @@ def device() -> str:
     return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
 
 
-def read_request(path: str | None, text: str) -> tuple[Image.Image, list[str]]:
+def read_form(path: str | None, text: str) -> Request:
     """
-    Read a request: the image, reduced to at most `LONGEST_SIDE` pixels a side, and the expressions, one a line.
+    Read what a visitor filled in: the image, reduced to at most `LONGEST_SIDE` pixels a side, and the expressions, one a line.
 
     Raises:
         ValueError: If the image or the expressions are missing, or too large.
@@ -171,9 +171,9 @@ def read_request(path: str | None, text: str) -> tuple[Image.Image, list[str]]:
         raise ValueError(
             f"The image has {pixels / 1e6:.0f} million pixels; the page takes up to {MOST_PIXELS / 1e6:.0f}."
         )
-    image = load_image(path)
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-    return image, check_expressions(expressions)
+    request = read_request(path, expressions)
+    request.image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    return request
 
 
 def explain(error: Exception) -> str:
@@ -263,23 +263,21 @@ class DemoBackend:
         self._model_lock = threading.Lock()  # held to load a visitor's model and to ask any, not while one is fetched
         self._on_gpu = on_gpu(self._ask)
 
-    def read(self, path: str | None, text: str) -> tuple[Image.Image, list[str]]:
-        """Call [`read_request`], for one request at a time."""
+    def read(self, path: str | None, text: str) -> Request:
+        """Call [`read_form`], for one visitor at a time."""
         with self._read_lock:
-            return read_request(path, text)
+            return read_form(path, text)
 
-    def ask(
-        self, name: str, get: Callable[[], Pipeline], image: Image.Image, expressions: list[str], **options: Any
-    ) -> list[dict[str, Any]]:
+    def ask(self, name: str, get: Callable[[], Pipeline], request: Request, **options: Any) -> list[dict[str, Any]]:
         """Ask a model that was fetched."""
         with self._model_lock:
             get()  # here: on shared GPUs a process of its own answers, which would forget the model
-            return self._on_gpu(name, image, expressions, **options)
+            return self._on_gpu(name, request, **options)
 
-    def _ask(self, name: str, image: Image.Image, expressions: list[str], **options: Any) -> list[dict[str, Any]]:
+    def _ask(self, name: str, request: Request, **options: Any) -> list[dict[str, Any]]:
         ris = cast(Any, self.models.loaded(name))
         with nullcontext() if name in self.models.offered else time_limit(name):
-            return ris(image, text=expressions, output_format="array", **options)
+            return ris(request, output_format="array", **options)
 
     def on_page(
         self,
@@ -297,7 +295,8 @@ class DemoBackend:
         """
         name = (name or self.default).strip()
         try:
-            image, expressions = self.read(path, text)
+            request = self.read(path, text)
+            image, expressions = request.image, request.expressions
             progress((0, len(expressions)), desc="loading the model")
             with self.models.fetch(name) as get:
                 with self._model_lock:
@@ -311,7 +310,7 @@ class DemoBackend:
                 start = time.perf_counter()
                 for number, expression in enumerate(expressions, start=1):
                     progress((number - 1, len(expressions)), desc=expression)
-                    results += self.ask(name, get, image, [expression], **options)
+                    results += self.ask(name, get, Request(image, [expression]), **options)
                     seconds = time.perf_counter() - start
                     note = f"{number} of {len(expressions)} answered, {seconds:.2f} s on {device()}"
                     is_complete = number == len(expressions)
@@ -343,10 +342,10 @@ class DemoBackend:
         are reduced to that.
         """
         try:
-            loaded, expressions = self.read(image, text)
+            request = self.read(image, text)
             name = (model or self.default).strip()
             with self.models.fetch(name) as get:
-                return to_plain(self.ask(name, get, loaded, expressions, threshold=threshold))
+                return to_plain(self.ask(name, get, request, threshold=threshold))
         except Exception as error:
             raise gr.Error(explain(error), title="That did not work", print_exception=False) from error
 
