@@ -165,18 +165,18 @@ def _segment_folder(
     options: dict[str, float],
 ) -> None:
     note("loading libraries ...")
-    from .folder import RESULTS, read_requests, segment_folder
+    from .folder import RESULTS, read_entries, segment_folder
 
-    requests = read_requests(expressions)
+    entries = read_entries(expressions)
     ris = _load_pipeline(model or "bundled", device)
     failed = []
-    with typer.progressbar(length=len(requests), label="segmenting", file=sys.stderr) as progress:
-        for lines in segment_folder(ris, folder, requests, output, batch_size, **options):
+    with typer.progressbar(length=len(entries), label="segmenting", file=sys.stderr) as progress:
+        for lines in segment_folder(ris, folder, entries, output, batch_size, **options):
             failed += [line for line in lines[:1] if "error" in line]
             progress.update(1)
     for line in failed:
         note(f"hf-ris: {line['image']}: {line['error']}")
-    note(f"wrote {output / RESULTS}: {len(requests) - len(failed)} of {len(requests)} images segmented")
+    note(f"wrote {output / RESULTS}: {len(entries) - len(failed)} of {len(entries)} images segmented")
     if failed:
         raise typer.Exit(1)
 
@@ -496,10 +496,10 @@ def _load_pipeline(model: str, device: str | None, task: str = TASK, **options: 
 
 
 def _write_masks(folder: Path, results: list[dict[str, Any]]) -> None:
-    from .results import mask_pictures
+    from .results import mask_images
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, mask in mask_pictures(results):
+    for name, mask in mask_images(results):
         mask.save(folder / name)
         note(f"wrote {folder / name}")
 

@@ -24,7 +24,7 @@ from transformers.utils import logging
 from .auto import load_whole
 from .modeling.inputs import Request, read_request
 from .modeling.pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline
-from .results import mask_pictures, to_plain
+from .results import mask_images, to_plain
 from .visitors import VisitorModels, task_of
 from .visualization import COLOURS, draw_explanation, draw_overlay, outline
 
@@ -233,7 +233,7 @@ def pack(answers: Answers, opacity: float) -> bytes:
     """Zip the masks as images, the overlay and `results.json`."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        for name, mask in mask_pictures(answers.results):
+        for name, mask in mask_images(answers.results):
             archive.writestr(name, _encode(mask, "png"))
         archive.writestr(
             "overlay.jpg", _encode(draw_overlay(answers.image, answers.results, FILL_OPACITY * opacity), "jpeg")
