@@ -220,7 +220,7 @@ class ImageText(Part):
         reads_padding (`bool`): Whether texts are padded to one length, as in its training.
     """
 
-    mixes_raw = True
+    normalizes_mixtures = True
     reads_padding = False
 
     def prepare(self, pictures: Sequence[np.ndarray], whole: bool = False) -> torch.Tensor:
@@ -330,7 +330,7 @@ class CLIPResNetImageText(ImageText):
     """A CLIP with a ResNet."""
 
     network_class = CLIPResNetModel
-    mixes_raw = False
+    normalizes_mixtures = False
 
     @property
     def image_size(self) -> int:

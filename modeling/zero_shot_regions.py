@@ -4,7 +4,6 @@ captioner sees them (TAS, section 3.2).
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from PIL import Image
 from transformers import AutoModelForUniversalSegmentation, PreTrainedConfig, SamModel
 from transformers.utils import logging
 
-from .masks import mask_to_box, shared_areas
+from .masks import shared_areas
 from .zero_shot_parts import Part
 
 
@@ -205,9 +204,8 @@ class Region(NamedTuple):
 
     @classmethod
     def of(cls, mask: np.ndarray) -> "Region":
-        """Of a mask (height, width) that is not empty."""
-        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-        box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+        """Find the region of a mask (height, width) that is not empty."""
+        box = box_of(mask)
         return cls(box, mask[box], int(np.count_nonzero(mask)))
 
     def shared_with(self, other: "Region") -> int:
@@ -296,6 +294,12 @@ def _without_doubles(regions: list[Region], max_iou: float) -> list[int]:
     return kept
 
 
+def box_of(mask: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the box around a mask (height, width) that is not empty."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
 def boxes_of(masks: torch.Tensor) -> torch.Tensor:
     """(n, height, width) masks, none empty -> (n, 4): first column, first row, last column, last row."""
     boxes = []
@@ -348,7 +352,10 @@ def remove_small_parts(mask: np.ndarray, min_area: int) -> np.ndarray:
     return mask
 
 
-def filter_regions(masks: np.ndarray, min_area: float = 2000, max_overlap: float = 0.4) -> np.ndarray:
+MIN_REGION_AREA = 2000  # pixels; TAS's, for images of about 640 x 480
+
+
+def filter_regions(masks: np.ndarray, min_area: float = MIN_REGION_AREA, max_overlap: float = 0.4) -> np.ndarray:
     """
     Leaves out small regions, and of two that overlap the smaller one (TAS, section 4.1, as its code does it).
 
@@ -378,102 +385,32 @@ PROPOSERS: dict[str, type[Proposer]] = {
 }
 
 
-BLUR_SIZE = 75  # pixels; the standard deviation that OpenCV chooses for it is 11.6
-
-
-def cut_out(image: np.ndarray, mask: np.ndarray, as_published: bool = False) -> np.ndarray:
+def cut_out(image: np.ndarray, mask: np.ndarray, filling: np.ndarray | None = None) -> np.ndarray:
     """
-    A region's box, square, with black around the region and the box.
+    Cut out a region's box, square, with black around the box.
 
     Args:
         image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
         mask (`np.ndarray` of shape `(height, width)`): Boolean, not empty.
-        as_published (`bool`, *optional*, defaults to `False`): Whether the box lacks its last row and column, and the padding one
-            of an odd number of pixels, as in the released code.
+        filling (`np.ndarray`, *optional*): What surrounds the region within the box, a colour or an image as large as the first; black
+            by default.
 
     Returns:
         `np.ndarray` of shape `(side, side, 3)`.
     """
-    return _square(_fill_around(image, mask, np.zeros(image.shape[2], image.dtype), as_published), as_published)
-
-
-def crop_filled(image: np.ndarray, mask: np.ndarray, colour: Sequence[int]) -> np.ndarray:
-    """A region's box with a colour around the region, as large as it is."""
-    return _fill_around(image, mask, np.asarray(colour, image.dtype), as_published=False)
-
-
-def blur_around(image: np.ndarray, blurred: np.ndarray, mask: np.ndarray, as_published: bool = False) -> np.ndarray:
-    """A region's box, square: sharp inside the region, from [`blur`]'s picture around it, black around the box."""
-    return _square(_fill_around(image, mask, blurred, as_published), as_published)
-
-
-def centre_of(mask: np.ndarray) -> tuple[float, float]:
-    """(row, column), the means over what is true."""
-    rows, columns = np.nonzero(mask)
-    return float(rows.mean()), float(columns.mean())
-
-
-def blur(image: np.ndarray) -> np.ndarray:
-    """
-    OpenCV's Gaussian blur of bytes with a kernel of 75 pixels, to the bit: in whole numbers, with weights in 256ths.
-
-    Args:
-        image (`np.ndarray` of shape `(height, width, channels)`): Bytes.
-    """
-    rows, columns = (_blur_matrix(side) for side in image.shape[:2])
-    # Exact: whole numbers below 2**24, however they are added up.
-    states = rows @ image.transpose(2, 0, 1).astype(np.float32) @ columns.T
-    return ((states.astype(np.int32) + 2**15) >> 16).astype(np.uint8).transpose(1, 2, 0)
-
-
-def _blur_matrix(side: int) -> np.ndarray:
-    """(side, side): which share of each pixel of a line goes into each of the blurred line, in 256ths."""
-    matrix = np.zeros((side, side), np.float32)
-    margin = BLUR_SIZE // 2
-    for start, weight in enumerate(_blur_weights()):
-        np.add.at(matrix, (np.arange(side), _mirrored(np.arange(side) + start - margin, side)), weight)
-    return matrix
-
-
-def _blur_weights() -> list[int]:
-    """A Gaussian in 256ths: what rounding takes from one weight goes to the next, and what is left to the middle one."""
-    sigma = 0.3 * ((BLUR_SIZE - 1) * 0.5 - 1) + 0.8
-    exact = np.exp(-((np.arange(BLUR_SIZE) - BLUR_SIZE // 2) ** 2) / (2 * sigma**2))
-    exact = 256 * exact / exact.sum()
-    half: list[int] = []
-    left_over = 0.0
-    for weight in exact[: BLUR_SIZE // 2]:
-        half.append(round(weight + left_over))
-        left_over += weight - half[-1]
-    return [*half, 256 - 2 * sum(half), *half[::-1]]
-
-
-def _mirrored(places: np.ndarray, length: int) -> np.ndarray:
-    """Places beyond the ends, reflected at the first and last one as often as it takes."""
-    if length == 1:
-        return np.zeros_like(places)
-    places = np.abs(places) % (2 * (length - 1))
-    return np.where(places < length, places, 2 * (length - 1) - places)
-
-
-def _fill_around(image: np.ndarray, mask: np.ndarray, filling: np.ndarray, as_published: bool) -> np.ndarray:
-    """A region's box: the picture inside of the region, and around it a colour or another picture of the same size."""
-    box = mask_to_box(mask)
-    assert box is not None, "a region is not empty"
-    left, top, right, bottom = box["xmin"], box["ymin"], box["xmax"], box["ymax"]
-    if as_published:
-        right, bottom = max(right - 1, left + 1), max(bottom - 1, top + 1)
-    within = (slice(top, bottom), slice(left, right))
-    return np.where(mask[within][..., None], image[within], filling if filling.ndim == 1 else filling[within])
-
-
-def _square(picture: np.ndarray, as_published: bool) -> np.ndarray:
-    """With black on both shorter sides; of an odd number of pixels, one more at the end."""
-    height, width = picture.shape[:2]
+    crop = fill_around(image, mask, box_of(mask), filling)
+    height, width = crop.shape[:2]
     rows, columns = max(0, width - height), max(0, height - width)
-    rest = 0 if as_published else 1
-    padding = [(rows // 2, (rows + rest) // 2), (columns // 2, (columns + rest) // 2), (0, 0)]
-    return np.pad(picture, padding)
+    return np.pad(crop, [(rows // 2, (rows + 1) // 2), (columns // 2, (columns + 1) // 2), (0, 0)])
+
+
+def fill_around(
+    image: np.ndarray, mask: np.ndarray, box: tuple[slice, ...], filling: np.ndarray | None = None
+) -> np.ndarray:
+    """Cut out a box, with a colour or another image of the same size around the region, as in [`cut_out`]."""
+    if filling is None:
+        filling = np.zeros(image.shape[2], image.dtype)
+    return np.where(mask[box][..., None], image[box], filling if filling.ndim == 1 else filling[box])
 
 
 __all__ = [
@@ -483,11 +420,8 @@ __all__ = [
     "PROPOSERS",
     "Proposer",
     "SamProposer",
-    "blur",
-    "blur_around",
-    "centre_of",
-    "crop_filled",
     "cut_out",
+    "fill_around",
     "filter_regions",
     "suppress_boxes",
 ]

@@ -30,7 +30,7 @@ from hf_ris.data.refshapes import EXAMPLES, draw_scene
 from hf_ris.data.refshapes.rows import scene_targets
 from hf_ris.evaluation import evaluate
 from hf_ris.modeling import processing_zero_shot
-from hf_ris.modeling.language_places import read_directions
+from hf_ris.modeling.language_expression import Expression
 from hf_ris.modeling.masks import rle_to_mask
 from hf_ris.modeling.modeling_referring_segmentation import LOGIT
 from hf_ris.modeling.tas_rectifier import Layout, rectify
@@ -618,14 +618,15 @@ def test_places_alone_beat_chance_on_real_photos(real_data):
     folder = real_data / "refcoco_micro"
     chance, found = [], []
     for row in map(json.loads, (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()):
-        if not read_directions(row["expression"]):
+        expression = Expression(row["expression"])
+        if not expression.places:
             continue
         stored = np.load(folder / "proposals" / f"{Path(row['image']).stem}.npz")
         masks = np.unpackbits(stored["masks"], axis=-1)[..., : stored["shape"][-1]].astype(bool)
         true = rle_to_mask(row["rle"])
         hits = [(mask & true).sum() / (mask | true).sum() >= 0.5 for mask in masks]
         chance.append(np.mean(hits))
-        found.append(hits[rectify(row["expression"], Layout.of(masks), np.ones(len(masks))).pick])
+        found.append(hits[rectify(expression, Layout.of(masks), np.ones(len(masks)))[0]])
     assert len(found) >= 20
     assert np.mean(found) > 2 * np.mean(chance)
 
