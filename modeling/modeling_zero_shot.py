@@ -221,7 +221,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
     def _encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(n, 3, H, W) -> (n, d), in float32, not normalised."""
         batches = in_batches(pixel_values, self.config.batch_size)
-        return torch.cat([self.image_text.encode_pictures(batch).float() for batch in batches])
+        return torch.cat([self.image_text.encode_images(batch).float() for batch in batches])
 
     def describe_settings(self) -> str:
         """All that answers depend on besides weights, pictures and expressions: settings, processors, and what is installed here."""
