@@ -323,14 +323,11 @@ class PublishedTASSteps:
     """The steps of TAS in which the released code differs from [`TASSteps`], whose arguments they have."""
 
     min_region_area = MIN_REGION_AREA
+    cut_out = staticmethod(cut_out_as_published)
 
     @staticmethod
     def keep_regions(regions: np.ndarray, kept: np.ndarray) -> np.ndarray:
         return regions[kept]
-
-    @staticmethod
-    def cut_out(image: np.ndarray, mask: np.ndarray, filling: np.ndarray | None = None) -> np.ndarray:
-        return cut_out_as_published(image, mask, filling)
 
     @staticmethod
     def share_out(scores: torch.Tensor) -> torch.Tensor:

@@ -27,6 +27,8 @@ class TASSteps:
     """The steps of TAS that the default mends; [`PublishedTASSteps`] has the released code's."""
 
     min_region_area = MIN_REGION_AREA / (640 * 480)
+    cut_out = staticmethod(cut_out)
+    find_negatives = staticmethod(negative_phrases)
 
     @staticmethod
     def keep_regions(regions: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -36,19 +38,9 @@ class TASSteps:
         return regions[kept]
 
     @staticmethod
-    def cut_out(image: np.ndarray, mask: np.ndarray, filling: np.ndarray | None = None) -> np.ndarray:
-        """Cut out a region, see [`cut_out`]."""
-        return cut_out(image, mask, filling)
-
-    @staticmethod
     def share_out(scores: torch.Tensor) -> torch.Tensor:
         """Share 1 among regions, (r,), by their scores."""
         return rescale(scores).softmax(dim=0)
-
-    @staticmethod
-    def find_negatives(caption: Parse, expression: Expression) -> list[str]:
-        """List the phrases of an image's caption that the expression does not mean."""
-        return negative_phrases(caption, expression)
 
     @staticmethod
     def rectify(

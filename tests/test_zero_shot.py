@@ -480,7 +480,7 @@ def test_the_card_names_parts_and_licences(parts, tmp_path):
         ({"system": "tas", "image_text": "none"}, "`image_text` must be a folder"),
         ({"system": "tas", "proposer": "clip"}, r"`proposer` must be one of \['sam'.*got the 'clip'"),
         ({"system": "tas", "alpha": 0.2}, "TASConfig has no field 'alpha'"),
-        ({"system": "tas", "mode": "papers"}, "mode must be one of"),
+        ({"system": "tas", "mode": "papers"}, "`mode` must be one of"),
         ({"system": "tas", "proposer_options": {"points": 3}, "proposer": "sam"}, "does not take .*points"),
     ],
     ids=lambda value: str(value) if isinstance(value, str) else None,
