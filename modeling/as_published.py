@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from .language_expression import Expression
 from .language_negatives import PREFIX, lemmas, load_wordnet
-from .language_parsing import Chunk, Parse
+from .language_parsing import Parse
 from .zero_shot_cache import CachedImage
 from .zero_shot_parts import ImageText
 from .zero_shot_regions import MIN_REGION_AREA, box_of, fill_around
@@ -33,12 +33,8 @@ logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' v
 
 LEFT, RIGHT = {"left", "west"}, {"right", "east"}
 ABOVE, BELOW = {"above", "north", "top"}, {"below", "south", "under"}
-QUADRANT_WORDS = (
-    ("", "left", LEFT),
-    ("", "right", RIGHT),
-    ("top", "", ABOVE),
-    ("bottom", "", BELOW),
-)  # (height, side, words)
+# (height, side, words)
+QUADRANT_WORDS = (("", "left", LEFT), ("", "right", RIGHT), ("top", "", ABOVE), ("bottom", "", BELOW))
 # Words that relate things to each other, words for parts of an image, and words that tell one thing from all others.
 RELATIVE_WORDS = (
     LEFT | RIGHT | ABOVE | BELOW | {"bigger", "larger", "closer", "smaller", "tinier", "further", "inside", "between"}
@@ -54,35 +50,24 @@ SUPERLATIVES = (
 
 @dataclass(frozen=True)
 class Mention:
-    """
-    A thing that an expression speaks of.
+    """A thing that an expression speaks of. Chains are positions of words."""
 
-    Attributes:
-        phrase (`str`): Its noun chunk, with modifiers that follow it.
-        superlatives (`tuple[tuple[int, ...], ...]`): Chains of words that tell it from others.
-        relations (`tuple[tuple[tuple[int, ...], Mention], ...]`): Chains of words that lead to something else, and that.
-    """
-
-    phrase: str
-    superlatives: tuple[tuple[int, ...], ...]
-    relations: tuple[tuple[tuple[int, ...], "Mention"], ...]
+    phrase: str  # its noun chunk, with modifiers that follow it
+    superlatives: tuple[tuple[int, ...], ...]  # chains that tell it from others
+    relations: tuple[tuple[tuple[int, ...], "Mention"], ...]  # chains that lead to something else, and that
 
 
 def widen_chunks(parse: Parse) -> dict[int, tuple[int, int]]:
     """Find (start, end) of the chunk that each word of a chunk lies in, with the modifiers that follow it and hold no other chunk."""
     inside = {position for chunk in parse.chunks for position in range(chunk.start, chunk.end)}
     blocked = inside | {above for position in inside for above in parse.ancestors(position)}
-
-    def end_of(chunk: Chunk) -> int:
-        positions = set(range(chunk.start, chunk.end))
-        for position in range(chunk.end, len(parse.words)):
-            if position in blocked or positions.isdisjoint(parse.ancestors(position)):
-                return position
-        return len(parse.words)
-
-    return {
-        position: (chunk.start, end_of(chunk)) for chunk in parse.chunks for position in range(chunk.start, chunk.end)
-    }
+    spans: dict[int, tuple[int, int]] = {}
+    for chunk in parse.chunks:
+        positions, end = range(chunk.start, chunk.end), chunk.end
+        while end < len(parse.words) and end not in blocked and not set(positions).isdisjoint(parse.ancestors(end)):
+            end += 1
+        spans |= dict.fromkeys(positions, (chunk.start, end))
+    return spans
 
 
 def read_mention(parse: Parse) -> Mention | None:
@@ -126,17 +111,7 @@ def _mention_at(position: int, parse: Parse, chunks: dict[int, tuple[int, int]])
 def rectify_as_published(
     expression: Expression, centres: Sequence[Sequence[int]], weights: Sequence[float] | np.ndarray
 ) -> int:
-    """
-    Choose a region.
-
-    Args:
-        expression ([`Expression`]): The expression; its parse should know dependencies.
-        centres (`Sequence`): (row, column) of each region's centre, whole pixels.
-        weights (`Sequence[float]`): How well each region fits, softmax over the regions.
-
-    Returns:
-        `int`: Number of the region.
-    """
+    """Choose a region by the (row, column) of their centres in whole pixels and by their shares; returns its number."""
     parse = expression.parse
     start = int(np.argmax(weights))
     mention = read_mention(parse)
@@ -174,18 +149,11 @@ def rectify_as_published(
 
 
 class Quadrants:
-    """
-    Regions by the median of their centres: in row and column below it, or not.
-
-    Args:
-        centres (`Sequence`): (row, column) of each region's centre.
-        weights (`Sequence[float]`): How well each fits.
-        fallback (`int`): The region that an empty quadrant points to, with weight 0.
-    """
+    """Regions by the median of their centres: in row and column below it, or not. An empty quadrant points to `fallback`."""
 
     def __init__(self, centres: Sequence[Sequence[int]], weights: Sequence[float] | np.ndarray, fallback: int) -> None:
         is_top, is_left = (np.asarray(centres) < np.median(centres, axis=0)).T
-        self.fits = np.asarray(weights)
+        self.weights = np.asarray(weights)
         self.fallback = fallback
         self.members = {
             (height, side): np.flatnonzero((is_top == (height == "top")) & (is_left == (side == "left")))
@@ -198,8 +166,8 @@ class Quadrants:
         found = []
         for (height_of, side_of), members in self.members.items():
             if height in ("", height_of) and side in ("", side_of):
-                number = int(members[np.argmax(self.fits[members])]) if len(members) else self.fallback
-                found.append((float(self.fits[number]) if len(members) else 0.0, number))
+                number = int(members[np.argmax(self.weights[members])]) if len(members) else self.fallback
+                found.append((float(self.weights[number]) if len(members) else 0.0, number))
         return max(reversed(found), key=lambda each: each[0])[1]
 
 
@@ -222,16 +190,8 @@ def negatives_as_published(
     count_near_pairs: Callable[[str, str], int],
 ) -> list[str]:
     """
-    List every noun chunk of a caption but near-synonyms of the referent. A noun of few meanings is not near itself.
-
-    Args:
-        caption (`Parse`): The image's caption.
-        noun_phrase (`str`): The expression's.
-        nouns_of (`Callable`): Lists a phrase's nouns, in order.
-        count_near_pairs (`Callable`): Counts the pairs of two nouns' meanings that are near, such as [`count_near_pairs`].
-
-    Returns:
-        `list[str]`: "a photo of …", for each.
+    List "a photo of …" for every noun chunk of a caption but near-synonyms of the referent. A noun of few meanings is not near itself.
+    `nouns_of` lists a phrase's nouns in order.
     """
     referent_nouns = nouns_of(noun_phrase)
     phrases = []
@@ -283,11 +243,8 @@ def cut_out_as_published(image: np.ndarray, mask: np.ndarray, filling: np.ndarra
 
 def blur(image: np.ndarray) -> np.ndarray:
     """
-    Blur as OpenCV's Gaussian of bytes with a kernel of 75 pixels does, to the bit: in whole numbers, with weights in 256ths. Both modes
-    need it.
-
-    Args:
-        image (`np.ndarray` of shape `(height, width, channels)`): Bytes.
+    Blur an image of bytes, (height, width, channels), as OpenCV's Gaussian with a kernel of 75 pixels does, to the bit: in whole
+    numbers, with weights in 256ths. Both modes need it.
     """
     rows, columns = (_blur_matrix(side) for side in image.shape[:2])
     # Exact: whole numbers below 2**24, however they are added up.
@@ -365,15 +322,8 @@ def detector_input(image: np.ndarray) -> torch.Tensor:
 
 def published_images(pixels: torch.Tensor, masks: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Make CLIP's input of the detector's: the whole image and crops of its regions.
-
-    Args:
-        pixels (`torch.Tensor` of shape `(1, 3, H, W)`): The detector's input.
-        masks (`torch.BoolTensor` of shape `(r, height, width)`): Regions, at the image's size.
-        side (`int`): Side of the network's input, in pixels.
-
-    Returns:
-        Tensors of shape (1, 3, side, side) and (r, 3, side, side).
+    Make CLIP's input, the whole image (1, 3, side, side) and crops of its regions (r, 3, side, side), of the detector's, (1, 3, H, W),
+    and masks (r, height, width) at the image's size.
     """
     squeeze = partial(nn.functional.interpolate, mode="bilinear")
     height, width = masks.shape[1:]

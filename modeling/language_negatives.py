@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 from .language_expression import Expression
-from .language_lexicon import DEPTHS, MIDDLES, SIDES
+from .language_lexicon import DEPTHS, MIDDLES, SIDES, words
 from .language_parsing import Parse
 
 
@@ -17,22 +17,13 @@ PREFIX = "a photo of "
 PLACE_NAMES = {*SIDES, *DEPTHS, *MIDDLES, "side", "corner", "edge"}  # "the top of …" is no thing
 
 # By hand: NLTK's lemmatizer needs WordNet's corpus and spaCy's a model, and either may be missing.
-IRREGULAR_PLURALS = {
-    "men": "man",
-    "women": "woman",
-    "people": "person",
-    "children": "child",
-    "feet": "foot",
-    "teeth": "tooth",
-    "geese": "goose",
-    "mice": "mouse",
-    "knives": "knife",
-    "wolves": "wolf",
-    "leaves": "leaf",
-    "shelves": "shelf",
-    "buses": "bus",
-    "glasses": "glass",
-}
+IRREGULAR_PLURALS = dict(
+    pair.split("/")
+    for pair in words(
+        "men/man women/woman people/person children/child feet/foot teeth/tooth geese/goose mice/mouse knives/knife wolves/wolf "
+        "leaves/leaf shelves/shelf buses/bus glasses/glass"
+    )
+)
 # The first that fits counts; "cookies" may be the plural of "cooky" or "cookie".
 PLURAL_ENDINGS = {
     "ies": ("y", "ie"),
@@ -46,16 +37,7 @@ PLURAL_ENDINGS = {
 
 
 def negative_phrases(caption: Parse, expression: Expression) -> list[str]:
-    """
-    List the noun chunks of a caption, each once, but for places and for what may be the referent.
-
-    Args:
-        caption (`Parse`): The image's caption.
-        expression ([`Expression`]): What is looked for.
-
-    Returns:
-        `list[str]`: "a photo of …", for each.
-    """
+    """List "a photo of …" for the noun chunks of an image's caption, each once, but for places and for what may be the referent."""
     phrases: dict[str, None] = {}
     for chunk in caption.chunks:
         noun = caption.words[chunk.root].text

@@ -19,29 +19,16 @@ from .language_lexicon import ARTICLES, COLOURS, COMMON_PLACES, SIDE_ADJECTIVES,
 
 @dataclass(frozen=True)
 class Word:
-    """
-    A word of a parse.
+    """A word of a parse."""
 
-    Attributes:
-        text (`str`): The word in lower case.
-        tag (`str`): Part of speech, as in Universal Dependencies: "NOUN", "ADJ", …; empty where rules parsed.
-        head (`int`): Position of the word it depends on; a root depends on itself.
-    """
-
-    text: str
-    tag: str
-    head: int
+    text: str  # in lower case
+    tag: str  # part of speech, as in Universal Dependencies: "NOUN", "ADJ", …; empty where rules parsed
+    head: int  # position of the word it depends on; a root depends on itself
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """
-    A noun with what stands before it: "the little dog". Chunks do not overlap.
-
-    Attributes:
-        start, end (`int`): Positions of its first word and of the one after its last.
-        root (`int`): Position of the noun.
-    """
+    """A noun with what stands before it, "the little dog", from `start` to before `end`; `root` is the noun. Chunks do not overlap."""
 
     start: int
     end: int
@@ -50,14 +37,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Parse:
-    """
-    The words of a text, of one or several sentences.
-
-    Attributes:
-        source (`str`): The parsed text.
-        words (`tuple[Word, ...]`): Its words.
-        chunks (`tuple[Chunk, ...]`): Its noun chunks, in order.
-    """
+    """The words of a text, of one or several sentences, and its noun chunks in order."""
 
     source: str
     words: tuple[Word, ...]
@@ -121,12 +101,7 @@ AFTERTHOUGHTS = words(
 
 
 def parse_by_rules(text: str) -> Parse:
-    """
-    Find the noun chunks of an expression or a caption, in lower case.
-
-    Returns:
-        `Parse`: All words depend on the first chunk's noun; where nothing is a noun, on the last word.
-    """
+    """Find the noun chunks of a text, in lower case. All depend on the first chunk's noun; where there is none, on the last word."""
     text = text.lower()
     tokens = re.findall(r"[^\s,.;]+|[,.;]", text)
     chunks: list[Chunk] = []
@@ -245,13 +220,7 @@ def parser_name(name: str) -> str:
 
 
 def parse_with_spacy(nlp: Any, text: str) -> Parse:
-    """
-    Parse in lower case, words apart, as both papers' code does.
-
-    Args:
-        nlp (`spacy.language.Language`): A pipeline with a parser.
-        text (`str`): An expression or a caption.
-    """
+    """Parse by a pipeline of spaCy in lower case, words apart, as both papers' code does."""
     with _spacy_lock, _memory_zone(nlp):
         tokens = [token.text for token in nlp.make_doc(text.lower()) if token.text != " "]
         return read_doc(nlp(" ".join(tokens)))

@@ -142,14 +142,7 @@ class Part(nn.Module, ABC):
             self.network.generation_config.save_pretrained(folder)
 
     def load_files(self, source: str, subfolder: str = "", **options: Any) -> None:
-        """
-        Load the files that [`save_files`] saved.
-
-        Args:
-            source (`str`): Folder or Hub id.
-            subfolder (`str`, *optional*, defaults to `""`): The folder in it.
-            options: Arguments of `from_pretrained`, such as `revision`.
-        """
+        """Load the files that [`save_files`] saved, from a folder or the Hub; takes options of `from_pretrained`."""
         if self.network_class is None:
             return
         # All parts are of transformers: code from their folders is not even asked about.
@@ -171,13 +164,7 @@ def _set_precision(config: PreTrainedConfig, dtype: torch.dtype) -> None:
 
 def build_part(name: str, classes: Mapping[str, type[Any]], config: PreTrainedConfig, **options: Any) -> Any:
     """
-    Build the part for a network's configuration.
-
-    Args:
-        name (`str`): Its name in an error message.
-        classes (`Mapping[str, type[Part]]`): Classes of parts by `model_type`.
-        config (`PreTrainedConfig`): The network's.
-        options: Further arguments of the class.
+    Build the part for a network's configuration, of the class that `classes` has for its `model_type`.
 
     Raises:
         ValueError: If there is no class for it, or it has no such option.

@@ -187,18 +187,11 @@ class FelzenszwalbProposer(Proposer):
 
 
 class Region(NamedTuple):
-    """
-    A region within its box.
+    """A region within its box."""
 
-    Attributes:
-        box (`tuple[slice, slice]`): Rows and columns.
-        mask (`np.ndarray`): Boolean, as large as the box.
-        area (`int`): In pixels.
-    """
-
-    box: tuple[slice, slice]
-    mask: np.ndarray
-    area: int
+    box: tuple[slice, slice]  # rows and columns
+    mask: np.ndarray  # boolean, as large as the box
+    area: int  # in pixels
 
     @classmethod
     def of(cls, mask: np.ndarray) -> "Region":

@@ -143,13 +143,7 @@ class LoadedPart(NamedTuple):
 
 def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: torch.dtype) -> LoadedPart:
     """
-    Load a part's network and processor.
-
-    Args:
-        name (`str`): "image_text", "proposer" or "captioner".
-        source (`str`): Folder or Hub id of a model of transformers; for "image_text" also of open_clip, or a file of OpenAI's.
-        classes (`Mapping[str, type[Part]]`): The part's classes by `model_type`.
-        dtype (`torch.dtype`): The network's precision.
+    Load a part's network and processor from a source as in [`zero_shot`]; `classes` are the part's by `model_type`.
 
     Raises:
         ValueError: If the model is of no use as this part.
@@ -173,12 +167,8 @@ def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: 
 
 def load_released_clip(source: str, dtype: torch.dtype, tokenizer: str = CLIP_TOKENIZER) -> LoadedPart:
     """
-    Load a CLIP under OpenAI's names: OpenAI's own archives (ViT-B-32.pt, RN50.pt, …) and open_clip's weights.
-
-    Args:
-        source (`str`): The file, or `hub-id::file`.
-        dtype (`torch.dtype`): The network's precision.
-        tokenizer (`str`, *optional*): Folder or Hub id of its tokenizer; all of OpenAI's are one.
+    Load a CLIP under OpenAI's names from a file or `hub-id::file`: OpenAI's own archives (ViT-B-32.pt, RN50.pt, …) and open_clip's
+    weights. All of OpenAI's have one tokenizer.
     """
     checkpoint = locate(source)
     state = read_state_dict(checkpoint)
