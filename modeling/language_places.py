@@ -62,41 +62,22 @@ WITHIN_OWN_CLAUSE = CLAUSE_ENDS | words("that which who is from on at")
 
 @dataclass(frozen=True)
 class Place:
-    """
-    One thing that an expression says of its referent's place.
+    """One thing that an expression says of its referent's place."""
 
-    Attributes:
-        kind (`str`): "side", "middle", "ordinal", "size" or "relation".
-        words (`str`): The words that say it.
-        axis (`str`): What is compared: "x", "y", "depth", "area", "height", "width", "length"; for a relation, its name.
-        sign (`int`, *optional*, defaults to 1): 1 if more of it is meant, -1 if less.
-        rank (`int`, *optional*, defaults to 0): An ordinal's number, counted from the end that `sign` names; the last is -1.
-        extreme (`bool`, *optional*, defaults to `False`): Whether nothing lies beyond the referent.
-        anchors (`tuple[str, ...]`, *optional*): The things that a relation is to.
-    """
-
-    kind: str
-    words: str
-    axis: str
-    sign: int = 1
-    rank: int = 0
-    extreme: bool = False
-    anchors: tuple[str, ...] = ()
+    kind: str  # "side", "middle", "ordinal", "size" or "relation"
+    words: str  # those that say it
+    axis: str  # what is compared: "x", "y", "depth", "area", "height", "width", "length"; for a relation, its name
+    sign: int = 1  # 1 if more of it is meant, -1 if less
+    rank: int = 0  # an ordinal's number, counted from the end that `sign` names; the last is -1
+    extreme: bool = False  # whether nothing lies beyond the referent
+    anchors: tuple[str, ...] = ()  # the things that a relation is to
 
 
 Found = tuple[Place | None, int]  # the place, if words for one say something, and where to read on
 
 
 def read_places(expression: str) -> tuple[Place, ...]:
-    """
-    Read what an expression says of its referent's place.
-
-    Args:
-        expression (`str`): The expression as a user writes it.
-
-    Returns:
-        `tuple[Place, ...]`: In the order in which they are said, without the places of other things.
-    """
+    """Read what an expression says of its referent's place, in that order, without the places of other things."""
     tokens = _split(expression)
     places: list[Place] = []
     start = 0

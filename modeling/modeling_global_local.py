@@ -72,30 +72,18 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
         ]
 
     def encode_visual(self, image: np.ndarray, regions: np.ndarray) -> torch.Tensor:
-        """
-        Encode regions (section 3.2).
-
-        Args:
-            image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
-            regions (`np.ndarray` of shape `(r, height, width)`): Boolean, none empty.
-
-        Returns:
-            `torch.Tensor` of shape `(r, d)`.
-        """
+        """Encode regions (r, height, width) of an RGB image of bytes, (height, width, 3), to (r, d) (section 3.2)."""
         inputs = self._steps.prepare(image, regions, self.image_text, self.config.batch_size)
         return self.mix_visual(*inputs, torch.from_numpy(regions))
 
     def mix_visual(self, whole: torch.Tensor, crops: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """
-        Encode regions within the image and alone, and mix both features.
+        Encode regions within the image and alone, and sum up both features by their weights, (r, d).
 
         Args:
             whole (`torch.Tensor` of shape `(1, 3, H, W)`): The image, as the network takes it.
             crops (`torch.Tensor` of shape `(r, 3, H, W)`): Its regions, as the network takes them.
             masks (`torch.BoolTensor` of shape `(r, height, width)`): The regions.
-
-        Returns:
-            `torch.Tensor` of shape `(r, d)`: The weighted sum of both features.
         """
         weight = self.config.visual_mix
         mixed: Any = 0.0

@@ -27,20 +27,12 @@ WHOLE = 0.8  # share of the image above which a region is its background
 
 @dataclass(frozen=True)
 class Layout:
-    """
-    Where regions lie, in shares of the image's sides.
+    """Where regions lie, in shares of the image's sides."""
 
-    Attributes:
-        centres (`np.ndarray` of shape `(r, 2)`): Column and row of their centres of mass.
-        boxes (`np.ndarray` of shape `(r, 4)`): Left, top, right, bottom.
-        areas (`np.ndarray` of shape `(r,)`): Their areas, in shares of the image.
-        overlaps (`np.ndarray` of shape `(r, r)`): Which share of the smaller of two regions lies in the other.
-    """
-
-    centres: np.ndarray
-    boxes: np.ndarray
-    areas: np.ndarray
-    overlaps: np.ndarray
+    centres: np.ndarray  # (r, 2): column and row of their centres of mass
+    boxes: np.ndarray  # (r, 4): left, top, right, bottom
+    areas: np.ndarray  # (r,): in shares of the image
+    overlaps: np.ndarray  # (r, r): the share of the smaller of two regions that lies in the other
 
     @classmethod
     def of(cls, masks: np.ndarray) -> "Layout":
@@ -92,11 +84,8 @@ def rectify(
 
 def find_candidates(layout: Layout, fits: np.ndarray, least: int, min_fit: float = MIN_FIT) -> np.ndarray:
     """
-    Find the regions that may be the referent: those that fit, each thing once and without its parts, and no background; `least` of
-    them, if there are as many.
-
-    Returns:
-        `np.ndarray`: Their numbers, ascending.
+    Number the regions that may be the referent, ascending: those that fit, each thing once and without its parts, and no background;
+    `least` of them, if there are as many.
     """
     kept: list[int] = []
     for number in np.argsort(-fits, kind="stable"):

@@ -49,7 +49,7 @@ class Proposer(Part):
 class SamProposer(Proposer):
     """
     Segment Anything, asked at the points of a grid (Kirillov et al., ICCV 2023, section 4, "everything"). The defaults are TAS's
-    (section 4.1). transformers' pipeline for this holds the masks of all points at full size at once.
+    (section 4.1). By hand: transformers' pipeline for this needs torchvision, and keeps holes and islands.
 
     Args:
         config (`SamConfig`): The network's.
@@ -293,15 +293,8 @@ def boxes_of(masks: np.ndarray) -> torch.Tensor:
 
 def suppress_boxes(boxes: torch.Tensor, scores: torch.Tensor, max_iou: float) -> torch.Tensor:
     """
-    Suppress what overlaps a better box (non-maximum suppression). By hand: torchvision may be missing.
-
-    Args:
-        boxes (`torch.Tensor` of shape `(n, 4)`): Left, top, right, bottom.
-        scores (`torch.Tensor` of shape `(n,)`): Of equal ones, the first is the better.
-        max_iou (`float`): Boxes may overlap this much.
-
-    Returns:
-        `torch.LongTensor`: Positions of those that are kept, the best first.
+    Suppress boxes (n, 4) that overlap a better one (non-maximum suppression); returns the positions of the others, the best first. Of
+    equal scores (n,), the first is the better. By hand: torchvision may be missing.
     """
     corners = boxes.float()  # whole numbers
     order = scores.argsort(descending=True, stable=True)
@@ -340,16 +333,9 @@ MIN_REGION_AREA = 2000  # pixels; TAS's, for images of about 640 x 480
 
 def filter_regions(masks: np.ndarray, min_area: float = MIN_REGION_AREA, max_overlap: float = 0.4) -> np.ndarray:
     """
-    Leave out small regions, and of two that overlap the smaller one (TAS, section 4.1, as its code does it).
-
-    Args:
-        masks (`np.ndarray` of shape `(r, height, width)`): Boolean.
-        min_area (`float`, *optional*, defaults to 2000): Fewer pixels are too few.
-        max_overlap (`float`, *optional*, defaults to 0.4): Share of the smaller one that may lie in the larger.
-
-    Returns:
-        `np.ndarray`: Positions of those that stay, in order. Of two equally large ones the first stays; a region that is left out
-        leaves others out, too.
+    Leave out regions (r, height, width) of fewer than `min_area` pixels, and of two the smaller if more than `max_overlap` of it lies in
+    the other (TAS, section 4.1, as its code does it); returns the positions of the others, in order. Of two equally large ones the
+    first stays; a region that is left out leaves others out, too.
     """
     kept = np.flatnonzero(masks.sum(axis=(1, 2)) >= min_area)
     shared = shared_areas(masks[kept])
@@ -370,16 +356,8 @@ PROPOSERS: dict[str, type[Proposer]] = {
 
 def cut_out(image: np.ndarray, mask: np.ndarray, filling: np.ndarray | None = None) -> np.ndarray:
     """
-    Cut out a region's box, square, with black around the box.
-
-    Args:
-        image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
-        mask (`np.ndarray` of shape `(height, width)`): Boolean, not empty.
-        filling (`np.ndarray`, *optional*): What surrounds the region within the box, a colour or an image as large as the first; black
-            by default.
-
-    Returns:
-        `np.ndarray` of shape `(side, side, 3)`.
+    Cut out the box of a region, a mask (height, width), from an image (height, width, 3), with black around the box: (side, side, 3).
+    Within the box, around the region, is the filling, a colour (3,) or an image as large as the first; by default black.
     """
     crop = fill_around(image, mask, box_of(mask), filling)
     height, width = crop.shape[:2]
