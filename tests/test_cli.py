@@ -71,7 +71,7 @@ def test_overlay_and_masks_are_written(segment, tmp_path, images):
         (["a tree", "--output", "overlay.psd"], {}, "--output must end like a picture"),  # PIL can only read these
         (["a tree", "--output", "overlay.xbm"], {}, "--output must end like a picture"),  # black and white only
         (["a tree", "--device", "banana"], {}, "--device must name a device"),
-        ([], {}, "EXPRESSION` is an empty list"),
+        ([], {}, "EXPRESSION is missing"),
         (["a tree", "--expressions", "all.csv"], {}, "--expressions goes with a folder"),
     ],
 )

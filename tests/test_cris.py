@@ -273,7 +273,7 @@ def test_masks_of_large_images_are_read_in_bands(processor, monkeypatch):
     outputs = SimpleNamespace(logits=logits)
     whole = processor.probabilities(logits, (61, 47))
     mask = processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]["mask"]
-    monkeypatch.setattr(masks, "PIXELS_AT_ONCE", 5 * 47)
+    monkeypatch.setattr(masks, "BAND_PIXELS", 5 * 47)
     assert torch.equal(processor.probabilities(logits, (61, 47)), whole)
     assert torch.equal(processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]["mask"], mask)
 

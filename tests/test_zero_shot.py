@@ -29,7 +29,6 @@ from hf_ris.data import load_refshapes
 from hf_ris.data.refshapes import EXAMPLES, draw_scene
 from hf_ris.data.refshapes.rows import scene_targets
 from hf_ris.evaluation import evaluate
-from hf_ris.modeling import processing_zero_shot
 from hf_ris.modeling.language_expression import Expression
 from hf_ris.modeling.masks import rle_to_mask
 from hf_ris.modeling.modeling_referring_segmentation import LOGIT
@@ -123,12 +122,15 @@ def test_labels_are_refused(ris, picture, regions):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.ones((2, 10, 10), bool), "10 pixels wide and 10 high, but the image is 96 wide and 72 high"),
+        (
+            np.ones((2, 10, 10), bool),
+            "must be 96 pixels wide and 72 high, as their image, got masks 10 wide and 10 high",
+        ),
         (np.zeros((1, 72, 96), bool), "no empty mask; number 0 is"),
         (np.ones((72, 96), bool), r"\(regions, height, width\), got \(72, 96\)"),
         (torch.zeros((1, 72, 96), dtype=torch.bfloat16), "no empty mask; number 0 is"),
         (torch.eye(96).to_sparse(), "`regions` must hold masks, got Tensor"),
-        ([[1, 2], [3]], "`regions` holds masks of different shapes"),
+        ([[1, 2], [3]], "`regions` must hold masks of one shape"),
         (np.full((1, 72, 96), "a"), "`regions` must hold numbers or booleans, got an array of dtype <U1"),
         ("mask.png", "got str"),
     ],
@@ -143,15 +145,11 @@ def test_unfit_regions_are_named(ris, picture, given, message):
     assert good["box"] is not None
 
 
-def test_regions_are_read_once(ris, picture, regions, monkeypatch):
-    names = []
-    monkeypatch.setattr(processing_zero_shot, "check_regions", lambda masks, size, name: names.append(name))
-    ris(picture, text=["a dog", "a cat"], regions=regions)
-    assert names == ["regions"]
-    ris.processor(picture, "a dog", regions)
-    assert names == ["regions", "region_masks[0]"]
-    ris.model([np.asarray(picture)], ["a dog"], [regions[:1]])
-    assert names == ["regions", "region_masks[0]", "region_masks[0]"]
+def test_unfit_regions_are_named_by_the_model(ris, picture, regions):
+    """The processor makes them boolean and finds empty ones; the model, where it is called alone, takes nothing else."""
+    for given in (regions.astype(np.uint8), regions[:, :10], regions[0]):
+        with pytest.raises(ValueError, match=r"`region_masks\[0\]` must be boolean, \(regions, 72, 96\), got"):
+            ris.model([np.asarray(picture)], ["a dog"], [given])
 
 
 def test_masks_are_their_owners(ris, picture, regions):

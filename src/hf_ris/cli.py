@@ -133,39 +133,38 @@ def _segment_image(
     device: str | None,
     options: dict[str, Any],
 ) -> None:
-    # What can be wrong is looked at before anything slow begins.
-    from .modeling.inputs import check_expressions
-
-    check_expressions(expressions, argument="EXPRESSION")
+    # Everything that can be wrong is checked before anything slow begins.
+    if not expressions:
+        raise ValueError("EXPRESSION is missing: write what to look for, in quotes.")
     _note("loading libraries ...")
-    from .modeling.inputs import load_image
+    from .modeling.inputs import read_request
     from .results import to_json, to_table
 
     if output is not None:
         _check_writable(output)
     if explain is not None:
         _check_writable(explain, "--explain")
-    picture = load_image(image)
+    request = read_request(image, expressions)
     model = model or ("bundled-zero-shot" if explain else "bundled")
     ris = _load_pipeline(model, device, ZERO_SHOT_TASK if explain else TASK)
     if explain is not None:
         options = {**options, "explain": True}
 
     start = time.perf_counter()
-    results = ris(picture, text=expressions, output_format="array", **options)
+    results = ris(request, output_format="array", **options)
     _note(f"segmented {len(results)} expression(s) in {time.perf_counter() - start:.1f} s")
 
     if output is not None:
         from .visualization import draw_overlay
 
         output.parent.mkdir(parents=True, exist_ok=True)
-        draw_overlay(picture, results).save(output)
+        draw_overlay(request.image, results).save(output)
         _note(f"wrote {output}")
     if explain is not None:
         from .visualization import draw_explanation
 
         explain.parent.mkdir(parents=True, exist_ok=True)
-        draw_explanation(picture, results).save(explain)
+        draw_explanation(request.image, results).save(explain)
         _note(f"wrote {explain}")
     if mask_dir is not None:
         _write_masks(mask_dir, results)
