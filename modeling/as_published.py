@@ -63,8 +63,8 @@ def widen_chunks(parse: Parse) -> dict[int, tuple[int, int]]:
     blocked = inside | {above for position in inside for above in parse.ancestors(position)}
     spans: dict[int, tuple[int, int]] = {}
     for chunk in parse.chunks:
-        positions, end = range(chunk.start, chunk.end), chunk.end
-        while end < len(parse.words) and end not in blocked and not set(positions).isdisjoint(parse.ancestors(end)):
+        positions, end = set(range(chunk.start, chunk.end)), chunk.end
+        while end < len(parse.words) and end not in blocked and not positions.isdisjoint(parse.ancestors(end)):
             end += 1
         spans |= dict.fromkeys(positions, (chunk.start, end))
     return spans

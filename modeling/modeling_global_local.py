@@ -91,7 +91,7 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
             within = self._encode_within(whole, masks)
             mixed = weight * self._steps.normalize(within, "global", self.image_text)
         if weight < 1:
-            alone = self._encode_pictures(crops)
+            alone = self._encode_images(crops)
             mixed = mixed + (1 - weight) * self._steps.normalize(alone, "local", self.image_text)
         return mixed
 

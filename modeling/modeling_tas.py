@@ -131,7 +131,7 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
             self.image_text.prepare([self._steps.cut_out(cached.image, region) for region in batch])
             for batch in in_batches(cached.regions, self.config.batch_size)
         ]
-        return unit(self._encode_pictures(torch.cat(inputs)))
+        return unit(self._encode_images(torch.cat(inputs)))
 
     def _uses(self, term: str) -> bool:
         return self.captioner is not None and getattr(self.config, f"{term}_weight") > 0
