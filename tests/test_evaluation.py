@@ -403,7 +403,7 @@ def test_damaged_masks_and_those_of_another_size_are_named(rows):
 def test_the_command_names_what_is_wrong():
     for arguments, message in (
         (["bundled", "refcoco"], "--root must name a folder"),
-        (["bundled", "refshapes", "--root", "x"], "takes no --root"),
+        (["bundled", "refshapes", "--root", "x"], "must be left out for refshapes"),
         (["bundled", "refshapes", "--split", "dev"], "split='dev'"),
     ):
         done = CliRunner().invoke(app, ["evaluate", *arguments])
