@@ -22,7 +22,7 @@ from hf_ris.data import FEATURES, RefShapesStream, decode_mask, load_refcoco
 from hf_ris.data.segmentation import encode_segmentations
 from hf_ris.evaluation import PROTOCOLS, evaluate, shuffle_expressions
 from hf_ris.evaluation_questions import Questions
-from hf_ris.evaluation_report import Sample, by_words
+from hf_ris.evaluation_report import Sample, kind_of
 from hf_ris.reporting import table, write_section
 
 
@@ -215,18 +215,18 @@ def test_the_report_shows_numbers_and_images(rows, tmp_path):
     [
         ("red mug", "neither: looks alone"),
         ("the bright one", "neither: looks alone"),
-        ("man on the left", "place in the picture"),
-        ("Upper tree", "place in the picture"),
-        ("the topmost box", "place in the picture"),
-        ("the fourth man", "place in the picture"),
+        ("man on the left", "place in the image"),
+        ("Upper tree", "place in the image"),
+        ("the topmost box", "place in the image"),
+        ("the fourth man", "place in the image"),
         ("mug left of the tree", "relation to something else"),
         ("dog next to the bench", "relation to something else"),
-        ("left side of the picture", "place in the picture"),
-        ("man on left side of pic", "place in the picture"),
+        ("left side of the picture", "place in the image"),
+        ("man on left side of pic", "place in the image"),
     ],
 )
 def test_what_an_expression_tells(text, kind):
-    assert by_words(Sample(text, 0.1, 0.5, {})) == kind
+    assert kind_of(Sample(text, 0.1, 0.5, {})) == kind
 
 
 def test_questions_of_one_image_stand_together(rows):
@@ -403,7 +403,7 @@ def test_damaged_masks_and_those_of_another_size_are_named(rows):
 def test_the_command_names_what_is_wrong():
     for arguments, message in (
         (["bundled", "refcoco"], "--root must name a folder"),
-        (["bundled", "refshapes", "--root", "x"], "--root, --split-by and --images must be left out"),
+        (["bundled", "refshapes", "--root", "x"], "must be left out for refshapes"),
         (["bundled", "refshapes", "--split", "dev"], "split='dev'"),
     ):
         done = CliRunner().invoke(app, ["evaluate", *arguments])

@@ -12,7 +12,7 @@ import typer
 
 from . import __version__
 from .cli_data import DatasetName, Images, Root, SplitBy, check_drawn, data, friendly_errors, load_rows, note
-from .systems import TASK, ZERO_SHOT_TASK, find_model
+from .systems import SYSTEMS, TASK, ZERO_SHOT_TASK, find_model
 
 
 app = typer.Typer(
@@ -235,22 +235,26 @@ def evaluate(
                 note(f"wrote {output / 'results.json'} and {output / 'report.html'}")
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+class _TrainCommand(typer.core.TyperCommand):
+    """Lists the recipes below its help. They are read when they are asked for: importing them takes seconds."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from .training import describe_recipes
+
+        self.epilog = f"Recipes:\n\n{describe_recipes()}"
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_TrainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
     output_dir: Annotated[Path, typer.Option(help="Where checkpoints and the trained model go.")],
-    recipe: Annotated[
-        str,
-        typer.Option(
-            help="What is trained, and how: magnet, cris-r50-refcoco, cris-r101-refcoco, cris-r50-refcocog, cris-r101-refcocog, "
-            "finetune, magnet-tiny-refshapes or cris-tiny-refshapes."
-        ),
-    ] = "magnet-tiny-refshapes",
+    recipe: Annotated[str, typer.Option(help="What is trained, and how; all recipes are listed below.")] = "finetune",
     dataset: Annotated[
         str | None,
         typer.Option(
             help="folder (one's own; needs --root), refcoco, refcoco+, refcocog, grefcoco or refclef (need --root), or refshapes, "
-            "refshapes+ or refshapesg, drawn on the way (need --max-steps). By default the recipe's."
+            "refshapes+ or refshapesg, drawn on the way (need --max-steps)."
         ),
     ] = None,
     root: Root = None,
@@ -311,7 +315,7 @@ def train(
             raise ValueError("--root, --split-by and --images must be left out without --dataset.")
         if dataset is not None and dataset.startswith("refshapes"):
             check_drawn(dataset, root, split_by, images)
-            rows["drawn"] = (dataset,)
+            rows["refshapes"] = (dataset,)
         elif dataset is not None:
             with state.main_process_first():
                 rows["train_dataset"] = load_rows(dataset, "train", root, split_by, images, None)
@@ -350,7 +354,12 @@ def train(
 
 @app.command()
 def convert(
-    system: Annotated[str, typer.Argument(help="Which published system the checkpoint is of: magnet or cris.")],
+    system: Annotated[
+        str,
+        typer.Argument(
+            help=f"The published system of the checkpoint: {' or '.join(each.model_type for each in SYSTEMS.values() if not each.is_zero_shot)}."
+        ),
+    ],
     source: Annotated[
         str, typer.Argument(help="The file, or hub-id::file, such as yxchng/magnet_weights::magnet_refcoco.pth.")
     ],

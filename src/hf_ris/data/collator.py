@@ -1,6 +1,5 @@
 """From rows of a referring segmentation dataset to a padded training batch, with words hidden for Mask Grounding."""
 
-import re
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -10,27 +9,12 @@ from PIL import Image, ImageOps
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..modeling.grounding_losses import NOT_HIDDEN
+from ..modeling.language_places import swap_sides
 from .features import check_text_column, text_of
 from .segmentation import check_mask, decode_mask
 
 
 EXPRESSION_CHOICES = ("random", "first", "all")
-SIDES = re.compile(r"\b(left|right)(most|hand)?\b", re.IGNORECASE)
-OPPOSITES = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "right": "left", "Right": "Left", "RIGHT": "LEFT"}
-
-
-def swap_sides(text: str) -> str:
-    """
-    What to call the same thing in the mirror: "left" becomes "right" and the other way round, as whole words alone.
-
-    Example:
-
-    ```python
-    >>> swap_sides("the leftover on the Left, right-hand side")
-    'the leftover on the Right, left-hand side'
-    ```
-    """
-    return SIDES.sub(lambda found: OPPOSITES.get(found[1], OPPOSITES[found[1].lower()]) + (found[2] or ""), text)
 
 
 def hide_words(
@@ -85,9 +69,9 @@ class ReferringSegmentationCollator:
     Neighbouring rows of the same image share it when every image of the batch has the same number of rows, so that the
     model encodes it once.
 
-    What is random about a row follows from its `draw`, a number, where it has one: so it is the same in a training that was
-    stopped and continued, and in any number of processes. Where its `draw` is None, nothing is: the first expression, no flip,
-    no hidden words. Without one it follows from torch's own state.
+    All that is random about a row follows from its `seed`, where it has one: so it is the same in a training that was stopped and
+    continued, and in any number of processes. With a `seed` of None, nothing is random: the first expression, no flip, no
+    hidden words. Without a `seed`, it follows from torch's own state.
 
     Args:
         processor (`ProcessorMixin`): The model's processor.
@@ -138,7 +122,7 @@ class ReferringSegmentationCollator:
         Raises:
             ValueError: If a mask is damaged or of another size than its image.
         """
-        is_random = any(row.get("draw", 0) is not None for row in rows)
+        is_random = any(row.get("seed", 0) is not None for row in rows)
         referents = [referent for row in rows for referent in self._read(row, is_random)]
         pictures = [list(shown) for _, shown in groupby(referents, key=lambda each: (each.image_id, each.is_mirrored))]
         shared = len({len(shown) for shown in pictures}) == 1
@@ -161,8 +145,8 @@ class ReferringSegmentationCollator:
 
     def _read(self, row: dict[str, Any], is_random: bool) -> list[Referent]:
         """What is asked about a row's picture."""
-        draw = row.get("draw")
-        chance = None if draw is None else torch.Generator().manual_seed(draw)
+        seed = row.get("seed")
+        chance = None if seed is None else torch.Generator().manual_seed(seed)
         expressions = [text_of(expression, self.text_column) for expression in row["expressions"]]
         if self.expression == "first" or not is_random:
             expressions = expressions[:1]
