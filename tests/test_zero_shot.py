@@ -31,7 +31,7 @@ from hf_ris.data.refshapes.rows import scene_targets
 from hf_ris.evaluation import evaluate
 from hf_ris.modeling.language_expression import Expression
 from hf_ris.modeling.masks import rle_to_mask
-from hf_ris.modeling.modeling_referring_segmentation import LOGIT
+from hf_ris.modeling.modeling_referring_segmentation import REGION_LOGIT
 from hf_ris.modeling.tas_rectifier import Layout, rectify
 from hf_ris.modeling.zero_shot_parts import IMAGE_TEXT
 from hf_ris.output_folder import describe_model
@@ -101,7 +101,7 @@ def test_outputs_keep_the_contract(tas, picture, regions):
     assert "logits" not in outputs, "they are made when they are asked for"
     assert torch.equal(outputs["logits"], outputs.logits)
     assert outputs.logits.shape == (4, 80, 96)
-    assert set(outputs.logits.unique().tolist()) == {-LOGIT, LOGIT}
+    assert set(outputs.logits.unique().tolist()) == {-REGION_LOGIT, REGION_LOGIT}
     assert [len(masks) for masks in outputs.region_masks] == [3, 1]
     assert [len(shares) for shares in outputs.region_scores] == [3, 3, 1, 1]
     assert all(set(terms) == {"V", "P", "N"} for terms in outputs.terms)

@@ -69,9 +69,9 @@ class ReferringSegmentationCollator:
     Neighbouring rows of the same image share it when every image of the batch has the same number of rows, so that the
     model encodes it once.
 
-    What is random about a row follows from its `draw`, a number, where it has one: so it is the same in a training that was
-    stopped and continued, and in any number of processes. Where its `draw` is None, nothing is: the first expression, no flip,
-    no hidden words. Without one it follows from torch's own state.
+    All that is random about a row follows from its `seed`, where it has one: so it is the same in a training that was stopped and
+    continued, and in any number of processes. With a `seed` of None, nothing is random: the first expression, no flip, no
+    hidden words. Without a `seed`, it follows from torch's own state.
 
     Args:
         processor (`ProcessorMixin`): The model's processor.
@@ -122,7 +122,7 @@ class ReferringSegmentationCollator:
         Raises:
             ValueError: If a mask is damaged or of another size than its image.
         """
-        is_random = any(row.get("draw", 0) is not None for row in rows)
+        is_random = any(row.get("seed", 0) is not None for row in rows)
         referents = [referent for row in rows for referent in self._read(row, is_random)]
         pictures = [list(shown) for _, shown in groupby(referents, key=lambda each: (each.image_id, each.is_mirrored))]
         shared = len({len(shown) for shown in pictures}) == 1
@@ -145,8 +145,8 @@ class ReferringSegmentationCollator:
 
     def _read(self, row: dict[str, Any], is_random: bool) -> list[Referent]:
         """What is asked about a row's picture."""
-        draw = row.get("draw")
-        chance = None if draw is None else torch.Generator().manual_seed(draw)
+        seed = row.get("seed")
+        chance = None if seed is None else torch.Generator().manual_seed(seed)
         expressions = [text_of(expression, self.text_column) for expression in row["expressions"]]
         if self.expression == "first" or not is_random:
             expressions = expressions[:1]

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,23 +17,14 @@ from transformers.utils import logging
 
 from ..data.collator import ReferringSegmentationCollator
 from ..metrics import TrainerMetrics
-from ..model_card import HERE, trained_card
+from ..published_card import HERE, trained_card
 from .building import add_lora, load_checkpoint
 from .callbacks import DrawSamples, WatchLoss
 from .checkpoints import check_checkpoint, find_checkpoints
-from .data import DRAWN_EVALUATION_ROWS, TrainingData
+from .data import GENERATED_EVALUATION_ROWS, TrainingData
 from .optimizer import MuonWithAdamW
-from .pretraining import (
-    VIEWS,
-    AttributeModel,
-    AttributeRows,
-    NameRows,
-    attribute_counts,
-    attribute_metrics,
-    tell_places,
-)
 from .recipes import RECIPES, Recipe, Stage
-from .rows import RowsOfEpochs, TellEpoch
+from .rows import EpochRows, SetEpoch
 
 
 logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
@@ -59,12 +49,12 @@ EVALUATIONS = 20  # of a training on drawings, which has no epochs
 
 
 def train(
-    recipe: str,
+    recipe: str | Recipe,
     output_dir: str | Path,
     train_dataset: datasets.Dataset | None = None,
     eval_dataset: datasets.Dataset | None = None,
     *,
-    drawn: Sequence[str] = (),
+    refshapes: Sequence[str] = (),
     parts: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     lora: int | None = None,
@@ -81,14 +71,14 @@ def train(
     Runs in one process, or in each of those that `torchrun` or `accelerate launch` started.
 
     Args:
-        recipe (`str`): A key of [`RECIPES`].
+        recipe (`str` or [`Recipe`]): A key of [`RECIPES`], or a recipe that is not among them.
         output_dir (`str` or `Path`): Where the trained model goes; checkpoints go to its folders `stage-1`, `stage-2`, …, and
             pictures of what is predicted to their folders `samples`.
         train_dataset (`datasets.Dataset`, *optional*): Rows as the loaders of `hf_ris.data` give them.
         eval_dataset (`datasets.Dataset`, *optional*): Rows that are evaluated on, with the first expression of each; by default
-            none, or drawn ones where the training's are drawn.
-        drawn (`Sequence[str]`, *optional*): Instead of `train_dataset`: manners of RefShapes, whose scenes are drawn on the way
-            and never come twice; by default the recipe's.
+            none, or generated ones where the training's are generated.
+        refshapes (`Sequence[str]`, *optional*): Variants of RefShapes, instead of `train_dataset`. Scenes are drawn on the way
+            and never come twice. By default the recipe's.
         parts (`dict`, *optional*): What the model is made from: `backbone` and `text`, folders or Hub ids of pretrained encoders,
             or `init_from`, a CLIP, for CRIS; and `from_scratch`, to take their configurations alone; or `model`, a checkpoint of this library.
         config (`dict`, *optional*): Fields of the model's configuration; they take precedence over the recipe's.
@@ -96,8 +86,8 @@ def train(
             model with what they learned in `output_dir`.
         text_column (`str`, *optional*): Which text is read: "sent" (cleaned) or "raw" (as written); by default the recipe's.
         flip_probability (`float`, *optional*, defaults to 0.0): How often a picture is mirrored, left and right in its text too.
-        eval_rows (`int`, *optional*): How many rows of `eval_dataset` are evaluated on, from its first; of drawn ones 100 of each
-            manner by default.
+        eval_rows (`int`, *optional*): How many rows of `eval_dataset` are evaluated on, from its first; of generated ones 100 of
+            each variant by default.
         samples (`int`, *optional*, defaults to 8): How many rows' predictions are drawn at each evaluation.
         resume (`bool`, *optional*, defaults to `False`): Whether to continue from the last checkpoint in `output_dir`, with
             the batch size and the number of processes it was written with.
@@ -112,12 +102,12 @@ def train(
         MemoryError: If the device's memory does not suffice; the message says what to change.
         FloatingPointError: If the loss becomes infinite or no number.
     """
-    check_request(recipe, train_dataset, parts or {}, lora)
-    chosen = RECIPES[recipe]
+    chosen = find_recipe(recipe)
+    check_request(chosen, train_dataset, parts or {}, lora)
     data = TrainingData(
         train_dataset,
         eval_dataset,
-        tuple(drawn) or chosen.drawn,
+        tuple(refshapes) or chosen.refshapes,
         eval_rows,
         text_column or chosen.text_column,
         flip_probability,
@@ -128,7 +118,7 @@ def train(
         make_arguments(chosen, stage, folder, data, overrides)
         for stage, folder in zip(chosen.stages, folders, strict=True)
     ]
-    model, processor = build(recipe, parts or {}, {**chosen.config, **(config or {})}, all_arguments[0].seed)
+    model, processor = build(chosen, parts or {}, {**chosen.config, **(config or {})}, all_arguments[0].seed)
     hides_words = getattr(model.config, "mask_grounding_loss_weight", 0) > 0
     with all_arguments[0].main_process_first(desc="looking at the data"):
         data.check(processor.tokenizer, hides_words)
@@ -136,7 +126,7 @@ def train(
     collator = data.collator(processor, model.config, chosen.mask_probability if hides_words else 0.0)
     trained = model if lora is None else add_lora(model, lora)
 
-    seen_rows: Counter[str] = Counter()
+    seen_rows = 0
     for stage, arguments, checkpoint in zip(chosen.stages, all_arguments, checkpoints, strict=True):
         if stage.image_size is not None:
             processor.image_processor.size = {"height": stage.image_size, "width": stage.image_size}
@@ -144,14 +134,17 @@ def train(
             model.auxiliary_losses.drop_mask_grounding()
             collator.mask_probability = 0.0
         rows_per_step = arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
-        num_rows = max(0, arguments.max_steps) * rows_per_step  # of drawings, which are trained on by steps
-        if stage.task == "attributes":
-            options = learn_attributes(model, processor, num_rows, eval_rows or DRAWN_EVALUATION_ROWS)
+        num_rows = max(0, arguments.max_steps) * rows_per_step  # of generated rows, which are trained on by steps
+        pretraining = None
+        if stage.pretraining is not None:
+            pretraining = stage.pretraining(model, processor, num_rows, eval_rows or GENERATED_EVALUATION_ROWS)
+            options = dict(pretraining.trainer_arguments)
+        elif stage.rows is not None:
+            options = learn_masks(trained, processor, collator, stage.rows(num_rows), evaluation)
         else:
-            rows: Dataset = NameRows(num_rows)
-            if stage.task == "referring":
-                rows = data.training_rows(seen_rows[stage.task], num_rows, arguments.seed)
+            rows = data.training_rows(seen_rows, num_rows, arguments.seed)
             options = learn_masks(trained, processor, collator, rows, evaluation)
+            seen_rows += num_rows
         options |= choose_optimizer(chosen, stage, trained, arguments, len(options["train_dataset"]))
         # Batch norms take all GPUs' pictures together, but for those that adapters leave as they are.
         if lora is None and arguments.world_size > 1 and arguments.device.type == "cuda":
@@ -160,18 +153,15 @@ def train(
         trainer = Trainer(args=arguments, **options)
         # First, so that what it adds to the logs reaches those that write them.
         trainer.callback_handler.callbacks.insert(0, WatchLoss())
-        if stage.task != "attributes" and evaluation is not None:
+        if pretraining is None and evaluation is not None:
             folder = Path(arguments.output_dir) / "samples"
             trainer.add_callback(DrawSamples(evaluation, processor, folder, samples, data.text_column))
         if checkpoint is not None:
             check_checkpoint(trainer.model, checkpoint, lora)
         with explained(trainer, processor):
             result = trainer.train(resume_from_checkpoint=checkpoint)
-        if isinstance(trainer.model, AttributeModel):
-            trainer.model.lend_to(model.get_input_embeddings(), processor.tokenizer)
-            tell_places(trainer.model.image_encoder)
-            trainer.model.image_encoder.requires_grad_(True)
-        seen_rows[stage.task] += num_rows
+        if pretraining is not None:
+            pretraining.finish()
 
     trainer.remove_callback(DrawSamples)  # whose last sheet would be drawn over
     with explained(trainer, processor):
@@ -180,18 +170,30 @@ def train(
     return metrics
 
 
+def find_recipe(recipe: str | Recipe) -> Recipe:
+    """
+    Look a recipe up by its name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise ValueError(f"`recipe` must be one of {list(RECIPES)}, got {recipe!r}.")
+    return RECIPES[recipe]
+
+
 def check_request(
-    recipe: str, train_dataset: datasets.Dataset | None, parts: dict[str, Any], lora: int | None
+    recipe: Recipe, train_dataset: datasets.Dataset | None, parts: dict[str, Any], lora: int | None
 ) -> None:
     """Raises a ValueError unless a recipe can be run with what is given."""
-    if recipe not in RECIPES:
-        raise ValueError(f"recipe={recipe!r} is unknown; allowed are {', '.join(RECIPES)}")
-    if RECIPES[recipe].drawn and train_dataset is not None:
-        raise ValueError(f"recipe={recipe!r} learns from drawings alone: it takes no train_dataset")
+    if recipe.refshapes and train_dataset is not None:
+        raise ValueError("`train_dataset` must be left out: this recipe learns from drawings alone.")
     if lora is not None and "model" not in parts:
-        raise ValueError(f"lora={lora} adapts a trained model: name a checkpoint (model)")
-    if lora is not None and any(stage.task == "attributes" for stage in RECIPES[recipe].stages):
-        raise ValueError(f"lora={lora} is not for recipe={recipe!r}, which trains an image encoder from nothing")
+        raise ValueError(f"`model` must be given with lora={lora}: a checkpoint that is adapted.")
+    if lora is not None and any(stage.pretraining is not None for stage in recipe.stages):
+        raise ValueError("`lora` must be left out: this recipe trains an image encoder from nothing.")
 
 
 def publish(trainer: Trainer, processor: ProcessorMixin, folder: Path, has_adapters: bool) -> None:
@@ -224,21 +226,21 @@ def share(model: PreTrainedModel, folder: Path, repo_id: str, arguments: Trainin
 
 
 def build(
-    name: str, parts: dict[str, Any], config: dict[str, Any], seed: int
+    recipe: Recipe, parts: dict[str, Any], config: dict[str, Any], seed: int
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
-    A recipe's model and processor, from its own parts or those that are named.
+    Build a recipe's model and processor, from its own parts or those that are named.
 
     Raises:
         ValueError: If the recipe has no use for one of them, or needs a checkpoint.
     """
-    builder = load_checkpoint if "model" in parts else RECIPES[name].build
+    builder = load_checkpoint if "model" in parts else recipe.build
     if builder is load_checkpoint and "model" not in parts:
-        raise ValueError(f"recipe={name!r} starts from a checkpoint: name one (model)")
+        raise ValueError("`model` must be given: this recipe starts from a checkpoint.")
     surplus = parts.keys() - inspect.signature(builder).parameters.keys()
     if surplus:
-        start = "a checkpoint" if "model" in parts else f"recipe={name!r}"
-        raise ValueError(f"{start} has no use for {', '.join(sorted(surplus))}")
+        start = "a checkpoint" if "model" in parts else "this recipe"
+        raise ValueError(f"`{min(surplus)}` must be left out: {start} has no use for it.")
     return builder(seed, config, **parts)
 
 
@@ -269,9 +271,9 @@ def make_arguments(
     if not has_cuda or overrides.get("bf16") or overrides.get("use_cpu"):
         options.pop("fp16", None)
     options |= overrides
-    if data.is_drawn:
+    if data.is_generated:
         if options.get("max_steps", -1) < 1:
-            raise ValueError("max_steps is missing: drawings have no end")
+            raise ValueError("`max_steps` must be given with generated rows, which have no end.")
         options["train_sampling_strategy"] = "sequential"
         if options["eval_strategy"] == "epoch":
             steps = max(1, options["max_steps"] // EVALUATIONS)
@@ -281,7 +283,7 @@ def make_arguments(
     if stage is not recipe.stages[-1]:
         options |= {"push_to_hub": False, "load_best_model_at_end": False}
     options.setdefault("hub_model_id", folder.parent.resolve().name)
-    options.setdefault("batch_eval_metrics", stage.task != "attributes")
+    options.setdefault("batch_eval_metrics", stage.pretraining is None)
     arguments = TrainingArguments(str(folder), **options)
     if arguments.n_gpu > 1:
         # Otherwise `Trainer` would deal out pictures and expressions apart, which come in different numbers.
@@ -326,20 +328,7 @@ def learn_masks(
         "data_collator": collator,
         "processing_class": processor,
         **TrainerMetrics(processor).for_trainer(),
-        "callbacks": [TellEpoch(rows)] if isinstance(rows, RowsOfEpochs) else [],
-    }
-
-
-def learn_attributes(
-    model: PreTrainedModel, processor: ProcessorMixin, num_rows: int, eval_rows: int
-) -> dict[str, Any]:
-    """`Trainer`'s arguments to teach the image encoder alone what things look like."""
-    return {
-        "model": AttributeModel(model.image_encoder, model.config.text_config.hidden_size),
-        "train_dataset": AttributeRows(processor.image_processor, num_rows, "train", VIEWS),
-        "eval_dataset": AttributeRows(processor.image_processor, eval_rows, "val"),
-        "compute_metrics": attribute_metrics,
-        "preprocess_logits_for_metrics": attribute_counts,
+        "callbacks": [SetEpoch(rows)] if isinstance(rows, EpochRows) else [],
     }
 
 
