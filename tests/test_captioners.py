@@ -1,4 +1,4 @@
-"""Captioners say something of any picture, the same one by one as in batches, and also when loaded again."""
+"""Captioners say something of any image, the same one by one as in batches, and also when loaded again."""
 
 import numpy as np
 import pytest
@@ -19,18 +19,18 @@ def folder(request, tmp_path_factory, tokenizer):
 
 
 @torch.no_grad()
-def test_pictures_have_captions(folder, monkeypatch):
+def test_images_have_captions(folder, monkeypatch):
     config, network, processor = load_part("captioner", str(folder), CAPTIONERS, torch.float32)
     assert AutoConfig.from_pretrained(folder).model_type == config.model_type
     captioner = build_part("captioner", CAPTIONERS, config)
     captioner.network, captioner.processor = network.eval(), processor
     monkeypatch.setattr(captioner, "max_new_tokens", 5)
     generator = np.random.default_rng(0)
-    pictures = [generator.integers(0, 256, (height, 40, 3), dtype=np.uint8) for height in (30, 50, 64)]
-    captions = captioner.caption(pictures)
+    images = [generator.integers(0, 256, (height, 40, 3), dtype=np.uint8) for height in (30, 50, 64)]
+    captions = captioner.caption(images)
     assert len(captions) == 3
     assert any(captions)
     assert not any("<" in caption for caption in captions), "no special tokens"
     monkeypatch.setattr(captioner, "batch_size", 2)
-    assert captioner.caption(pictures) == captions
+    assert captioner.caption(images) == captions
     assert captioner.caption([]) == []

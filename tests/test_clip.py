@@ -50,7 +50,7 @@ def test_texts_have_the_originals_features(system):
 
 
 @torch.no_grad()
-def test_pictures_have_the_originals_features(system):
+def test_images_have_the_originals_features(system):
     prefix, part = system
     features = part.encode_images(OUTPUTS[f"{prefix}refcoco.cropped_imgs"])
     if prefix == "rn.":  # where Global-Local normalises each
@@ -59,22 +59,22 @@ def test_pictures_have_the_originals_features(system):
 
 
 @torch.no_grad()
-def test_regions_are_seen_in_the_whole_picture_as_published(system):
+def test_regions_are_seen_in_the_whole_image_as_published(system):
     prefix, part = system
     masks = INPUTS["pred_masks"][:, None].float()
     for way, antialias in (("", False), ("aa.", True)):
         shares = nn.functional.interpolate(masks, (part.grid,) * 2, mode="bilinear", antialias=antialias)[:, 0]
         side = part.grid * (8 if prefix == "vit." else 32)
-        picture = nn.functional.interpolate(INPUTS["image"], (side, side), mode="bilinear", antialias=antialias)
-        features = part.encode_regions(picture, shares, block=9)
+        image = nn.functional.interpolate(INPUTS["image"], (side, side), mode="bilinear", antialias=antialias)
+        features = part.encode_regions(image, shares, block=9)
         assert_close(features, OUTPUTS[f"{way}{prefix}refcoco.mask_features"])
 
 
 @torch.no_grad()
 def test_a_resnet_takes_maps_of_other_sizes():
     model = read("rn.")
-    picture = nn.functional.interpolate(INPUTS["image"], tuple(INPUTS["rn.big.shape"].tolist()), mode="bilinear")
-    assert model.get_image_features(picture).shape == (1, 24)
+    image = nn.functional.interpolate(INPUTS["image"], tuple(INPUTS["rn.big.shape"].tolist()), mode="bilinear")
+    assert model.get_image_features(image).shape == (1, 24)
     table = model.visual.attnpool._positions(len(OUTPUTS["rn.big.positional_embedding_after"]))
     assert_close(table, OUTPUTS["rn.big.positional_embedding_after"])
 

@@ -74,7 +74,7 @@ def test_batches_of_regions_change_nothing(kind):
 
 
 @torch.no_grad()
-def test_early_blocks_see_a_picture_once():
+def test_early_blocks_see_an_image_once():
     model = build("vit", "refcoco")
     seen = []
     for layer in model.image_text.network.vision_model.encoder.layers:

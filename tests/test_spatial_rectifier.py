@@ -29,10 +29,10 @@ def draw(scene: dict) -> tuple[list[str], Layout]:
 
 @pytest.mark.parametrize("case", CASES["cases"], ids=lambda case: f"{case[0]}: {case[2]}")
 def test_places_lead_to_the_right_region(case):
-    name, target, expression, answer = case[:4]
+    name, referent, expression, answer = case[:4]
     labels, layout = draw(CASES["scenes"][name])
-    own = iter(CASES["scenes"][name]["fits"].get(target, [1.0]))
-    fits = np.array([next(own) if label == target else 0.1 for label in labels])
+    referent_fits = iter(CASES["scenes"][name]["fits"].get(referent, [1.0]))
+    fits = np.array([next(referent_fits) if label == referent else 0.1 for label in labels])
 
     def score_phrase(phrase: str) -> np.ndarray:
         return np.array([1.0 if label in phrase else 0.1 for label in labels])
@@ -198,7 +198,7 @@ def test_any_place_rates_any_candidates(place, boxes, data):
     values = rate_place(place, layout, members, lambda phrase: np.ones(len(boxes)))
     assert values.shape == members.shape
     assert np.isfinite(values).all()
-    assert (values > -0.02).all()  # middles are told apart by a hundredth
+    assert (values > -0.02).all()  # middles differ by a hundredth at least
     assert (values <= 1).all()
     if place.kind == "ordinal":
         assert values.sum() == 1
