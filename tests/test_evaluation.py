@@ -403,7 +403,7 @@ def test_the_command_names_what_is_wrong():
     for arguments, message in (
         (["bundled", "refcoco"], "needs --root"),
         (["bundled", "refshapes", "--root", "x"], "takes no --root"),
-        (["bundled", "refshapes", "--split", "dev"], "split='dev'"),
+        (["bundled", "refshapes", "--split", "dev"], "must be one of ['train', 'val', 'testA', 'testB'], got 'dev'"),
     ):
         done = CliRunner().invoke(app, ["evaluate", *arguments])
         assert done.exit_code == 2 and message in done.stderr
