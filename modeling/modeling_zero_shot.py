@@ -219,10 +219,10 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         )
         return features[[distinct.index(text) for text in texts]]
 
-    def _encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def _encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Features of n images or crops, (n, 3, H, W) -> (n, d), in float32, not normalised."""
         batches = in_batches(pixel_values, self.config.batch_size)
-        return torch.cat([self.image_text.encode_pictures(batch).float() for batch in batches])
+        return torch.cat([self.image_text.encode_images(batch).float() for batch in batches])
 
     def describe_settings(self) -> str:
         """Everything that answers depend on besides weights, images and expressions: settings, processors, installed libraries."""

@@ -33,6 +33,7 @@ from hf_ris.evaluation_report import LENGTHS, length_of
 from hf_ris.evaluation_shards import read_shards
 from hf_ris.referring_segmentation_iou import summarize
 from hf_ris.reporting import draw_curves, machine, table, write_section
+from hf_ris.systems import CRIS, MAGNET
 from hf_ris.training import Stage, train
 from hf_ris.training.checkpoints import number_of_steps
 
@@ -84,7 +85,7 @@ ALIGNMENT = {"alignment_loss_weight": 0.5}
 CRIS_GROUNDING = {"mask_grounding_loss_weight": 0.015}
 CRIS_ALIGNMENT = {"alignment_loss_weight": 0.035}
 FAMILIES = {
-    "MagNet": Family(
+    MAGNET.name: Family(
         "magnet-tiny-refshapes",
         build_magnet_tiny,
         (
@@ -108,7 +109,7 @@ FAMILIES = {
         ),
         without={"alignment_module": False},
     ),
-    "CRIS": Family(
+    CRIS.name: Family(
         "cris-tiny-refshapes",
         build_cris_tiny,
         (

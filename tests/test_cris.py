@@ -97,7 +97,7 @@ def test_logits_are_per_expression_at_stride_four(model, inputs, monkeypatch):
         one = [inputs["pixel_values"][index // 2], inputs["input_ids"][index], inputs["attention_mask"][index]]
         single = model(*(each[None] for each in one))
         torch.testing.assert_close(single.logits[0], output.logits[index], atol=1e-4, rtol=1e-4)
-    monkeypatch.setattr(modeling_trainable_segmentation, "PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(modeling_trainable_segmentation, "PIXELS_PER_PASS", 1)
     torch.testing.assert_close(model(**inputs).logits, output.logits, atol=1e-4, rtol=1e-4)
 
 
@@ -193,8 +193,8 @@ def test_gradient_checkpointing_and_any_attention_change_nothing(config, lesson)
         ({"decoder_num_heads": 5}, "decoder_num_heads"),
         ({"kernel_size": 4}, "kernel_size"),
         ({"kernel_size": -1}, "kernel_size"),
-        ({"clip_config": {"layers": [3, 4, 6]}}, "layers must be 4"),
-        ({"clip_config": {"width": 1}}, "width must be positive and even"),
+        ({"clip_config": {"layers": [3, 4, 6]}}, "`layers` must be 4"),
+        ({"clip_config": {"width": 1}}, "`width` must be positive and even"),
         ({"dropout": 1.0}, "dropout"),
         ({"mask_grounding_stages": [2]}, "mask_grounding_stages"),
     ],
@@ -217,12 +217,12 @@ def test_expressions_are_cut_before_their_end(processor, tokenizer, caplog):
 
 @pytest.mark.parametrize("size", [(50, 80), (64, 64), (90, 33)])
 def test_a_mask_goes_to_the_model_and_back(processor, size):
-    """Through the letterbox and its inverse, for pictures of any shape."""
+    """Through the letterbox and its inverse, for images of any shape."""
     height, width = size
     mask = torch.zeros(size)
     mask[height // 4 : height // 2, width // 4 : -width // 4] = 1
-    picture = torch.zeros(3, *size, dtype=torch.uint8)
-    labels = processor.image_processor(picture, mask.numpy(), return_tensors="pt")["labels"]
+    image = torch.zeros(3, *size, dtype=torch.uint8)
+    labels = processor.image_processor(image, mask.numpy(), return_tensors="pt")["labels"]
     assert labels.shape == (1, 64, 64) and labels.min() >= 0 and labels.max() <= 1
     logits = (labels.clamp(1e-4, 1 - 1e-4)).logit()
     back = processor.probabilities(logits, size)[0] > 0.5
@@ -233,8 +233,8 @@ def test_a_mask_goes_to_the_model_and_back(processor, size):
 def test_a_size_given_with_the_call_is_the_one_masks_come_back_from(processor):
     mask = torch.zeros(48, 64)
     mask[6:20, 40:60] = 1
-    picture, size = torch.zeros(3, 48, 64, dtype=torch.uint8), {"height": 64, "width": 128}
-    labels = processor.image_processor(picture, mask.numpy(), size=size, return_tensors="pt")["labels"]
+    image, size = torch.zeros(3, 48, 64, dtype=torch.uint8), {"height": 64, "width": 128}
+    labels = processor.image_processor(image, mask.numpy(), size=size, return_tensors="pt")["labels"]
     logits = labels[:, 2::4, 2::4].clamp(1e-4, 1 - 1e-4).logit()
     back = processor.probabilities(logits, (48, 64))[0] > 0.5
     assert (back & (mask > 0)).sum() / (back | (mask > 0)).sum() > 0.7
@@ -288,9 +288,9 @@ def test_a_saved_model_is_one_call(folder, ris, images):
 
 
 def test_it_loads_and_answers_where_this_package_is_missing(folder):
-    told = []
-    push_model(folder, "me/cris", licence="mit", dry_run=True, note=told.append)
-    assert any("modeling_cris.py" in line for line in told)
+    notes = []
+    push_model(folder, "me/cris", licence="mit", dry_run=True, note=notes.append)
+    assert any("modeling_cris.py" in line for line in notes)
 
 
 def test_it_is_evaluated_by_its_own_protocol(ris):
@@ -521,8 +521,8 @@ def test_half_precision_is_trained_in_full(folder, tmp_path):
     assert {each.dtype for each in model.parameters()} == {torch.float32}
 
 
-def test_squashed_masks_are_not_compared_with_fitted_ones(ris):
-    with pytest.raises(ValueError, match=r"squashed pictures.*allowed are original, cris"):
+def test_masks_over_padded_images_are_not_compared_in_a_square(ris):
+    with pytest.raises(ValueError, match="must be 'original' or 'cris' for CRIS, which pads images; got 'lavt'"):
         evaluate(ris, load_refshapes("refshapes", "val", num_rows=2), protocol="lavt")
 
 

@@ -1,6 +1,5 @@
 """From rows of a referring segmentation dataset to a padded training batch, with words hidden for Mask Grounding."""
 
-import re
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -10,27 +9,12 @@ from PIL import Image, ImageOps
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..modeling.grounding_losses import NOT_HIDDEN
+from ..modeling.language_places import swap_sides
 from .features import check_text_column, text_of
 from .segmentation import check_mask, decode_mask
 
 
 EXPRESSION_CHOICES = ("random", "first", "all")
-SIDES = re.compile(r"\b(left|right)(most|hand)?\b", re.IGNORECASE)
-OPPOSITES = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "right": "left", "Right": "Left", "RIGHT": "LEFT"}
-
-
-def swap_sides(text: str) -> str:
-    """
-    What to call the same thing in the mirror: "left" becomes "right" and the other way round, as whole words alone.
-
-    Example:
-
-    ```python
-    >>> swap_sides("the leftover on the Left, right-hand side")
-    'the leftover on the Right, left-hand side'
-    ```
-    """
-    return SIDES.sub(lambda found: OPPOSITES.get(found[1], OPPOSITES[found[1].lower()]) + (found[2] or ""), text)
 
 
 def hide_words(

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from ..data.collator import ReferringSegmentationCollator
 from ..metrics import TrainerMetrics
-from ..model_card import HERE, trained_card
+from ..published_card import HERE, trained_card
 from .building import add_lora, load_checkpoint
 from .callbacks import DrawSamples, WatchLoss
 from .checkpoints import check_checkpoint, find_checkpoints
