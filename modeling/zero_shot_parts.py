@@ -125,7 +125,8 @@ class Part(nn.Module, ABC):
         }
         described = [repr(options), self.config.to_json_string(), repr(self._processor)]
         if self.network_class is not None and self.network.can_generate():
-            described.append(repr(vars(self.network.generation_config)))
+            generation = vars(self.network.generation_config)
+            described.append(repr({name: value for name, value in generation.items() if not name.startswith("_")}))
         return "\n".join(described)
 
     def check_complete(self) -> None:

@@ -92,6 +92,9 @@ def test_arrays_of_any_shape_and_type(ris, array):
     except ValueError as error:
         assert "`image`" in str(error)
     else:
+        if array.dtype.kind == "U" and not array.size:
+            assert answer == []  # no paths, no answers
+            return
         assert array.ndim in (2, 3) and array.size
         assert np.isfinite(array.astype(np.float64)).all() if array.dtype.kind == "f" else True
         height, width = np.asarray(answer["mask"]).shape

@@ -287,6 +287,14 @@ def test_what_was_seen_with_other_settings_is_not_kept(parts, picture, name, mon
     assert len(looks) == 2, "how much is kept changes no answer"
 
 
+def test_settings_are_the_same_in_every_process(parts, monkeypatch):
+    """Or a stopped evaluation would be refused when it goes on. Python's hashes of text differ between processes."""
+    captioner = compose(parts, "tas").model.captioner
+    before = captioner.describe_settings()
+    monkeypatch.setattr(captioner.network.generation_config, "_original_object_hash", 1, raising=False)
+    assert captioner.describe_settings() == before
+
+
 def test_a_changed_proposer_finds_other_regions(bundled):
     image = EXAMPLES[0].draw()
     min_share = bundled.model.proposer.config.min_share
