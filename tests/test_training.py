@@ -119,7 +119,7 @@ def test_a_killed_run_resumes_to_the_same_weights(quick_recipe, tmp_path, monkey
     shutil.copytree(tmp_path / "whole" / "stage-1", tmp_path / "killed" / "stage-1")
     checkpoints = sorted((tmp_path / "killed" / "stage-1").glob("checkpoint-*"))
     shutil.rmtree(checkpoints[-1])
-    with pytest.raises(ValueError, match=r"holds checkpoints: resume"):
+    with pytest.raises(ValueError, match=r"holds checkpoints: add --resume"):
         train(quick_recipe, tmp_path / "killed", **options)
     train(quick_recipe, tmp_path / "killed", resume=True, save_total_limit=4, **options)
 
@@ -480,7 +480,7 @@ if __name__ == "__main__":
 
 
 def test_a_loss_that_is_no_number_stops_the_training(quick_recipe, tmp_path):
-    with pytest.raises(FloatingPointError, match=r"at step \d.*lower --learning-rate"):
+    with pytest.raises(FloatingPointError, match=r"at step \d.*Lower --learning-rate"):
         train(quick_recipe, tmp_path, eval_rows=2, learning_rate=1e30, max_grad_norm=0.0, warmup_steps=0, max_steps=20)
 
 
@@ -490,7 +490,7 @@ def test_memory_that_does_not_suffice_is_explained(quick_recipe, tmp_path, monke
 
     monkeypatch.setattr("transformers.Trainer.training_step", fail)
     with pytest.raises(
-        MemoryError, match=r"with 4 referents a step and device at 64 x 64 pixels: halve --per-device-train"
+        MemoryError, match=r"with 4 referents a step and device at 64 x 64 pixels. Halve --per-device-train"
     ):
         train(quick_recipe, tmp_path, eval_rows=2)
 
@@ -618,17 +618,21 @@ def test_the_published_recipe_is_lavts():
 def test_impossible_runs_are_named(quick_recipe, tmp_path, model_folder):
     rows = load_refshapes("refshapes", "val", num_rows=2)
     for message, recipe, options in (
-        (r"recipe='magic'.*magnet-tiny-refshapes", "magic", {}),
-        ("no checkpoint", "magnet-tiny-refshapes", {"resume": True}),
+        (r"--recipe must be one of .*magnet-tiny-refshapes.*got 'magic'", "magic", {}),
+        ("must hold a checkpoint", "magnet-tiny-refshapes", {"resume": True}),
         ("no data of its own.*--dataset", "magnet", {}),
         ("no data of its own", "finetune", {"parts": {"model": str(model_folder)}}),
-        ("takes no train_dataset", "magnet-tiny-refshapes", {"train_dataset": rows}),
-        ("starts from a checkpoint", "finetune", {"train_dataset": rows}),
-        ("no use for backbone", quick_recipe, {"parts": {"backbone": "swin"}}),
-        ("a checkpoint has no use for text", quick_recipe, {"parts": {"model": str(model_folder), "text": "bert"}}),
-        ("max_steps is missing", "finetune", {"parts": {"model": str(model_folder)}, "drawn": ["refshapes"]}),
-        ("lora=4 adapts a trained model", quick_recipe, {"lora": 4}),
-        ("optim is not for this recipe, which has an optimizer", quick_recipe, {"optim": "adafactor"}),
+        ("--dataset must be left out", "magnet-tiny-refshapes", {"train_dataset": rows}),
+        ("--model must be given.*starts from a checkpoint", "finetune", {"train_dataset": rows}),
+        ("--backbone must be left out", quick_recipe, {"parts": {"backbone": "swin"}}),
+        (
+            "--text must be left out.*from a checkpoint",
+            quick_recipe,
+            {"parts": {"model": str(model_folder), "text": "bert"}},
+        ),
+        ("--max-steps must be given", "finetune", {"parts": {"model": str(model_folder)}, "drawn": ["refshapes"]}),
+        ("--lora needs --model", quick_recipe, {"lora": 4}),
+        ("--optim must be left out: the recipe has its own optimizer", quick_recipe, {"optim": "adafactor"}),
         (
             "is a tas, which is not trained",
             "finetune",
@@ -676,7 +680,7 @@ def test_a_checkpoint_of_another_architecture_is_named(quick_recipe, tmp_path):
         train(quick_recipe, tmp_path, resume=True, config=EVERYTHING)
     with pytest.raises(ValueError, match=r"another architecture: for mask_decoder\S+ it has shape"):
         train(quick_recipe, tmp_path, resume=True, config={"decoder_feedforward_dim": 48})
-    with pytest.raises(ValueError, match="of a training without adapters, this one is with lora=2"):
+    with pytest.raises(ValueError, match="was trained without --lora, and this training is with --lora 2"):
         train(quick_recipe, tmp_path, resume=True, lora=2, parts={"model": str(tmp_path)})
 
 

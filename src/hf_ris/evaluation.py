@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import Pipeline
 
-from .data.features import check_text_column, text_of
+from .data.features import check_text_column, expression_text
 from .data.segmentation import check_mask, compare_masks, decode_mask, encode_mask
 from .evaluation_report import render_report
 from .evaluation_shards import SHARDS, Key, Shard, key_of, read_shards
@@ -194,7 +194,7 @@ class Questions(Dataset):
         for row, (expressions, ref_id) in enumerate(zip(self.rows["expressions"], self.rows["ref_id"], strict=True)):
             if not expressions:
                 raise ValueError(f"referent {ref_id} has no expression")
-            self.texts.append([text_of(expression, text_column) for expression in expressions])
+            self.texts.append([expression_text(expression, text_column) for expression in expressions])
             for order, (text, expression) in enumerate(zip(self.texts[-1], expressions, strict=True)):
                 try:
                     check_expressions(text)

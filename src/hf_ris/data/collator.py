@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..modeling.grounding_losses import NOT_HIDDEN
-from .features import check_text_column, text_of
+from .features import check_text_column, expression_text
 from .segmentation import check_mask, decode_mask
 
 
@@ -163,7 +163,7 @@ class ReferringSegmentationCollator:
         """What is asked about a row's picture."""
         draw = row.get("draw")
         chance = None if draw is None else torch.Generator().manual_seed(draw)
-        expressions = [text_of(expression, self.text_column) for expression in row["expressions"]]
+        expressions = [expression_text(expression, self.text_column) for expression in row["expressions"]]
         if self.expression == "first" or not is_random:
             expressions = expressions[:1]
         elif self.expression == "random":

@@ -47,7 +47,7 @@ def check_text_column(name: str) -> None:
         raise ValueError(f"text_column={name!r} is unknown; allowed are 'sent' and 'raw'")
 
 
-def text_of(expression: dict[str, Any], text_column: str) -> str:
+def expression_text(expression: dict[str, Any], text_column: str) -> str:
     """What is read of an expression. Where cleaning left nothing of it ("?"), it is the text as written."""
     return expression[text_column] if expression[text_column].strip() else expression["raw"]
 
@@ -62,4 +62,4 @@ def image_size(image: str | Path | bytes) -> tuple[int, int]:
         raise ValueError(f"{'a picture' if isinstance(image, bytes) else image} cannot be read: {error}") from error
 
 
-__all__ = ["FEATURES", "check_text_column", "image_size", "plain_split", "text_of"]
+__all__ = ["FEATURES", "check_text_column", "image_size", "plain_split", "expression_text"]

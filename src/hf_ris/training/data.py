@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMix
 
 from ..data import load_refshapes
 from ..data.collator import ReferringSegmentationCollator
-from ..data.features import check_text_column, image_size, text_of
+from ..data.features import check_text_column, expression_text, image_size
 from ..data.segmentation import check_mask, mask_geometry
 from ..modeling.inputs import check_expressions
 from .rows import DrawnRows, EvaluationRows, RowsOfEpochs
@@ -127,7 +127,9 @@ def check_rows(
         where = f"{name}[{number}] (ref_id {row['ref_id']})"
         if not row["expressions"]:
             raise ValueError(f"{where} has no expression")
-        check_expressions([text_of(each, text_column) for each in row["expressions"]], argument=f"the text of {where}")
+        check_expressions(
+            [expression_text(each, text_column) for each in row["expressions"]], argument=f"the text of {where}"
+        )
         image, image_id = row["image"], row["image_id"]
         if image_id not in sizes:
             sizes[image_id] = image_size(image["path"] if image["bytes"] is None else image["bytes"])
@@ -146,7 +148,7 @@ def _check_words(
 ) -> None:
     special = np.array(tokenizer.all_special_ids)
     for number, texts in enumerate(expressions):
-        read = [text_of(each, text_column) for each in texts]
+        read = [expression_text(each, text_column) for each in texts]
         for ids, text in zip(tokenizer(read)["input_ids"], read, strict=True):
             if np.isin(ids, special).all():
                 raise ValueError(f"{name}[{number}]: {text!r} has no word that Mask Grounding can hide")
