@@ -1,4 +1,8 @@
-"""Puts tensors of a released checkpoint where a model wants them, or says by name which does not fit."""
+"""
+Put the tensors of a released checkpoint where a model needs them, or name the one that does not fit.
+
+transformers' `WeightRenaming` is not used: it is not public, changes between releases, and does not name what is left over.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,7 +11,7 @@ import torch
 
 
 def rename(key: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str | None:
-    """A released key under the name that the first fitting rule gives it, or `None` where there is none."""
+    """Rename a released key by the first rule that fits; `None` if there is none."""
     for pattern, target in rules:
         renamed, count = pattern.subn(target, key)
         if count:
@@ -19,16 +23,17 @@ def place(
     parts: Iterable[tuple[str, str, torch.Tensor]], expected: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """
+    Reshape tensors to the shapes that a model expects. A 1x1 convolution's kernel is dropped where the model has a linear layer.
+
     Args:
         parts (`Iterable`): Released key, name in the model, and the tensor, or the part of it that goes there.
-        expected (`Mapping[str, torch.Tensor]`): The model's own tensors by name; their shapes are the ones demanded. A 1x1
-            convolution's kernel is dropped where a linear layer stands here.
+        expected (`Mapping[str, torch.Tensor]`): The model's tensors by name.
 
     Returns:
         `dict[str, torch.Tensor]` that `model.load_state_dict` takes strictly. Tensors share memory with those given.
 
     Raises:
-        `ValueError`: If a name is missing, unexpected, or of the wrong shape.
+        ValueError: If a name is missing, unexpected, or of the wrong shape.
     """
     placed: dict[str, torch.Tensor] = {}
     for key, target, tensor in parts:
