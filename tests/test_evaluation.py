@@ -243,7 +243,7 @@ def test_questions_of_one_image_stand_together(rows):
     "options, message",
     [
         ({"protocol": "coco"}, "protocol='coco'.*original, lavt, cris"),
-        ({"text_column": "tokens"}, "text_column='tokens'"),
+        ({"text_column": "tokens"}, "`text_column` must be .* got 'tokens'"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"protocol": "lavt"}, "model_size"),
     ],

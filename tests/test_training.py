@@ -643,7 +643,7 @@ def test_impossible_runs_are_named(quick_recipe, tmp_path, model_folder):
             "magnet-tiny-refshapes",
             {"config": {"mask_grounding_los_weight": 2.0}},
         ),
-        ("text_column='cooked'", quick_recipe, {"text_column": "cooked"}),
+        ("`text_column` must be .* got 'cooked'", quick_recipe, {"text_column": "cooked"}),
     ):
         with pytest.raises(ValueError, match=message):
             train(recipe, tmp_path, **options)

@@ -130,9 +130,9 @@ def check_rows(
         check_expressions(
             [expression_text(each, text_column) for each in row["expressions"]], argument=f"the text of {where}"
         )
-        image, image_id = row["image"], row["image_id"]
+        image_id = row["image_id"]
         if image_id not in sizes:
-            sizes[image_id] = image_size(image["path"] if image["bytes"] is None else image["bytes"])
+            sizes[image_id] = image_size(row["image"])
         try:
             check_mask(row["mask"], *sizes[image_id])
         except ValueError as error:
