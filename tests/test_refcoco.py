@@ -354,16 +354,19 @@ def test_damaged_and_missing_files_are_named(load, root, tmp_path):
     path.unlink()
     with pytest.raises(ValueError, match=r"lacks refcoco/instances\.json"):
         load()
-    with pytest.raises(ValueError, match="neither the folder refcoco nor Parquet"):
+    with pytest.raises(ValueError, match="must hold the folder refcoco or Parquet"):
         load(root=tmp_path)
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"name": "refcocos"}, r"name='refcocos'.*refcoco, refcoco\+, refcocog, grefcoco, refclef"),
-        ({"split": "test"}, "split='test'.*train, val, testA, testB"),
-        ({"split_by": "umd"}, "split_by='umd'.*unc, google"),
+        (
+            {"name": "refcocos"},
+            r"`name` must be .*'refcoco', 'refcoco\+', 'refcocog', 'grefcoco', 'refclef'.* got 'refcocos'",
+        ),
+        ({"split": "test"}, "`split` must be .*'train', 'val', 'testA', 'testB'.* got 'test'"),
+        ({"split_by": "umd"}, "`split_by` must be .*'unc', 'google'.* got 'umd'"),
     ],
 )
 def test_unknown_names_are_named(options, message, load):
