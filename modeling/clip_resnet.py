@@ -1,7 +1,7 @@
 """
 CLIP with a ResNet for images ("Learning Transferable Visual Models From Natural Language Supervision", Radford et al., ICML
-2021, section 2.4), which transformers lacks: a stem of three convolutions, average pooling in place of strides, and attention
-pooling at the end. The text encoder is transformers'.
+2021, section 2.4), which transformers lacks: a stem of three convolutions, average pooling instead of strides, and attention
+pooling at the end. The text encoder is transformers' own. Names are those of the released weights.
 """
 
 from collections import OrderedDict
@@ -20,8 +20,8 @@ class Bottleneck(nn.Module):
     1x1, 3x3 and 1x1 convolutions beside a shortcut; a stride is an average over as many pixels.
 
     Args:
-        in_channels (`int`): Of the input.
-        channels (`int`): Of the 3x3 convolution; the output has four times as many.
+        in_channels (`int`): Channels of the input.
+        channels (`int`): Channels of the 3x3 convolution; the output has four times as many.
         stride (`int`): 1 or 2.
     """
 
@@ -36,12 +36,9 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(4 * channels)
         self.downsample: nn.Module = nn.Identity()
         if stride > 1 or in_channels != 4 * channels:
-            # Named as in released weights, which count from the convolution.
-            parts = [
-                ("-1", nn.AvgPool2d(stride)),
-                ("0", nn.Conv2d(in_channels, 4 * channels, 1, bias=False)),
-                ("1", nn.BatchNorm2d(4 * channels)),
-            ]
+            pool, convolution = nn.AvgPool2d(stride), nn.Conv2d(in_channels, 4 * channels, 1, bias=False)
+            # Released weights count from the convolution.
+            parts = {"-1": pool, "0": convolution, "1": nn.BatchNorm2d(4 * channels)}
             self.downsample = nn.Sequential(OrderedDict(parts))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -52,12 +49,7 @@ class Bottleneck(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """
-    A map's mean asks its cells: one head for every 64 channels.
-
-    Args:
-        config (`CLIPResNetConfig`): The model's configuration.
-    """
+    """Attention from a map's mean, or from each of its cells, to its cells; one head for every 64 channels."""
 
     is_causal = False
 
@@ -77,10 +69,10 @@ class AttentionPool(nn.Module):
         """
         Args:
             feature_map (`torch.Tensor` of shape `(B, c, h, w)`): A map of any size; the position table is stretched to it.
-            everywhere (`bool`, *optional*, defaults to `False`): Whether each cell asks, instead of their mean.
+            everywhere (`bool`, *optional*, defaults to `False`): Whether each cell is a query, instead of their mean.
 
         Returns:
-            `torch.Tensor` of shape `(B, d)`, or `(B, d, h, w)` if each cell asks.
+            `torch.Tensor` of shape `(B, d)`, or `(B, d, h, w)` if each cell is a query.
         """
         return self._attend_everywhere(feature_map) if everywhere else self._attend_from_mean(feature_map)
 
@@ -99,12 +91,12 @@ class AttentionPool(nn.Module):
         cells = (feature_map + positions).flatten(2).transpose(1, 2)
         return self._attend(cells, cells).transpose(1, 2).unflatten(2, size)
 
-    def _attend(self, asking: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        projected = self.q_proj(asking), self.k_proj(tokens), self.v_proj(tokens)
+    def _attend(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        projected = self.q_proj(queries), self.k_proj(tokens), self.v_proj(tokens)
         return self.c_proj(attend(self, *projected, self.num_heads, self.scaling))
 
     def _positions(self, length: int) -> torch.Tensor:
-        """As Global-Local does it: along the sequence, the mean's own position included."""
+        """The position table, stretched along the sequence, the mean's position included, as by Global-Local."""
         table = self.positional_embedding
         if length == len(table):
             return table
@@ -112,12 +104,7 @@ class AttentionPool(nn.Module):
 
 
 class CLIPResNetVision(nn.Module):
-    """
-    The image encoder.
-
-    Args:
-        config (`CLIPResNetConfig`): The model's configuration.
-    """
+    """The image encoder: stem, four stages of bottlenecks, attention pooling."""
 
     def __init__(self, config: CLIPResNetConfig) -> None:
         super().__init__()
@@ -151,12 +138,7 @@ class CLIPResNetVision(nn.Module):
 
 
 class CLIPResNetModel(PreTrainedModel):
-    """
-    Image and text features in one space, as of `CLIPModel`.
-
-    Args:
-        config ([`CLIPResNetConfig`]): Its configuration.
-    """
+    """Image and text features in one space, like `CLIPModel`."""
 
     config: CLIPResNetConfig
     config_class = CLIPResNetConfig
@@ -173,7 +155,7 @@ class CLIPResNetModel(PreTrainedModel):
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
-        """transformers looks for its attention interface in this file, and finds attention without it; `attend` has it."""
+        """True, though transformers, which looks for its attention interface in this file, does not find it: `attend` has it."""
         return True
 
     @torch.no_grad()
@@ -185,11 +167,11 @@ class CLIPResNetModel(PreTrainedModel):
             init.constant_(module.logit_scale, float(self.config.logit_scale_init_value))
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) -> (B, d), not normalised."""
+        """Image features: (B, 3, H, W) -> (B, d), not normalised."""
         return self.visual.attnpool(self.visual(pixel_values)[-1])
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """(N, L) -> (N, d), not normalised."""
+        """Text features: (N, L) -> (N, d), not normalised."""
         return self.text_encoder(input_ids, attention_mask).text_embeds
 
     def forward(

@@ -10,10 +10,10 @@ from transformers import PreTrainedConfig
 class CLIPResNetConfig(PreTrainedConfig):
     """
     Args:
-        text_config (`CLIPTextConfig` or `dict`, *optional*): The text encoder; its `projection_dim` is the images' too.
+        text_config (`CLIPTextConfig` or `dict`, *optional*): The text encoder; images are projected to its `projection_dim`, too.
         layers (`Sequence[int]`, *optional*, defaults to `(3, 4, 6, 3)`): Blocks of each stage; the default is RN50's.
         width (`int`, *optional*, defaults to 64): Channels after the stem; the last stage has 32 times as many.
-        image_size (`int`, *optional*, defaults to 224): Side of the pictures it was trained on, in pixels.
+        image_size (`int`, *optional*, defaults to 224): Side of the images it was trained on, in pixels.
         logit_scale_init_value (`float`, *optional*, defaults to 2.6592): Logarithm of the scale of similarities.
     """
 
@@ -28,7 +28,7 @@ class CLIPResNetConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         if not isinstance(self.text_config, PreTrainedConfig):
-            # Not above: whoever registers configurations with transformers' Auto classes imports this module meanwhile.
+            # Imported here: this module may be imported while transformers is still importing CLIP.
             from transformers import CLIPTextConfig
 
             self.text_config = CLIPTextConfig(**(self.text_config or {}))
@@ -37,11 +37,11 @@ class CLIPResNetConfig(PreTrainedConfig):
     def validate_architecture(self):
         super().validate_architecture()
         if len(self.layers) != 4 or min(self.layers) < 1:
-            raise ValueError(f"layers must be 4 numbers of blocks, got {list(self.layers)}")
+            raise ValueError(f"`layers` must be 4 numbers of blocks, got {list(self.layers)}.")
         if self.width < 2 or self.width % 2:
-            raise ValueError(f"width must be positive and even, got {self.width}")
+            raise ValueError(f"`width` must be positive and even, got {self.width}.")
         if self.image_size < 32 or self.image_size % 32:
-            raise ValueError(f"image_size must be a multiple of 32, got {self.image_size}")
+            raise ValueError(f"`image_size` must be a multiple of 32, got {self.image_size}.")
 
     @property
     def embed_dim(self) -> int:

@@ -29,9 +29,9 @@ class CRISConfig(TrainableSegmentationConfig):
         decoder_feedforward_dim (`int`, *optional*, defaults to 2048):
             Inner width of its feed-forward parts.
         dropout (`float`, *optional*, defaults to 0.1):
-            Of the decoder.
+            Dropout of the decoder.
         kernel_size (`int`, *optional*, defaults to 3):
-            Side of the kernel that a sentence makes to read its mask with.
+            Side of the kernel that is made of an expression and reads its mask.
         position_temperature (`float`, *optional*, defaults to 10000.0):
             Temperature of the sine positions.
 
@@ -66,30 +66,24 @@ class CRISConfig(TrainableSegmentationConfig):
 
     @property
     def text_config(self) -> PreTrainedConfig:
-        """Of the text encoder."""
+        """Configuration of the text encoder."""
         return self.clip_config.text_config
 
     @property
     def fused_widths(self) -> list[int]:
-        """Of the neck (0) and of the decoder (1), both at stride 16."""
+        """Channels of the neck's map (0) and of the decoder's (1), both at stride 16."""
         return [self.hidden_dim, self.hidden_dim]
 
     def validate_architecture(self):
         super().validate_architecture()
-        if self.clip_config.model_type != "clip_resnet":
-            raise ValueError(f"clip_config must be of model_type 'clip_resnet', got {self.clip_config.model_type!r}")
-        if len(self.neck_dims) != 3:
-            raise ValueError(f"neck_dims needs 3 entries, got {list(self.neck_dims)}")
-        if self.hidden_dim % self.decoder_num_heads:
-            raise ValueError(
-                f"hidden_dim ({self.hidden_dim}) must be a multiple of decoder_num_heads ({self.decoder_num_heads})"
-            )
-        if self.hidden_dim % 4:
-            raise ValueError(f"hidden_dim must be a multiple of 4 (sine positions), got {self.hidden_dim}")
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be positive and odd, got {self.kernel_size}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be from 0 to below 1, got {self.dropout}")
+        kind, heads = self.clip_config.model_type, self.decoder_num_heads
+        if kind != "clip_resnet":
+            raise ValueError(f"`clip_config` must be of model_type 'clip_resnet', got {kind!r}.")
+        self.require(len(self.neck_dims) == 3, "neck_dims", "3 numbers")
+        self.require(self.hidden_dim % heads == 0, "hidden_dim", f"a multiple of decoder_num_heads ({heads})")
+        self.require(self.hidden_dim % 4 == 0, "hidden_dim", "a multiple of 4 (sine positions)")
+        self.require(self.kernel_size > 0 and self.kernel_size % 2 == 1, "kernel_size", "positive and odd")
+        self.require(0 <= self.dropout < 1, "dropout", "from 0 to below 1")
 
 
 __all__ = ["CRISConfig"]

@@ -24,7 +24,7 @@ class MagNetConfig(TrainableSegmentationConfig):
             The text encoder. Its number of layers must be a multiple of the number of image stages.
         language_attention_mask (`str`, *optional*, defaults to `"binary"`):
             How words that attend to pixels treat padding. `"binary"`: every real word attends, statistics are taken
-            over real words, and the result does not depend on padding. `"published"`: the released code hands BERT's
+            over real words, and the result does not depend on padding. `"published"`: the released code passes BERT's
             additive mask (0 for words, -10000 for padding) to an operation that expects 1 and 0, so real words attend
             uniformly and padding words attend hard; the released weights need exactly that, with 20 tokens always.
         fusion_num_heads (`list[int]`, *optional*, defaults to `[1, 1, 1, 1]`):
@@ -141,44 +141,33 @@ class MagNetConfig(TrainableSegmentationConfig):
     def fused_widths(self) -> list[int]:
         return self.stage_widths
 
-    def validate_architecture(self):  # noqa: PLR0912 (one branch for each mistake)
+    def validate_architecture(self):
         for name, needed in (("backbone_config", "swin"), ("text_config", "bert")):
             if getattr(self, name).model_type != needed:
-                raise ValueError(f"{name} must be of model_type {needed!r}, got {getattr(self, name).model_type!r}")
+                raise ValueError(f"`{name}` must be of model_type {needed!r}, got {getattr(self, name).model_type!r}.")
         super().validate_architecture()
-        if self.language_attention_mask not in LANGUAGE_ATTENTION_MASKS:
+        is_known = self.language_attention_mask in LANGUAGE_ATTENTION_MASKS
+        self.require(is_known, "language_attention_mask", f"one of {list(LANGUAGE_ATTENTION_MASKS)}")
+        num_stages, num_layers = len(self.stage_widths), self.text_config.num_hidden_layers
+        if num_layers % num_stages:
             raise ValueError(
-                f"language_attention_mask must be one of {LANGUAGE_ATTENTION_MASKS}, got {self.language_attention_mask!r}"
+                f"`text_config.num_hidden_layers` must be a multiple of the {num_stages} image stages, got {num_layers}."
             )
-        num_stages = len(self.backbone_config.depths)
-        if self.text_config.num_hidden_layers % num_stages:
-            raise ValueError(
-                f"text_config.num_hidden_layers must be a multiple of the {num_stages} image stages, "
-                f"got {self.text_config.num_hidden_layers}"
-            )
-        if len(self.fusion_num_heads) != num_stages:
-            raise ValueError(f"fusion_num_heads needs {num_stages} entries, got {list(self.fusion_num_heads)}")
-        if not self.pyramid_grids or min(self.pyramid_grids) < 1:
-            raise ValueError(f"pyramid_grids must be side lengths of at least 1, got {list(self.pyramid_grids)}")
-        if not 1 <= self.decoder_memory_levels <= num_stages:
-            raise ValueError(f"decoder_memory_levels must be 1 to {num_stages}, got {self.decoder_memory_levels}")
+        self.require(len(self.fusion_num_heads) == num_stages, "fusion_num_heads", f"{num_stages} numbers")
+        has_grids = bool(self.pyramid_grids) and min(self.pyramid_grids) >= 1
+        self.require(has_grids, "pyramid_grids", "side lengths of at least 1")
+        self.require(1 <= self.decoder_memory_levels <= num_stages, "decoder_memory_levels", f"1 to {num_stages}")
         for name in ("group_norm_groups", "encoder_num_heads", "decoder_num_heads"):
-            if self.hidden_dim % getattr(self, name):
-                raise ValueError(
-                    f"hidden_dim ({self.hidden_dim}) must be a multiple of {name} ({getattr(self, name)})"
-                )
-        if self.hidden_dim % 4:
-            raise ValueError(f"hidden_dim must be a multiple of 4 (sine positions), got {self.hidden_dim}")
-        for width, num_heads in zip(self.stage_widths, self.fusion_num_heads, strict=True):
-            if num_heads < 1 or width % num_heads:
-                raise ValueError(f"fusion_num_heads: {num_heads} heads do not divide the stage width {width}")
-            if width % self.pyramid_reduction:
-                raise ValueError(f"pyramid_reduction ({self.pyramid_reduction}) must divide the stage width {width}")
-            if self.alignment_module and (width // self.pyramid_reduction) % num_heads:
-                raise ValueError(
-                    f"fusion_num_heads: {num_heads} heads do not divide the width of pooled contexts, "
-                    f"{width // self.pyramid_reduction}"
-                )
+            divisor = getattr(self, name)
+            self.require(self.hidden_dim % divisor == 0, "hidden_dim", f"a multiple of {name} ({divisor})")
+        self.require(self.hidden_dim % 4 == 0, "hidden_dim", "a multiple of 4 (sine positions)")
+        for width, heads in zip(self.stage_widths, self.fusion_num_heads, strict=True):
+            divides = heads >= 1 and width % heads == 0
+            self.require(divides, "fusion_num_heads", f"divisors of the stages' widths, here of {width}")
+            pooled, rest = divmod(width, self.pyramid_reduction)
+            self.require(rest == 0, "pyramid_reduction", f"a divisor of the stages' widths, here of {width}")
+            divides = not self.alignment_module or pooled % heads == 0
+            self.require(divides, "fusion_num_heads", f"divisors of the pooled contexts' widths, here of {pooled}")
 
 
 __all__ = ["MagNetConfig"]

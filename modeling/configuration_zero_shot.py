@@ -1,4 +1,4 @@
-"""Configurations of the zero-shot systems: what they share, Global-Local's and TAS's."""
+"""Configurations of the zero-shot systems and of the proposer without weights."""
 
 from typing import Any, ClassVar
 
@@ -13,19 +13,26 @@ TASK = "zero-shot-referring-segmentation"
 MODES = ("default", "paper")
 
 
+def check_least(config: PreTrainedConfig, **least: int) -> None:
+    """Raise a ValueError if a field is below its least value, or infinite."""
+    for name, value in least.items():
+        if getattr(config, name) is not None and not value <= getattr(config, name) < float("inf"):
+            raise ValueError(f"`{name}` must be {value} or larger, got {getattr(config, name)}.")
+
+
 @strict
 class FelzenszwalbConfig(PreTrainedConfig):
     """
-    Of regions that need no weights.
+    Configuration of a proposer without weights: regions of like colour.
 
     Args:
-        scales (`Sequence[float]`, *optional*, defaults to `(100, 300, 1000)`): A larger one gives larger regions; those of all are
-            taken.
-        sigma (`float`, *optional*, defaults to 0.5): Of the Gaussian that the picture is smoothed with, in pixels.
-        min_share (`float`, *optional*, defaults to 0.001): Of the picture, that a region must fill.
+        scales (`Sequence[float]`, *optional*, defaults to `(100, 300, 1000)`): Scales, whose regions are all taken; a larger one gives
+            larger regions.
+        sigma (`float`, *optional*, defaults to 0.5): Deviation of the Gaussian that smooths the image, in pixels.
+        min_share (`float`, *optional*, defaults to 0.001): Share of the image that a region must fill.
         max_overlap (`float`, *optional*, defaults to 0.9): IoU above which two regions are one.
-        max_pixels (`int`, *optional*, defaults to 640 * 480): Larger pictures are reduced to so many before regions are looked for.
-        max_mask_pixels (`int`, *optional*, defaults to 2**28): Of all masks of a picture together, a byte each; beyond it the
+        max_pixels (`int`, *optional*, defaults to 640 * 480): Larger images are reduced to so many before regions are looked for.
+        max_mask_pixels (`int`, *optional*, defaults to 2**28): Pixels of all masks of an image together, a byte each; beyond it the
             smallest regions are left out.
     """
 
@@ -41,24 +48,16 @@ class FelzenszwalbConfig(PreTrainedConfig):
     def validate_architecture(self):
         super().validate_architecture()
         if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"scales must be one or more numbers above 0, got {list(self.scales)}")
-        for name, least in (
-            ("sigma", 0),
-            ("min_share", 0),
-            ("max_overlap", 0),
-            ("max_pixels", 1),
-            ("max_mask_pixels", 1),
-        ):
-            if not least <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be {least} or larger, got {getattr(self, name)}")
+            raise ValueError(f"`scales` must be one or more numbers above 0, got {list(self.scales)}.")
+        check_least(self, sigma=0, min_share=0, max_overlap=0, max_pixels=1, max_mask_pixels=1)
 
 
 OWN_CONFIGS = {config.model_type: config for config in (CLIPResNetConfig, FelzenszwalbConfig)}
 
 
 def make_config(values: dict[str, Any]) -> PreTrainedConfig:
-    """The configuration of the class that its `model_type` names, transformers' or one of our own."""
-    # Not above: whoever registers configurations with transformers' Auto classes imports this module meanwhile.
+    """Make a configuration of the class that its `model_type` names, transformers' or one of this package."""
+    # Imported late: this module is imported while transformers fills its Auto classes.
     from transformers import AutoConfig
 
     name = values.get("model_type", "")
@@ -68,26 +67,26 @@ def make_config(values: dict[str, Any]) -> PreTrainedConfig:
 @strict
 class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
     """
-    Base of the configurations.
+    Base class of the zero-shot systems' configurations.
 
     Args:
         image_text_config (`dict` or `PreTrainedConfig`, *optional*, defaults to CLIP's):
-            The network that compares pictures with texts; its `model_type` is "clip", "clip_resnet" or "siglip".
+            The network that compares images with texts; its `model_type` is "clip", "clip_resnet" or "siglip".
         proposer_config (`dict` or `PreTrainedConfig`, *optional*):
-            What finds regions; its `model_type` is "sam", "mask2former", "maskformer" or "felzenszwalb". Without it, regions must come
-            with each picture.
+            The proposer of regions; its `model_type` is "sam", "mask2former", "maskformer" or "felzenszwalb". Without it, regions must
+            come with each image.
         proposer_options (`dict`, *optional*):
             Further arguments of the proposer's class, such as `points_per_side`.
         mode (`str`, *optional*, defaults to `"default"`):
-            `"paper"` for what the authors' code does; `"default"` mends its defects.
+            `"paper"` does what the authors' code does; `"default"` mends its defects.
         parser (`str`, *optional*, defaults to `"auto"`):
-            What reads expressions: `"rules"`, a model of spaCy, or `"auto"` for the best that is installed.
+            The parser of expressions: `"rules"`, a model of spaCy, or `"auto"` for the best that is installed.
         max_size (`int`, *optional*, defaults to 1024):
-            Longest side of a picture in pixels; larger ones are reduced.
+            Longest side of an image in pixels; larger ones are reduced.
         cache_size (`int`, *optional*, defaults to 8):
-            Pictures whose regions and features are kept for further expressions.
+            Number of images whose regions and features are kept for further expressions.
         cache_bytes (`int`, *optional*, defaults to 2**29):
-            That these may take; a mask takes a byte for each pixel.
+            Bytes that these may take; a mask takes one for each pixel.
         batch_size (`int`, *optional*, defaults to 16):
             Crops of regions that go through the image-text network at once.
         parts (`dict`, *optional*):
@@ -126,12 +125,10 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
     def validate_architecture(self):
         super().validate_architecture()
         if self.proposer_options and self.proposer_config is None:
-            raise ValueError(f"proposer_options={self.proposer_options} without a proposer")
+            raise ValueError(f"`proposer_options` must be left out without a proposer, got {self.proposer_options}.")
         if self.mode not in MODES:
-            raise ValueError(f"mode must be one of {list(MODES)}, got {self.mode!r}")
-        for name, least in (("max_size", 32), ("cache_size", 0), ("cache_bytes", 0), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            raise ValueError(f"`mode` must be one of {list(MODES)}, got {self.mode!r}.")
+        check_least(self, max_size=32, cache_size=0, cache_bytes=0, batch_size=1)
 
 
 @strict
@@ -144,13 +141,13 @@ class GlobalLocalConfig(ZeroShotSegmentationConfig):
         image_text_config, proposer_config, proposer_options, mode, parser, max_size, cache_size, cache_bytes, batch_size, parts:
             See [`ZeroShotSegmentationConfig`].
         visual_mix (`float`, *optional*, defaults to 0.95):
-            Weight of a region's features within the whole picture against those of its crop (section 3.2); published are 0.95 for
+            Weight of a region's features within the whole image against those of its crop (section 3.2); published are 0.95 for
             RefCOCO and RefCOCO+, 0.85 for RefCOCOg.
         text_mix (`float`, *optional*, defaults to 0.5):
-            Weight of the sentence against its noun phrase (section 3.3).
+            Weight of the expression against its noun phrase (section 3.3).
         masking_block (`int`, *optional*):
-            The block of a ViT, counted from 0, before which and before all after it patches outside of a region are blanked. By
-            default before the last three, as published for ViT-B/32.
+            The first block of a ViT, counted from 0, that sees patches outside of a region blanked; by default the third-last, as
+            published for ViT-B/32.
 
     Example:
 
@@ -172,9 +169,8 @@ class GlobalLocalConfig(ZeroShotSegmentationConfig):
         super().validate_architecture()
         for name in ("visual_mix", "text_mix"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
-        if self.masking_block is not None and self.masking_block < 0:
-            raise ValueError(f"masking_block must be 0 or larger, got {self.masking_block}")
+                raise ValueError(f"`{name}` must be between 0 and 1, got {getattr(self, name)}.")
+        check_least(self, masking_block=0)
 
 
 @strict
@@ -187,19 +183,19 @@ class TASConfig(ZeroShotSegmentationConfig):
         image_text_config, proposer_config, proposer_options, mode, parser, max_size, cache_size, cache_bytes, batch_size, parts:
             See [`ZeroShotSegmentationConfig`].
         captioner_config (`dict` or `PreTrainedConfig`, *optional*):
-            What says what regions and pictures show; its `model_type` is "blip", "blip-2" or "florence2". Without it there are
-            neither P nor N.
+            The captioner of regions and images; its `model_type` is "blip", "blip-2" or "florence2". Without it there are neither P
+            nor N.
         caption_weight (`float`, *optional*, defaults to 0.1):
-            Of P, how well a region's caption fits the expression (alpha in the paper).
+            Weight of P, how well a region's caption fits the expression (alpha in the paper).
         negative_weight (`float`, *optional*, defaults to 0.7):
-            Of N, how well a region fits the other things in the picture (lambda in the paper).
+            Weight of N, how well a region fits the other things in the image (lambda in the paper).
         spatial_rectifier (`bool`, *optional*, defaults to `True`):
             Whether what the expression says of places has a part in the choice (section 3.4).
         min_region_area (`float`, *optional*):
-            Smaller regions are left out: in pixels from 1 on, below as a share of the picture. By default 2,000 pixels in the
-            paper's mode, else what that is of a picture of 640 x 480.
+            Smaller regions are left out: in pixels from 1 on, below as a share of the image. By default 2,000 pixels in the
+            paper's mode, else their share of an image of 640 x 480.
         max_region_overlap (`float`, *optional*, defaults to 0.4):
-            Of two regions that share more of the smaller one, that one is left out.
+            Share of the smaller of two regions that may lie in the larger; above it the smaller is left out.
 
     Example:
 
@@ -226,9 +222,7 @@ class TASConfig(ZeroShotSegmentationConfig):
 
     def validate_architecture(self):
         super().validate_architecture()
-        for name in ("caption_weight", "negative_weight", "min_region_area", "max_region_overlap"):
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be 0 or larger, got {getattr(self, name)}")
+        check_least(self, caption_weight=0, negative_weight=0, min_region_area=0, max_region_overlap=0)
 
 
 __all__ = ["FelzenszwalbConfig", "GlobalLocalConfig", "OWN_CONFIGS", "TASConfig", "ZeroShotSegmentationConfig"]

@@ -1,8 +1,8 @@
 """
-Pictures brought to a square without being squashed, and masks brought back: the warps of OpenCV 4, as CRIS uses them.
+CRIS's letterbox: images fitted into a square with their aspect ratio, and masks brought back, by the warps of OpenCV 4.
 
-Such a warp takes each pixel from where it lies in the other picture, between the four pixels around (linear) or the sixteen
-(cubic), at positions rounded to a 32nd of a pixel; nothing is averaged where a picture shrinks. What lies outside has one colour.
+Such a warp reads each pixel from its position in the other image, rounded to a 32nd of a pixel, between the four pixels around it
+(linear) or the sixteen (cubic). Nothing is averaged where an image shrinks. What lies outside has one colour.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,15 @@ from typing import NamedTuple
 import torch
 
 
-STEPS = 32  # of a position between two pixels
-PRECISION = 1024  # of the numbers that positions are added up from
-SHARPNESS = -0.75  # of OpenCV's cubic kernel, and of torch's
+STEPS = 32  # positions between two pixels
+PRECISION = 1024  # steps of the numbers that positions are summed from
+SHARPNESS = -0.75  # parameter of OpenCV's cubic kernel, and of torch's
+
+Kernel = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Axis(NamedTuple):
-    """Where along one axis each new pixel lies among the old: at `scale * index + shift`."""
+    """Positions of new pixels among the old ones, along one axis: `scale * index + shift`."""
 
     scale: float
     shift: float
@@ -25,31 +27,25 @@ class Axis(NamedTuple):
 
 def letterbox(size: tuple[int, int], target: tuple[int, int]) -> tuple[float, tuple[float, float]]:
     """
-    How a picture is fitted into another size: as large as possible, in the middle.
-
-    Args:
-        size (`tuple[int, int]`): Of the picture, (height, width) in pixels.
-        target (`tuple[int, int]`): What it is fitted into, the same.
+    Fit an image of `size` (height, width) into `target` (height, width), as large as possible, in the middle.
 
     Returns:
-        `tuple[float, tuple[float, float]]`: How many times as large it becomes, and how far it then lies from the top and the left.
+        Its scale, and its distance from the top and from the left, in pixels of the target.
     """
     scale = min(new / old for new, old in zip(target, size, strict=True))
     top, left = ((new - old * scale) / 2 for new, old in zip(target, size, strict=True))
     return scale, (top, left)
 
 
-def fit(
-    pixels: torch.Tensor, target: tuple[int, int], kernel: Callable[[torch.Tensor], torch.Tensor], border: torch.Tensor
-) -> torch.Tensor:
+def fit(pixels: torch.Tensor, target: tuple[int, int], kernel: Kernel, border: torch.Tensor) -> torch.Tensor:
     """
-    Fits a picture into another size.
+    Fit an image into another size.
 
     Args:
-        pixels (`torch.Tensor` of shape `(C, h, w)`): The picture, of any dtype.
+        pixels (`torch.Tensor` of shape `(C, h, w)`): The image, of any dtype.
         target (`tuple[int, int]`): (H, W).
         kernel (`Callable`): [`linear`] or [`cubic`].
-        border (`torch.Tensor` of shape `(C,)`): Colour of what lies around it.
+        border (`torch.Tensor` of shape `(C,)`): Colour around the image.
 
     Returns:
         `torch.FloatTensor` of shape `(C, H, W)`.
@@ -58,18 +54,13 @@ def fit(
     return warp(pixels, target, [Axis(1 / scale, -shift / scale) for shift in shifts], kernel, border)
 
 
-def unfit(
-    maps: torch.Tensor,
-    size: tuple[int, int],
-    kernel: Callable[[torch.Tensor], torch.Tensor],
-    rows: slice = slice(None),
-) -> torch.Tensor:
+def unfit(maps: torch.Tensor, size: tuple[int, int], kernel: Kernel, rows: slice = slice(None)) -> torch.Tensor:
     """
-    Brings maps over a fitted picture back to the picture's own size.
+    Bring maps over a fitted image back to the image's size.
 
     Args:
-        maps (`torch.Tensor` of shape `(C, H, W)`): Over what [`fit`] gave.
-        size (`tuple[int, int]`): Of the picture, (h, w).
+        maps (`torch.Tensor` of shape `(C, H, W)`): Maps over the output of [`fit`].
+        size (`tuple[int, int]`): (h, w) of the image.
         kernel (`Callable`): [`linear`] or [`cubic`].
         rows (`slice`, *optional*): Which of the h rows are computed; by default all.
 
@@ -84,11 +75,11 @@ def warp(
     maps: torch.Tensor,
     size: tuple[int, int],
     axes: list[Axis],
-    kernel: Callable[[torch.Tensor], torch.Tensor],
+    kernel: Kernel,
     border: torch.Tensor,
     rows: slice = slice(None),
 ) -> torch.Tensor:
-    """`maps` (C, h, w) at another size (H, W), or some rows of that; `axes` are the vertical and the horizontal."""
+    """Warp `maps` (C, h, w) to another size (H, W), or some of its rows; `axes` are the vertical and the horizontal."""
     vertical, horizontal = (
         _taps(new, old, axis, kernel, maps.device) for new, old, axis in zip(size, maps.shape[1:], axes, strict=True)
     )
@@ -102,12 +93,12 @@ def warp(
 
 
 def linear(fractions: torch.Tensor) -> torch.Tensor:
-    """Weights (2, n) of the pixels before and behind n positions."""
+    """Weights (2, n) of the pixel before and the pixel behind each of n positions."""
     return torch.stack([1 - fractions, fractions])
 
 
 def cubic(fractions: torch.Tensor) -> torch.Tensor:
-    """Weights (4, n) of the two pixels before and the two behind n positions."""
+    """Weights (4, n) of the two pixels before and the two behind each of n positions."""
     a = SHARPNESS
     before, behind = fractions + 1, 2 - fractions
     outer = [((a * far - 5 * a) * far + 8 * a) * far - 4 * a for far in (before, behind)]
@@ -115,10 +106,8 @@ def cubic(fractions: torch.Tensor) -> torch.Tensor:
     return torch.stack([outer[0], inner[0], inner[1], outer[1]])
 
 
-def _taps(
-    new: int, old: int, axis: Axis, kernel: Callable[[torch.Tensor], torch.Tensor], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """For `new` pixels along an axis, which of the `old` are read, (taps, new), and with what weight."""
+def _taps(new: int, old: int, axis: Axis, kernel: Kernel, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices of the `old` pixels that each of the `new` ones along an axis reads, (taps, new), and their weights."""
     along = (torch.arange(new, dtype=torch.float64) * axis.scale * PRECISION).round() + round(axis.shift * PRECISION)
     positions = (along / (PRECISION // STEPS) + 0.5).floor()
     first = (positions / STEPS).floor()

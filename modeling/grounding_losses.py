@@ -1,14 +1,14 @@
 """
 The losses of the trained models: on masks, and those of "Mask Grounding for Referring Image Segmentation" (Chng, Zheng, Han, Qiu,
-Huang; CVPR 2024), which any model that gives word and image features can be trained with.
+Huang; CVPR 2024), with which any model of word and image features can be trained.
 
 - `mask_loss`: binary cross-entropy and Dice.
-- `MaskGroundingHead` (section 3.2): some words of an expression are hidden, and a predictor names them from the words that are left,
-  the image, and the mask of what the expression refers to. The paper gives the loss, CE(y, Predictor(concat[O, P, C])); depth and
-  encodings are this project's choice.
-- `AlignmentLoss` (section 3.4): in one space, pixels of what an expression refers to attract each other and the expression, and repel
-  the other pixels. The exact form of its two terms was never released; here both are InfoNCE in the form of "Exploring Cross-Image
-  Pixel Contrast" (Wang et al., ICCV 2021, equation 3).
+- `MaskGroundingHead` (section 3.2): some words of an expression are hidden, and a predictor names them from the other words, the
+  image and the referent's mask. The paper gives the loss, CE(y, Predictor(concat[O, P, C])); depth and encodings are this project's
+  choice.
+- `AlignmentLoss` (section 3.4): in one space, pixels of the referent attract each other and the expression, and repel the other
+  pixels. The exact form of its two terms was never released; here both are InfoNCE in the form of "Exploring Cross-Image Pixel
+  Contrast" (Wang et al., ICCV 2021, equation 3).
 - `AuxiliaryLosses`: the latter two, on by configuration.
 """
 
@@ -21,21 +21,18 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.bert.modeling_bert import BertLayer, BertPredictionHeadTransform
 
 from .configuration_referring_segmentation import TrainableSegmentationConfig
-from .layers import average_pool, full_precision
+from .layers import average_pool, cell_centres, full_precision
 from .masks import enlarge_logits
+
+
+NOT_HIDDEN = -100  # in place of a word's id
+NO_SIMILARITY = -1e4  # minus infinity would give no gradient where an anchor has no negative
 
 
 def dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     One minus the soft Dice coefficient of V-Net (3DV 2016), smoothed by 1 as in MaskFormer (NeurIPS 2021, section 3.3):
-    `1 - (2 Σ p·y + 1) / (Σ p + Σ y + 1)`.
-
-    Args:
-        logits (`torch.Tensor` of shape `(N, h, w)`): Log-odds.
-        labels (`torch.Tensor` of shape `(N, h, w)`): Ground truth in [0, 1].
-
-    Returns:
-        `torch.Tensor` of shape `()`, the mean over N.
+    `1 - (2 Σ p·y + 1) / (Σ p + Σ y + 1)`, the mean over N. `logits` and `labels` in [0, 1] are (N, h, w).
     """
     probabilities, labels = logits.float().sigmoid().flatten(1), labels.float().flatten(1)
     overlap = (probabilities * labels).sum(dim=1)
@@ -47,8 +44,7 @@ def mask_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor,
     """
     Binary cross-entropy and Dice of predicted masks, as in Mask2Former (CVPR 2022, section 3.3), over all pixels.
 
-    They are taken at the size of the labels, to which the logits are enlarged as they are after inference: what is learned is
-    the mask that is used, with edges between the logits' own cells.
+    Logits are enlarged to the size of the labels as after inference, so that edges between their cells are learned, too.
 
     Args:
         logits (`torch.Tensor` of shape `(N, h, w)`): Log-odds.
@@ -62,15 +58,9 @@ def mask_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor,
     return nn.functional.binary_cross_entropy_with_logits(logits, labels), dice_loss(logits, labels)
 
 
-NOT_HIDDEN = -100
-
-
 def describe_masks(masks: torch.Tensor) -> torch.Tensor:
     """
-    Where masks are and how large, in shares of the picture.
-
-    Args:
-        masks (`torch.Tensor` of shape `(N, H, W)`): Masks of 0 and 1.
+    Place and size of masks of 0 and 1, (N, H, W), in shares of the image.
 
     Returns:
         `torch.FloatTensor` of shape `(N, 4)`: x and y of the centre of mass, width and height of the box; zeros for an empty
@@ -89,25 +79,23 @@ def describe_masks(masks: torch.Tensor) -> torch.Tensor:
 
 
 def describe_cells(size: Sequence[int], device: torch.device) -> torch.Tensor:
-    """The same of the cells of a map of (h, w), as if each were a mask: `(h·w, 4)`."""
+    """Place and size of the cells of a map of (h, w), each described like a mask: `(h·w, 4)`."""
     height, width = size
-    y, x = ((torch.arange(length, device=device) + 0.5) / length for length in size)
-    cells = torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=-1)
-    return torch.cat([cells, cells.new_tensor([1 / width, 1 / height]).expand_as(cells)], dim=-1)
+    centres = cell_centres(size, device)
+    return torch.cat([centres, centres.new_tensor([1 / width, 1 / height]).expand_as(centres)], dim=-1)
 
 
 class MaskGroundingHead(nn.Module):
     """
-    Names hidden words: a transformer over words (O), image (P) and mask (C), and the head of a masked language model.
+    Names hidden words (section 3.2): a transformer over words (O), image (P) and mask (C), and the head of a masked language model.
 
-    The mask enters as one token of its place and size. So do the places of the image's own cells: by these it is known which of
-    them the mask covers.
+    The mask enters as one token of its place and size. The image's cells have theirs, which show the cells that the mask covers.
 
     Args:
-        text_config (`PreTrainedConfig`): The text encoder's: width d, attention heads, inner width and vocabulary V. The
-            transformer's layers are BERT's.
+        text_config (`PreTrainedConfig`): Sizes of the text encoder, which the transformer's BERT layers take: width d, attention
+            heads, inner width and vocabulary V.
         image_widths (`Sequence[int]`): Channels of the image features, of one map or more.
-        num_layers (`int`): Layers of the transformer.
+        num_layers (`int`): Number of transformer layers.
     """
 
     def __init__(self, text_config: PreTrainedConfig, image_widths: Sequence[int], num_layers: int) -> None:
@@ -117,7 +105,7 @@ class MaskGroundingHead(nn.Module):
         self.text_config = text_config
         self.image_projections = nn.ModuleList(nn.Linear(each, width) for each in image_widths)
         self.place_encoder = nn.Sequential(nn.Linear(4, width), nn.GELU(), nn.Linear(width, width))
-        self.kind_embedding = nn.Embedding(3, width)  # of a word, of the image, of the mask
+        self.kind_embedding = nn.Embedding(3, width)  # word, image, mask
         self.norm = nn.LayerNorm(width, eps=text_config.layer_norm_eps)
         self.layers = nn.ModuleList(BertLayer(text_config) for _ in range(num_layers))
         self.transform = BertPredictionHeadTransform(text_config)
@@ -133,15 +121,16 @@ class MaskGroundingHead(nn.Module):
     ) -> torch.Tensor:
         """
         Args:
-            word_features (`torch.Tensor` of shape `(N, L, d)`): O, of the expression with words hidden.
+            word_features (`torch.Tensor` of shape `(N, L, d)`): O, from the expression with words hidden.
             attention_mask (`torch.Tensor` of shape `(N, L)`): 1 for real words.
             image_features (`Sequence[torch.Tensor]`): P, maps of shape `(N, c, h, w)`, fused with that expression.
-            masks (`torch.Tensor` of shape `(N, H, W)`): What the expression refers to.
-            word_embeddings (`torch.Tensor` of shape `(V, d)`): The text encoder's; what is predicted is compared with them.
+            masks (`torch.Tensor` of shape `(N, H, W)`): Masks of the referents.
+            word_embeddings (`torch.Tensor` of shape `(V, d)`): The text encoder's, with which predictions are compared.
 
         Returns:
             `torch.Tensor` of shape `(N, L, V)`: Logits of the word at each place.
         """
+        # 1. Image and mask, with their places
         projected = [
             projection(features.flatten(2).transpose(1, 2))
             for projection, features in zip(self.image_projections, image_features, strict=True)
@@ -150,21 +139,23 @@ class MaskGroundingHead(nn.Module):
         places = torch.cat([describe_cells(features.shape[-2:], features.device) for features in image_features])
         pixels = torch.cat(projected, dim=1) + self.place_encoder(places.to(dtype))
         mask = self.place_encoder(describe_masks(masks).to(dtype)).unsqueeze(1)
-        # A call, not its weight, which may lie elsewhere until then.
+        # 2. One sequence of words, image and mask. The embedding is called: its weight may lie elsewhere until then.
         kinds = self.kind_embedding(torch.arange(3, device=masks.device))
         states = self.norm(torch.cat([word_features + kinds[0], pixels + kinds[1], mask + kinds[2]], dim=1))
+        # 3. The transformer
         others = attention_mask.new_ones(len(attention_mask), pixels.shape[1] + 1)
         seen = create_bidirectional_mask(
             config=self.text_config, inputs_embeds=states, attention_mask=torch.cat([attention_mask, others], dim=1)
         )
         for layer in self.layers:
             states = layer(states, seen)
+        # 4. Its words, compared with the vocabulary
         words = self.transform(states[:, : word_features.shape[1]])
         return nn.functional.linear(words, word_embeddings, self.word_bias)
 
 
 def bert_config(text_config: PreTrainedConfig) -> BertConfig:
-    """A BERT of the same sizes as another text encoder, such as CLIP's."""
+    """Configuration of a BERT with the sizes of another text encoder, such as CLIP's."""
     if isinstance(text_config, BertConfig):
         return text_config
     shared = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps")
@@ -178,11 +169,11 @@ def bert_config(text_config: PreTrainedConfig) -> BertConfig:
 
 def mask_grounding_loss(logits: torch.Tensor, hidden_words: torch.Tensor) -> torch.Tensor:
     """
-    Cross-entropy of the hidden words, averaged over those of an expression and then over expressions: so every expression
-    counts the same, and several processes get the same mean as one.
+    Cross-entropy of the hidden words, averaged over those of an expression and then over expressions: every expression counts the
+    same, and several processes get the same mean as one.
 
     Args:
-        logits (`torch.Tensor` of shape `(N, L, V)`): What [`MaskGroundingHead`] says.
+        logits (`torch.Tensor` of shape `(N, L, V)`): Output of [`MaskGroundingHead`].
         hidden_words (`torch.LongTensor` of shape `(N, L)`): Ids of the hidden words, `NOT_HIDDEN` elsewhere.
 
     Returns:
@@ -194,34 +185,22 @@ def mask_grounding_loss(logits: torch.Tensor, hidden_words: torch.Tensor) -> tor
     return (losses.sum(dim=1) / (hidden_words != NOT_HIDDEN).sum(dim=1).clamp(min=1)).mean()
 
 
-NEVER = -1e4  # a similarity of none; minus infinity would give no gradient where there is nothing else
-
-
 def info_nce(positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
     """
-    `-log(exp(p) / (exp(p) + Σ exp(n)))` of each positive similarity p against all negative ones n of its anchor.
+    `-log(exp(p) / (exp(p) + Σ exp(n)))` for each positive similarity p and all negative ones n of its anchor.
 
-    Args:
-        positives (`torch.Tensor` of shape `(..., P)`): Similarities over temperature.
-        negatives (`torch.Tensor` of shape `(..., Q)`): The same; `NEVER` for one that does not count.
-
-    Returns:
-        `torch.Tensor` of shape `(..., P)`.
+    Similarities (over temperature) are (..., P) and (..., Q), `NO_SIMILARITY` for one that does not count; the result is (..., P).
     """
     return nn.functional.softplus(negatives.logsumexp(dim=-1, keepdim=True) - positives)
 
 
 def sample_places(inside: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Chooses places at random where a map is true.
-
-    Args:
-        inside (`torch.BoolTensor` of shape `(N, P)`): Where to choose.
-        number (`int`): K, how many at most.
+    Choose at most `number` random places, for each of N maps, where `inside` (N, P) is true.
 
     Returns:
-        Positions (N, K), and which of these are really inside, (N, K): a map may have fewer. On the CPU, K is no larger than what
-        the fullest map has; elsewhere asking for that would stop the device.
+        Positions (N, K), and which of these are really inside, (N, K): a map may have fewer. On the CPU, K is at most the count
+        of the fullest map; elsewhere, reading that count would stop the device.
     """
     if inside.device.type == "cpu" and not torch.compiler.is_compiling():
         number = max(1, min(number, int(inside.sum(dim=1).max())))
@@ -232,20 +211,21 @@ def sample_places(inside: torch.Tensor, number: int) -> tuple[torch.Tensor, torc
 
 class AlignmentLoss(nn.Module):
     """
-    With unit vectors of the pixels p, of the expression t (its words' mean), foreground F, background B and e(s) = exp(s / τ):
+    The alignment loss (section 3.4). With unit vectors of the pixels p and of the expression t (its words' mean), foreground F,
+    background B and e(s) = exp(s / τ):
 
     - pixel to pixel: the mean over pairs i ≠ j in F of `-log(e(pᵢ·pⱼ) / (e(pᵢ·pⱼ) + Σ over b in B of e(pᵢ·p_b)))`,
     - pixel to text: the mean over i in F of `-log(e(t·pᵢ) / (e(t·pᵢ) + Σ over b in B of e(t·p_b)))`.
 
-    A place of the feature map is foreground if more than half of it is, and background if nothing of it is foreground. A
-    picture without the one or the other adds nothing.
+    A cell of the feature map is foreground if more than half of it is covered, and background if nothing is. An image without
+    the one or the other adds nothing.
 
     Args:
         pixel_width (`int`): Channels of the pixel features.
         text_width (`int`): Channels of the word features.
         width (`int`): Channels of the common space.
         temperature (`float`): τ.
-        num_pixels (`int`): Pixels sampled of each picture at most, half of them foreground.
+        num_pixels (`int`): Largest number of pixels sampled from an image, half of them foreground.
     """
 
     def __init__(self, pixel_width: int, text_width: int, width: int, temperature: float, num_pixels: int) -> None:
@@ -258,19 +238,10 @@ class AlignmentLoss(nn.Module):
     def embed(
         self, pixel_features: torch.Tensor, word_features: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Args:
-            pixel_features (`torch.Tensor` of shape `(N, c, h, w)`): What the mask is read from.
-            word_features (`torch.Tensor` of shape `(N, L, t)`): After the last fusion.
-            attention_mask (`torch.Tensor` of shape `(N, L)`): 1 for real words.
-
-        Returns:
-            Unit vectors of the pixels, (N, h·w, d), and of the expressions, (N, 1, d), both float32: their products are
-            cosine similarities.
-        """
+        """Unit vectors of the pixels, (N, h·w, d), and of the expressions, (N, 1, d), float32; arguments as of `forward`."""
         pixels = self.pixel_projection(pixel_features.flatten(2).transpose(1, 2))
         words = self.text_projection(word_features).float() * attention_mask.unsqueeze(-1)
-        sentence = words.sum(dim=1, keepdim=True)  # of the same direction as the mean
+        sentence = words.sum(dim=1, keepdim=True)  # in the direction of the mean
         return nn.functional.normalize(pixels.float(), dim=-1), nn.functional.normalize(sentence, dim=-1)
 
     def forward(
@@ -282,13 +253,17 @@ class AlignmentLoss(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Args:
-            pixel_features, word_features, attention_mask: As in `embed`.
-            masks (`torch.Tensor` of shape `(N, H, W)`): What the expressions refer to.
+            pixel_features (`torch.Tensor` of shape `(N, c, h, w)`): Features that the mask is read from.
+            word_features (`torch.Tensor` of shape `(N, L, t)`): Word features after the last fusion.
+            attention_mask (`torch.Tensor` of shape `(N, L)`): 1 for real words.
+            masks (`torch.Tensor` of shape `(N, H, W)`): Masks of the referents.
 
         Returns:
             The pixel-to-pixel and the pixel-to-text term, each of shape `()`, means over N.
         """
+        # 1. Pixels and expressions in one space
         pixels, sentence = self.embed(pixel_features, word_features, attention_mask)
+        # 2. A sample of foreground and background
         with full_precision(pixels):
             height, width = pixel_features.shape[-2:]
             covered = average_pool(masks.float(), (height, width)).flatten(1)
@@ -299,13 +274,14 @@ class AlignmentLoss(nn.Module):
             for places in (foreground, background)
         )
 
+        # 3. Pixels, then the expression, as anchors
         no_background = ~is_background.unsqueeze(1)
-        own = torch.eye(inside.shape[1], dtype=torch.bool, device=inside.device)
-        is_pair = is_foreground.unsqueeze(1) & is_foreground.unsqueeze(2) & ~own
+        is_itself = torch.eye(inside.shape[1], dtype=torch.bool, device=inside.device)
+        is_pair = is_foreground.unsqueeze(1) & is_foreground.unsqueeze(2) & ~is_itself
         terms = []
         with full_precision(pixels):
             for anchors, counts in ((inside, is_pair), (sentence, is_foreground.unsqueeze(1))):
-                negatives = (anchors @ outside.mT / self.temperature).masked_fill(no_background, NEVER)
+                negatives = (anchors @ outside.mT / self.temperature).masked_fill(no_background, NO_SIMILARITY)
                 losses = info_nce(anchors @ inside.mT / self.temperature, negatives)
                 total = losses.masked_fill(~counts, 0.0).sum(dim=(1, 2))
                 terms.append((total / counts.sum(dim=(1, 2)).clamp(min=1)).mean())
@@ -346,40 +322,22 @@ class AuxiliaryLosses(nn.Module):
         return self.mask_grounding is not None or self.alignment is not None
 
     def drop_mask_grounding(self) -> None:
-        """Goes on without: the second pass for hidden words costs more than it teaches once their meaning is learned."""
+        """Remove the Mask Grounding head and set its weight to 0."""
         self.mask_grounding = None
         self.config.mask_grounding_loss_weight = 0.0
 
-    def align(
-        self,
-        pixel_features: torch.Tensor,
-        word_features: torch.Tensor,
-        attention_mask: torch.Tensor,
-        labels: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
-        """The weighted terms of [`AlignmentLoss`], by name, if it is on; arguments as there."""
+    def align(self, *features_and_masks: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Weighted terms of [`AlignmentLoss`] by name, or none if it is off; arguments as of its `forward`."""
         if self.alignment is None:
             return {}
-        terms = self.alignment(pixel_features, word_features, attention_mask, labels)
-        names = ("pixel_to_pixel", "pixel_to_text")
-        return {name: self.config.alignment_loss_weight * term for name, term in zip(names, terms, strict=True)}
+        pixel_to_pixel, pixel_to_text = self.alignment(*features_and_masks)
+        weight = self.config.alignment_loss_weight
+        return {"pixel_to_pixel": weight * pixel_to_pixel, "pixel_to_text": weight * pixel_to_text}
 
     def ground(self, logits: torch.Tensor, hidden_words: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The weighted [`mask_grounding_loss`] of what its head said, by name; arguments as there."""
+        """The weighted [`mask_grounding_loss`] by name; arguments as there."""
         loss = mask_grounding_loss(logits, hidden_words.to(logits.device))
         return {"mask_grounding": self.config.mask_grounding_loss_weight * loss}
 
 
-__all__ = [
-    "AlignmentLoss",
-    "AuxiliaryLosses",
-    "MaskGroundingHead",
-    "NOT_HIDDEN",
-    "describe_cells",
-    "describe_masks",
-    "dice_loss",
-    "info_nce",
-    "mask_grounding_loss",
-    "mask_loss",
-    "sample_places",
-]
+__all__ = ["NOT_HIDDEN", "AlignmentLoss", "AuxiliaryLosses", "MaskGroundingHead", "dice_loss", "mask_loss"]

@@ -1,9 +1,9 @@
 """
-What a user hands in: from whatever they call an image to an upright RGB picture, and from what they call expressions to a list of
-them, or to an error that says what was wrong.
+The door: everything that a user passes in becomes a [`Request`] here, or an error that says what was wrong. Behind it, nothing is
+loaded or checked again.
 
-Everything that can go wrong is handled here, for all processors and the pipeline: sources (path, URL, base64, file, PIL, array, tensor),
-EXIF orientation, colour modes, bit depths, hostile files; expressions without a letter, too long ones, words that a vocabulary lacks.
+Images come as paths, URLs, base64, files, PIL images, arrays or tensors, of any EXIF orientation, colour mode and bit depth, and may be
+hostile; expressions may say nothing, or have words that a vocabulary lacks; regions may be masks of any type.
 """
 
 import base64
@@ -13,6 +13,7 @@ import time
 import unicodedata
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,14 +31,61 @@ ALLOWED_SOURCES = (
     "a path, an http(s) or file URL, a base64 string, bytes, an open file, a PIL image, a NumPy array or a torch tensor of "
     "shape (H, W), (H, W, C) or (C, H, W) with 1 to 4 channels"
 )
+NO_PROPOSER = (
+    "`regions` are missing: this model has no proposer. Give the pipeline of the task "
+    '"zero-shot-referring-segmentation" `regions` with each image, or compose the model with a proposer, such as '
+    'hf_ris.zero_shot(..., proposer="felzenszwalb").'
+)
 MAX_DOWNLOAD_BYTES = 256 * 2**20
 CHUNK_BYTES = 2**16
 PROGRAMS = ("EPS",)  # PIL hands these to Ghostscript, which may run for ever
 
 
+@dataclass(frozen=True)
+class Request:
+    """
+    An image and what is asked about it, loaded and checked: see [`read_request`]. Pipelines take it for an input, too.
+
+    Attributes:
+        image (`PIL.Image.Image`): Upright, mode `"RGB"`.
+        expressions (`list[str]`): At least one.
+        regions (`np.ndarray` of shape `(r, height, width)`, *optional*): Boolean, none of them empty; for zero-shot systems.
+        is_single (`bool`): Whether the expression came as one string, so that the answer is one, too.
+    """
+
+    image: Image.Image
+    expressions: list[str]
+    regions: np.ndarray | None = None
+    is_single: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image in pixels."""
+        return self.image.height, self.image.width
+
+
+def read_request(image: Any, text: Any, regions: Any = None, *, timeout: float | None = 30.0) -> Request:
+    """
+    Load an image, and check what is asked about it.
+
+    Args:
+        image: See [`load_image`].
+        text: See [`check_expressions`].
+        regions (*optional*): See [`load_regions`].
+        timeout (`float`, *optional*, defaults to 30.0): Seconds that fetching a URL may take as a whole.
+
+    Raises:
+        ValueError: If one of them is unfit; the message names it.
+    """
+    expressions = check_expressions(text)  # first: it takes no time
+    loaded = load_image(image, timeout=timeout)
+    masks = None if regions is None else load_regions(regions, (loaded.height, loaded.width))
+    return Request(loaded, expressions, masks, is_single=isinstance(text, str))
+
+
 def load_image(image: Any, *, argument: str = "image", timeout: float | None = 30.0) -> Image.Image:
     """
-    Load an image as an upright RGB picture with 8 bits a channel.
+    Load an image: upright, RGB, 8 bits a channel.
 
     EXIF orientation is applied, transparency is laid over white, and deeper grey images are scaled to 8 bits rather
     than clipped.
@@ -45,7 +93,7 @@ def load_image(image: Any, *, argument: str = "image", timeout: float | None = 3
     Args:
         image (`str`, `os.PathLike`, `bytes`, a binary file, `PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
             A path, an http(s) or file URL, a base64 string (with or without the `data:image/...;base64,` prefix), the bytes
-            of an image file, a file that is open for reading them, a picture, or an array. Integer arrays hold 0 to 255
+            of an image file, a file that is open for reading them, a PIL image, or an array. Integer arrays hold 0 to 255
             (`uint16`: 0 to 65535); floating-point arrays hold 0 to 1, or whole grey levels from 0 to 255. A string that a
             stranger wrote may name any file or address that this process can reach.
         argument (`str`, *optional*, defaults to `"image"`):
@@ -60,14 +108,12 @@ def load_image(image: Any, *, argument: str = "image", timeout: float | None = 3
         ValueError: If the input is no image, is damaged, holds no pixel, or holds more than
             `PIL.Image.MAX_IMAGE_PIXELS`, or if a URL gives more than `MAX_DOWNLOAD_BYTES`.
     """
-    if isinstance(image, Image.Image):
-        picture = image
-    elif isinstance(image, np.ndarray | torch.Tensor):
-        picture = _picture_from_array(image, argument)
-    else:
-        picture = _open(image, argument, timeout)
+    if isinstance(image, np.ndarray | torch.Tensor):
+        image = _image_from_array(image, argument)
+    elif not isinstance(image, Image.Image):
+        image = _open(image, argument, timeout)
 
-    width, height = picture.size
+    width, height = image.size
     if width == 0 or height == 0:
         raise ValueError(
             f"`{argument}` is {width} pixels wide and {height} high; an image has at least 1 pixel each way."
@@ -76,9 +122,9 @@ def load_image(image: Any, *, argument: str = "image", timeout: float | None = 3
         raise _too_large(argument, f"{width} x {height} pixels")
 
     try:
-        picture.load()
-        is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        upright = ImageOps.exif_transpose(picture) if is_turned else picture  # the former copies all pixels
+        image.load()
+        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        upright = ImageOps.exif_transpose(image) if is_turned else image  # the former copies all pixels
     except Exception as error:  # decoding happens here, and decoders raise anything on damaged files
         raise ValueError(f"`{argument}` cannot be decoded, the file may be truncated or damaged: {error}") from error
     return _to_rgb(upright, argument)
@@ -145,33 +191,60 @@ def check_finite(array: np.ndarray, name: str) -> None:
         raise ValueError(f"`{name}` must hold finite numbers, got NaN or infinity.")
 
 
-def check_regions(masks: Any, size: tuple[int, int], name: str) -> None:
+def load_regions(masks: Any, size: tuple[int, int], *, argument: str = "regions") -> np.ndarray:
     """
+    Read regions as users have them.
+
+    Args:
+        masks (`np.ndarray`, `torch.Tensor` or a list of masks): Of shape (r, height, width); everything but zero belongs to a region.
+        size (`tuple[int, int]`): (height, width) of their image.
+        argument (`str`, *optional*, defaults to `"regions"`): What to call this input in an error message.
+
+    Returns:
+        `np.ndarray` of shape `(r, height, width)`: Boolean.
+
     Raises:
-        ValueError: If these are no masks (r, height, width) of this size, or one of them is empty.
+        ValueError: If they are no masks of this size, or one of them is empty.
     """
+    if isinstance(masks, list | tuple):
+        arrays = [_mask_array(mask, argument) for mask in masks]
+        shapes = sorted({array.shape for array in arrays})
+        if len(shapes) > 1:
+            raise ValueError(f"`{argument}` must hold masks of one shape, got {shapes}.")
+        masks = np.stack(arrays) if arrays else np.zeros((0, *size), bool)
+    elif isinstance(masks, torch.Tensor):
+        masks = _mask_array(masks, argument)
     if not isinstance(masks, np.ndarray) or masks.ndim != 3:
         got = masks.shape if isinstance(masks, np.ndarray) else type(masks).__name__
-        raise ValueError(f"`{name}` must be an array of masks, (regions, height, width), got {got}.")
+        raise ValueError(f"`{argument}` must be masks of shape (regions, height, width), got {got}.")
     if masks.shape[1:] != size:
         raise ValueError(
-            f"`{name}` holds masks {masks.shape[2]} pixels wide and {masks.shape[1]} high, but the image is {size[1]} wide and "
-            f"{size[0]} high."
+            f"`{argument}` must be {size[1]} pixels wide and {size[0]} high, as their image, got masks {masks.shape[2]} wide and "
+            f"{masks.shape[1]} high."
         )
-    check_finite(masks, name)
+    check_finite(masks, argument)
+    masks = masks if masks.dtype == bool else masks != 0
     empty = np.flatnonzero(~masks.any(axis=(1, 2)))
     if len(empty):
-        raise ValueError(f"`{name}` must hold no empty mask; number {empty[0]} is.")
+        raise ValueError(f"`{argument}` must hold no empty mask; number {empty[0]} is.")
+    return masks
+
+
+def _mask_array(mask: Any, argument: str) -> np.ndarray:
+    try:
+        return to_array(mask) if isinstance(mask, torch.Tensor) else np.asarray(mask)
+    except (TypeError, ValueError, RuntimeError) as error:  # a sparse tensor, one without data, a ragged list
+        raise ValueError(f"`{argument}` must hold masks, got {type(mask).__name__}: {error}.") from error
 
 
 def _open(given: Any, argument: str, timeout: float | None) -> Image.Image:
     """Open a path, URL, base64 string or bytes; the pixels are decoded later."""
     source, complaint = _find_source(given, argument, timeout)
     try:
-        picture = Image.open(source)
-        if picture.format in PROGRAMS:
-            raise ValueError(f"{picture.format} files are programs that draw a picture, and are not run")
-        return picture
+        image = Image.open(source)
+        if image.format in PROGRAMS:
+            raise ValueError(f"{image.format} files are programs that draw an image, and are not run")
+        return image
     # An error above twice PIL's limit; between the two a warning, which some filters turn into an error.
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(argument, _describe(given)) from error
@@ -217,9 +290,9 @@ def _find_source(given: Any, argument: str, timeout: float | None) -> tuple[Byte
 
 def _fetch(url: str, timeout: float | None) -> bytes:
     """
-    What an address gives, within `timeout` seconds as a whole.
+    Download within `timeout` seconds as a whole.
 
-    Timeouts of sockets begin anew with each byte, so a server that drips could hold a caller for ever: the download runs in a
+    The timeout of a socket begins anew with each byte, so a slow server could hold a caller for ever: the download runs in a
     thread, which the caller leaves behind.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -253,8 +326,8 @@ def _fetch(url: str, timeout: float | None) -> bytes:
     return bytes(content)
 
 
-def _picture_from_array(array: np.ndarray | torch.Tensor, argument: str) -> Image.Image:
-    """Turn an array of shape (H, W), (H, W, C) or (C, H, W) into a picture with 8 bits a channel."""
+def _image_from_array(array: np.ndarray | torch.Tensor, argument: str) -> Image.Image:
+    """Turn an array of shape (H, W), (H, W, C) or (C, H, W) into an image with 8 bits a channel."""
     shape = tuple(array.shape)
     # Where both ends could be channels, torch's habit is channels first and NumPy's channels last.
     channel_axes = (0, -1) if isinstance(array, torch.Tensor) else (-1, 0)
@@ -299,22 +372,22 @@ def _to_uint8(array: np.ndarray, argument: str) -> np.ndarray:
     )
 
 
-def _to_rgb(picture: Image.Image, argument: str) -> Image.Image:
-    if picture.mode == "RGB" and "transparency" not in picture.info:
-        return picture
-    if picture.mode.startswith("I"):
+def _to_rgb(image: Image.Image, argument: str) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):
         # PIL's own conversion clips everything above 255 to white. Mode "I" has 32 bits but stems from 16-bit files.
-        values = np.asarray(picture)
-        values = values if picture.mode == "I" and values.max() <= 255 else _scale_16_bit(values)
+        values = np.asarray(image)
+        values = values if image.mode == "I" and values.max() <= 255 else _scale_16_bit(values)
         return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        return Image.fromarray(_to_uint8(np.asarray(picture), argument)).convert("RGB")
-    if picture.mode == "La":
-        picture = picture.convert("LA")  # the only mode that PIL takes it to
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
+    if image.mode == "F":
+        return Image.fromarray(_to_uint8(np.asarray(image), argument)).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")  # the only mode that PIL takes it to
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
 
 
 def _scale_16_bit(values: np.ndarray) -> np.ndarray:
@@ -329,7 +402,7 @@ def _too_large(argument: str, got: str) -> ValueError:
 
 
 def _describe(value: Any) -> str:
-    """A short account of a wrong value: long strings lose their middle, since paths end in names; other things are named by type."""
+    """Shorten a string in the middle, since paths end in names; name other values by their type."""
     if not isinstance(value, str | os.PathLike):
         return f"{type(value).__name__}"
     text = os.fsdecode(value)
@@ -337,7 +410,7 @@ def _describe(value: Any) -> str:
 
 
 def as_list(values: Any) -> list[Any] | None:
-    """What a list, a tuple, a column of a dataset, an array or any other sequence holds; `None` where `values` is none."""
+    """The items of a list, tuple, dataset column, array or other sequence; `None` if `values` is no sequence."""
     if isinstance(values, str | bytes | Mapping) or not (
         hasattr(values, "__len__") and hasattr(values, "__getitem__")
     ):
@@ -384,7 +457,7 @@ def check_expressions(text: Any, *, argument: str = "text") -> list[str]:
 
 def expressions_per_image(expressions: int, images: int) -> int:
     """
-    How many expressions each image has: k of N = B * k.
+    Number of expressions of each image: k of N = B * k.
 
     Raises:
         ValueError: If they cannot be shared out evenly.
@@ -398,7 +471,7 @@ def expressions_per_image(expressions: int, images: int) -> int:
 
 
 class TextWarnings:
-    """Warns of what a model cannot read: of each thing once, and of `MOST_WARNINGS` of a kind at most."""
+    """Warnings about text that a model cannot read: each once, and at most `MOST_WARNINGS` of a kind."""
 
     def __init__(self) -> None:
         self._given: dict[str, set[str]] = {}
@@ -406,18 +479,18 @@ class TextWarnings:
     def unknown_words(
         self, tokenizer: PreTrainedTokenizerBase, expressions: Sequence[str], encoded: BatchEncoding
     ) -> None:
-        """Names the words that a vocabulary does not have; arguments as of [`find_unknown_words`]."""
+        """Warn about words that the vocabulary lacks; for the arguments, see [`find_unknown_words`]."""
         if len(self._given.get("unknown", ())) >= MOST_WARNINGS:
             return
         for word in find_unknown_words(tokenizer, expressions, encoded):
             self._warn(
                 "unknown",
                 word,
-                f"The vocabulary of this model lacks the word {word!r}: what it answers may mean nothing.",
+                f"The vocabulary of this model lacks the word {word!r}: its answer may mean nothing.",
             )
 
     def too_long(self, expression: str, tokens: int, limit: int, rest: str) -> None:
-        """Names an expression of which only `limit` of its `tokens` are read, and what they say."""
+        """Warn that only `limit` of an expression's `tokens` are read, the `rest` as text."""
         self._warn(
             "long",
             expression,
@@ -437,12 +510,12 @@ def find_unknown_words(
     tokenizer: PreTrainedTokenizerBase, expressions: Sequence[str], encoded: BatchEncoding
 ) -> Iterable[str]:
     """
-    Words that a tokenizer replaces by its unknown token, or spells out letter by letter.
+    Find the words that a tokenizer replaces by its unknown token, or spells out letter by letter.
 
     Args:
-        tokenizer (`PreTrainedTokenizerBase`): One that tells where tokens are from; of others nothing is known.
+        tokenizer (`PreTrainedTokenizerBase`): A fast one; for others nothing is found.
         expressions (`Sequence[str]`): The texts.
-        encoded (`BatchEncoding`): What the tokenizer made of them, with `offset_mapping`.
+        encoded (`BatchEncoding`): The tokenizer's output for them, with `offset_mapping`.
 
     Returns:
         The words, each once.
@@ -468,4 +541,15 @@ def find_unknown_words(
     return unknown
 
 
-__all__ = ["TextWarnings", "as_list", "check_expressions", "expressions_per_image", "find_unknown_words"]
+__all__ = [
+    "Request",
+    "TextWarnings",
+    "as_list",
+    "check_expressions",
+    "expressions_per_image",
+    "find_unknown_words",
+    "load_image",
+    "load_mask",
+    "load_regions",
+    "read_request",
+]

@@ -1,20 +1,13 @@
-"""Layers of the trained models: attention through transformers' interface (SDPA, eager or any registered kernel), and pooling to a grid."""
+"""Layers of the trained models: attention through transformers' interface (SDPA, eager or any registered kernel), and pooling."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-
-class AttentionModule(Protocol):
-    """What an attention kernel reads from the module that calls it."""
-
-    config: PreTrainedConfig
-    is_causal: bool
-    training: bool
 
 
 def eager_attention_forward(
@@ -45,7 +38,7 @@ def full_precision(states: torch.Tensor) -> AbstractContextManager:
 
 
 def attend(
-    module: AttentionModule,
+    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -58,7 +51,7 @@ def attend(
     Multi-head attention on flat tensors.
 
     Args:
-        module (`AttentionModule`): The caller; its `config` chooses the kernel.
+        module (`nn.Module`): The caller; its `config` chooses the kernel, which also reads `is_causal` and `training`.
         query (`torch.Tensor` of shape `(batch, queries, width)`): Queries.
         key, value (`torch.Tensor` of shape `(batch, keys, width)`): Keys and values.
         num_heads (`int`): Heads that the width is split into.
@@ -78,13 +71,13 @@ def attend(
 
 class ProjectedAttention(nn.Module):
     """
-    Multi-head attention with projections of all that enters and of what comes out.
+    Multi-head attention with projections of queries, keys, values and output.
 
     Args:
-        config (`PreTrainedConfig`): The model's; it chooses the kernel.
+        config (`PreTrainedConfig`): The model's configuration, which chooses the kernel.
         width (`int`): Channels of queries and of the output.
         num_heads (`int`): Heads.
-        key_width (`int`, *optional*): Channels of keys and values; by default those of the queries.
+        key_width (`int`, *optional*): Channels of keys and values; by default as many as of the queries.
         dropout (`float`, *optional*, defaults to 0.0): Share of the weights that are left out in training.
     """
 
@@ -121,29 +114,28 @@ class ProjectedAttention(nn.Module):
         return self.output(attend(self, *projected, self.num_heads, self.scaling, attention_mask, dropout))
 
 
-def averaging_matrix(length: int, cells: int, like: torch.Tensor) -> torch.Tensor:
-    """Rows that average `length` positions into `cells` cells, which overlap where they do not divide: (cells, length)."""
-    positions = torch.arange(length, device=like.device)
-    cell = torch.arange(cells, device=like.device).unsqueeze(1)
-    first, last = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
-    inside = ((positions >= first) & (positions < last)).to(like.dtype)
-    return inside / inside.sum(dim=1, keepdim=True)
+def cell_centres(size: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Centres (x, y) of the cells of a map of (h, w), between 0 and 1: (h·w, 2)."""
+    y, x = ((torch.arange(length, dtype=torch.float32, device=device) + 0.5) / length for length in size)
+    return torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], dim=-1)
 
 
 def average_pool(image_map: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """
-    Averages a map into cells, as `torch.nn.functional.adaptive_avg_pool2d`.
+    Average a floating-point map (..., h, w) into cells (..., *size), which overlap where they do not divide it.
 
-    Args:
-        image_map (`torch.Tensor` of shape `(..., h, w)`): Any floating-point map.
-        size (`tuple[int, int]`): Cells down and across, fewer or more than there are positions.
-
-    Returns:
-        `torch.Tensor` of shape `(..., *size)`.
+    `torch.nn.functional.adaptive_avg_pool2d` gives the same means, but on MPS only where cells divide the map, and its gradient on
+    CUDA is not deterministic; two matrix products have neither limit.
     """
-    rows = averaging_matrix(image_map.shape[-2], size[0], image_map)
-    columns = averaging_matrix(image_map.shape[-1], size[1], image_map)
+    averages = []
+    for length, cells in zip(image_map.shape[-2:], size, strict=True):
+        positions = torch.arange(length, device=image_map.device)
+        cell = torch.arange(cells, device=image_map.device).unsqueeze(1)
+        first, last = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
+        inside = ((positions >= first) & (positions < last)).to(image_map.dtype)
+        averages.append(inside / inside.sum(dim=1, keepdim=True))
+    rows, columns = averages
     return rows @ image_map @ columns.T
 
 
-__all__ = ["ProjectedAttention", "attend", "average_pool", "full_precision"]
+__all__ = ["ProjectedAttention", "attend", "average_pool", "cell_centres", "full_precision"]

@@ -1,10 +1,10 @@
 """
 The two decoders of MagNet.
 
-The pixel decoder is deformable self-attention over four scales (Deformable DETR, ICLR 2021, section 4.1; Mask2Former, CVPR 2022, section
-3.2.1), sampling by `grid_sample`, which runs on any device, or by table look-ups, which are faster on the CPU. The mask decoder is one
-query that looks only where its last mask was (masked attention, Mask2Former, section 3.2.2), and predicts a mask before the first and after
-every layer.
+The pixel decoder is deformable self-attention over four scales (Deformable DETR, ICLR 2021, section 4.1; Mask2Former, CVPR 2022,
+section 3.2.1), sampling by `grid_sample`, which runs on any device, or by table look-ups, which are faster on the CPU. In the mask
+decoder, one query looks only where its last mask was (masked attention, Mask2Former, section 3.2.2); it predicts a mask before the
+first layer and after every one.
 """
 
 import math
@@ -14,18 +14,15 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_magnet import MagNetConfig
-from .layers import ProjectedAttention, full_precision
+from .layers import ProjectedAttention, cell_centres, full_precision
 
 
-POSITIONS_AT_ONCE = 2048  # of the feed-forward part, where it works in pieces
-ROWS_AT_ONCE = 512  # positions sampled together
+FEEDFORWARD_POSITIONS = 2048  # in one piece, where the decoder works in pieces
+SAMPLED_POSITIONS = 512  # in one piece
 
 
 def works_in_pieces(states: torch.Tensor) -> bool:
-    """
-    Whether what is computed should stay small enough for a processor's caches: inference on the CPU. A compiler makes pieces
-    of its own, and would unroll these.
-    """
+    """Whether to keep pieces small enough for a CPU's caches; a compiler makes its pieces itself, and would unroll these."""
     return states.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
@@ -34,7 +31,7 @@ def sine_positions(width: int, temperature: float, size: tuple[int, int], like: 
     Two-dimensional sine position embedding of DETR, normalised to one turn over the map.
 
     Args:
-        width (`int`): d, a multiple of 4; its first half tells the row, its second the column.
+        width (`int`): d, a multiple of 4; its first half encodes the row, its second the column.
         temperature (`float`): Ratio of the longest to the shortest wavelength.
         size (`tuple[int, int]`): (h, w) of the map.
         like (`torch.Tensor`): Supplies device and dtype.
@@ -57,16 +54,6 @@ def sine_positions(width: int, temperature: float, size: tuple[int, int], like: 
     return torch.cat([row, column], dim=-1).flatten(0, 1).to(like.dtype)
 
 
-def pixel_centres(sizes: list[tuple[int, int]], device: torch.device) -> torch.Tensor:
-    """Normalised (x, y) centres of all positions of all levels, `(sum of h·w, 2)`."""
-    centres = []
-    for height, width in sizes:
-        y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
-        x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
-        centres.append(torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=-1))
-    return torch.cat(centres)
-
-
 class DeformableAttention(nn.Module):
     """
     Every position looks at a few learned places of every level instead of at all of them.
@@ -78,11 +65,9 @@ class DeformableAttention(nn.Module):
 
     def __init__(self, config: MagNetConfig, num_levels: int) -> None:
         super().__init__()
-        self.num_heads, self.num_levels, self.num_points = (
-            config.encoder_num_heads,
-            num_levels,
-            config.encoder_num_points,
-        )
+        self.num_heads = config.encoder_num_heads
+        self.num_levels = num_levels
+        self.num_points = config.encoder_num_points
         num_samples = self.num_heads * num_levels * self.num_points
         self.sampling_offsets = nn.Linear(config.hidden_dim, num_samples * 2)
         self.attention_weights = nn.Linear(config.hidden_dim, num_samples)
@@ -90,7 +75,7 @@ class DeformableAttention(nn.Module):
         self.output = nn.Linear(config.hidden_dim, config.hidden_dim)
 
     def initial_offsets(self) -> torch.Tensor:
-        """Biases that let head i look 1, 2, … points away in the i-th of evenly spread directions."""
+        """Biases by which head i looks 1, 2, … cells away in the i-th of evenly spread directions."""
         angles = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
         directions = directions / directions.abs().amax(dim=-1, keepdim=True)
@@ -120,12 +105,12 @@ def sample_maps(
     sizes: list[tuple[int, int]],
 ) -> torch.Tensor:
     """
-    Weighted bilinear samples around each position, by `grid_sample`. Places outside of a level count as zero.
+    Sum weighted bilinear samples around each position, by `grid_sample`. Places outside of a level count as zero.
 
     Args:
         value (`torch.Tensor` of shape `(N, S, heads, d)`): Maps of all levels, S = sum of h·w.
         offsets (`torch.Tensor` of shape `(N, Q, heads, levels, points, 2)`): (x, y) from a position's centre, in cells.
-        weights (`torch.Tensor` of shape `(N, Q, heads, levels, points)`): Of the samples.
+        weights (`torch.Tensor` of shape `(N, Q, heads, levels, points)`): Weights of the samples.
         centres (`torch.Tensor` of shape `(Q, 2)`): (x, y) in [0, 1].
         sizes (`list[tuple[int, int]]`): (h, w) of the levels.
 
@@ -162,18 +147,19 @@ def sample_rows(
     sizes: list[tuple[int, int]],
 ) -> torch.Tensor:
     """
-    The same as [`sample_maps`], by looking up the rows of the four cells around each place in one table.
+    Compute [`sample_maps`] by looking up the rows of the four cells around each place in one table.
 
-    In the table each level has a row of zeros above and below and a column of zeros on its left, which stands on the right
-    of the row before as well. Places further outside are moved onto these, so that no cell needs to be checked.
+    In the table, each level is framed by zeros: a row above and below, and a column on the left, which is also the right end
+    of the row before. Places further outside are moved onto the frame, so that no cell needs to be checked.
     """
     batch, _, heads, channels = value.shape
     points = offsets.shape[4]
 
-    def of_samples(numbers: list[int], dtype: torch.dtype) -> torch.Tensor:
-        """Numbers of the levels, for each sample: (levels·points,)."""
+    def per_sample(numbers: list[int], dtype: torch.dtype) -> torch.Tensor:
+        """Repeat a number of each level for its samples: (levels·points,)."""
         return torch.tensor(numbers, dtype=dtype, device=value.device).repeat_interleave(points)
 
+    # 1. The table
     framed_lengths = [(height + 2) * (width + 1) for height, width in sizes]
     spare = sizes[-1][1] + 3  # cells that are read, with a share of zero, to the lower right of the last place
     table = value.new_zeros(batch, sum(framed_lengths) + spare, heads * channels)
@@ -183,22 +169,23 @@ def sample_rows(
         framed.unflatten(1, (size[0] + 2, size[1] + 1))[:, 1:-1, 1:] = level.unflatten(1, size)
     table = table.view(batch, -1, channels)
 
-    # Rows of the table: from one cell's to those to its right, below and both, and of each level's and head's first cell.
-    heights = of_samples([height for height, _ in sizes], torch.float32)
-    widths = of_samples([width for _, width in sizes], torch.float32)
+    # 2. The first row of each level, and the four rows around a place, counted from its upper left cell's
+    heights = per_sample([height for height, _ in sizes], torch.float32)
+    widths = per_sample([width for _, width in sizes], torch.float32)
     below = ((widths + 1) * heads).int()
-    first = of_samples([sum(framed_lengths[:level]) * heads for level in range(len(sizes))], torch.int32)
+    first = per_sample([sum(framed_lengths[:level]) * heads for level in range(len(sizes))], torch.int32)
     corners = torch.stack([first, first + heads, first + below, first + below + heads])
     head = torch.arange(heads, dtype=torch.int32, device=value.device)[:, None]
 
+    # 3. A few positions at a time: four rows, and the share of each
     x_offsets, y_offsets = offsets.flatten(3, 4).unbind(-1)
     weights = weights.flatten(3)
-    # Counted from the centre of the zero at the upper left.
+    # Positions are counted from the centre of the zero at the upper left.
     x_centres, y_centres = centres[:, :1] * widths + 0.5, centres[:, 1:] * heights + 0.5
     attended = []
     for image in range(batch):
-        for start in range(0, len(centres), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
+        for start in range(0, len(centres), SAMPLED_POSITIONS):
+            rows = slice(start, start + SAMPLED_POSITIONS)
             x = torch.minimum((x_offsets[image, rows] + x_centres[rows, None]).relu_(), widths + 1)
             y = torch.minimum((y_offsets[image, rows] + y_centres[rows, None]).relu_(), heights + 1)
             column, row = x.int(), y.int()
@@ -219,7 +206,7 @@ def sample_rows(
 
 
 class DeformableLayer(GradientCheckpointingLayer):
-    """Deformable self-attention and a feed-forward part, each with a residual and a norm after it."""
+    """Deformable self-attention and a feed-forward part, each with a residual and then a norm; (N, S, d) -> (N, S, d)."""
 
     def __init__(self, config: MagNetConfig, num_levels: int) -> None:
         super().__init__()
@@ -233,7 +220,7 @@ class DeformableLayer(GradientCheckpointingLayer):
         self, states: torch.Tensor, positions: torch.Tensor, centres: torch.Tensor, sizes: list[tuple[int, int]]
     ) -> torch.Tensor:
         states = self.attention_norm(states + self.attention(states + positions, states, centres, sizes))
-        parts = states.split(POSITIONS_AT_ONCE, dim=1) if works_in_pieces(states) else (states,)
+        parts = states.split(FEEDFORWARD_POSITIONS, dim=1) if works_in_pieces(states) else (states,)
         feedforward = [
             self.feedforward_out(nn.functional.relu(self.feedforward_in(part), inplace=True)) for part in parts
         ]
@@ -242,11 +229,8 @@ class DeformableLayer(GradientCheckpointingLayer):
 
 class PixelDecoder(nn.Module):
     """
-    Lets the fused features of all stages exchange what they know. All scales enter the deformable layers, so there is
-    no feature pyramid beside them.
-
-    Args:
-        config (`MagNetConfig`): The model's configuration.
+    Lets the fused maps of all stages inform each other. All scales enter the deformable layers, so that there is no feature
+    pyramid beside them.
     """
 
     def __init__(self, config: MagNetConfig) -> None:
@@ -272,21 +256,22 @@ class PixelDecoder(nn.Module):
         Returns:
             The mask features (N, d, h1, w1), and the memory maps s4, s3, … (N, d, h, w) of the mask decoder.
         """
+        # 1. All scales to one width, in one sequence
         coarse_to_fine = features[::-1]
         sizes = [(feature.shape[-2], feature.shape[-1]) for feature in coarse_to_fine]
         lengths = [height * width for height, width in sizes]
         projected = [project(feature) for project, feature in zip(self.input_projections, coarse_to_fine, strict=True)]
         states = torch.cat([level.flatten(2).transpose(1, 2) for level in projected], dim=1)
-        positions = torch.cat(
-            [
-                sine_positions(self.config.hidden_dim, self.config.position_temperature, size, states)
-                + level_embedding
-                for size, level_embedding in zip(sizes, self.level_embedding, strict=True)
-            ]
-        )
-        centres = pixel_centres(sizes, states.device)
+        level_positions = [
+            sine_positions(self.config.hidden_dim, self.config.position_temperature, size, states) + level_embedding
+            for size, level_embedding in zip(sizes, self.level_embedding, strict=True)
+        ]
+        positions = torch.cat(level_positions)
+        centres = torch.cat([cell_centres(size, states.device) for size in sizes])
+        # 2. Every position looks at every scale
         for layer in self.layers:
             states = layer(states, positions, centres, sizes)
+        # 3. Back to maps
         levels = [
             level.transpose(1, 2).unflatten(2, size)
             for level, size in zip(states.split(lengths, dim=1), sizes, strict=True)
@@ -295,7 +280,7 @@ class PixelDecoder(nn.Module):
 
 
 class DecoderAttention(ProjectedAttention):
-    """Multi-head attention with a residual and a norm after it."""
+    """Multi-head attention with a residual and then a norm; all states (N, length, d)."""
 
     def __init__(self, config: MagNetConfig) -> None:
         super().__init__(config, config.hidden_dim, config.decoder_num_heads)
@@ -313,7 +298,7 @@ class DecoderAttention(ProjectedAttention):
 
 
 class MaskDecoderLayer(GradientCheckpointingLayer):
-    """Masked cross-attention to one level, self-attention of the query, feed-forward part; post-norm."""
+    """Masked cross-attention to one level, self-attention of the query, feed-forward part; norms come last."""
 
     def __init__(self, config: MagNetConfig) -> None:
         super().__init__()
@@ -341,12 +326,7 @@ class MaskDecoderLayer(GradientCheckpointingLayer):
 
 
 class MaskDecoder(nn.Module):
-    """
-    Reads the referent's mask from the pixel decoder's features with one query.
-
-    Args:
-        config (`MagNetConfig`): The model's configuration.
-    """
+    """Reads the referent's mask from the pixel decoder's features with one query (Mask2Former, section 3.2)."""
 
     def __init__(self, config: MagNetConfig) -> None:
         super().__init__()
@@ -371,7 +351,7 @@ class MaskDecoder(nn.Module):
         return mask_logits, self.class_head(states)
 
     def attention_mask(self, mask_logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Where the next layer may look, (N, 1, 1, h·w) bool: inside the last mask, or everywhere if it is empty."""
+        """Cells where the next layer may look, (N, 1, 1, h·w) bool: inside the last mask, or all if it is empty."""
         resized = nn.functional.interpolate(
             mask_logits.detach().unsqueeze(1), size=size, mode="bilinear", align_corners=False
         )
@@ -383,12 +363,13 @@ class MaskDecoder(nn.Module):
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """
         Args:
-            mask_features (`torch.Tensor` of shape `(N, d, h, w)`): What masks are read from.
+            mask_features (`torch.Tensor` of shape `(N, d, h, w)`): Features that masks are read from.
             memory_maps (`list[torch.Tensor]`): Maps of shape `(N, d, h_i, w_i)`, coarse to fine.
 
         Returns:
             The mask logits (N, h, w) of every prediction, first to last, and the last class logits (N, 2).
         """
+        # 1. Memory maps to sequences, each with its positions
         sizes = [(memory.shape[-2], memory.shape[-1]) for memory in memory_maps]
         memories = [
             memory.flatten(2).transpose(1, 2) + level
@@ -398,10 +379,12 @@ class MaskDecoder(nn.Module):
             sine_positions(self.config.hidden_dim, self.config.position_temperature, size, memory)
             for size, memory in zip(sizes, memory_maps, strict=True)
         ]
+        # 2. A first mask, from the learned query alone
         mask_features = mask_features.float()
         states = self.query_features.expand(mask_features.shape[0], 1, -1)
         mask_logits, class_logits = self.predict(states, mask_features)
         predictions = [mask_logits]
+        # 3. Each layer looks at one level inside of the last mask, and predicts the next
         for index, layer in enumerate(self.layers):
             level = index % len(memories)
             attention_mask = self.attention_mask(mask_logits, sizes[level])

@@ -1,4 +1,4 @@
-"""From logits to a binary mask, and what is read off it: its score, its box, its run-length code, and the way back."""
+"""From logits to a boolean mask, and from the mask to its score, box and run-length code."""
 
 import numbers
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 
-PIXELS_AT_ONCE = 2**20
+BAND_PIXELS = 2**20
 TILE = 128  # pixels each way
 
 
@@ -28,7 +28,7 @@ def read_target_sizes(
     target_sizes: Sequence[Sequence[int]] | torch.Tensor, expressions: int, threshold: float
 ) -> list[tuple[int, int]]:
     """
-    What every processor is told about the masks it makes.
+    Check the sizes and the threshold of masks.
 
     Args:
         target_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape (N, 2)):
@@ -53,7 +53,7 @@ def read_target_sizes(
 
 def enlarge_logits(logits: torch.Tensor, size: tuple[int, int], rows: slice = slice(None)) -> torch.Tensor:
     """
-    Mask logits at another size: bilinear with aligned corners, as published.
+    Resize mask logits bilinearly with aligned corners, as published.
 
     Args:
         logits (`torch.Tensor` of shape `(N, h, w)`):
@@ -66,27 +66,27 @@ def enlarge_logits(logits: torch.Tensor, size: tuple[int, int], rows: slice = sl
     Returns:
         `torch.FloatTensor` of shape `(N, rows, W)`.
     """
-    maps, wanted = logits[:, None].float(), range(size[0])[rows]
-    if len(wanted) < size[0]:
+    maps, band = logits[:, None].float(), range(size[0])[rows]
+    if len(band) < size[0]:
         # Each row lies between two of the given ones; along the columns, nothing changes.
         last = maps.shape[2] - 1
-        positions = torch.arange(wanted.start, wanted.stop, device=maps.device) * (last / (size[0] - 1))
+        positions = torch.arange(band.start, band.stop, device=maps.device) * (last / (size[0] - 1))
         above = positions.floor().long()
         share = (positions - above)[:, None]
         maps = maps[:, :, above] * (1 - share) + maps[:, :, (above + 1).clamp(max=last)] * share
-    return nn.functional.interpolate(maps, (len(wanted), size[1]), mode="bilinear", align_corners=True)[:, 0]
+    return nn.functional.interpolate(maps, (len(band), size[1]), mode="bilinear", align_corners=True)[:, 0]
 
 
 def row_bands(height: int, width: int) -> Iterator[slice]:
-    """The rows of a picture in bands of `PIXELS_AT_ONCE` pixels or little more, so that memory does not grow with the picture."""
-    rows = max(1, -(-PIXELS_AT_ONCE // width))
+    """Cut an image into bands of rows, of `BAND_PIXELS` or little more, so that memory does not grow with the image."""
+    rows = max(1, -(-BAND_PIXELS // width))
     for start in range(0, height, rows):
         yield slice(start, min(start + rows, height))
 
 
 def read_mask(bands: Iterable[torch.Tensor], threshold: float) -> tuple[torch.Tensor, float]:
     """
-    A mask, and the mean foreground probability inside it.
+    Threshold probabilities, and take the mean of those inside the mask.
 
     Args:
         bands (`Iterable[torch.Tensor]`): Foreground probabilities (rows, W), from the top band to the lowest.
@@ -131,9 +131,30 @@ def mask_to_box(mask: np.ndarray) -> dict[str, int] | None:
     }
 
 
+def resize_region(region: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """
+    Resize a region.
+
+    Args:
+        region (`torch.BoolTensor` of shape `(h, w)`): Not empty.
+        size (`tuple[int, int]`): (H, W) in pixels.
+
+    Returns:
+        `torch.BoolTensor` of shape `(H, W)`: A pixel is set if at least half of it is covered; if none is, every touched one is set.
+    """
+    if tuple(region.shape) == size:
+        return region
+    pixels = region[None, None].float().cpu()
+    if size[0] >= region.shape[0] and size[1] >= region.shape[1]:
+        return nn.functional.interpolate(pixels, size, mode="bilinear")[0, 0] > 0.5
+    shares = nn.functional.adaptive_avg_pool2d(pixels, size)[0, 0]
+    covered = shares >= 0.5
+    return covered if covered.any() else shares > 0
+
+
 def shared_areas(masks: np.ndarray) -> np.ndarray:
     """
-    How many pixels each two masks share.
+    Count the pixels that each two masks share.
 
     Args:
         masks (`np.ndarray`):
@@ -147,16 +168,16 @@ def shared_areas(masks: np.ndarray) -> np.ndarray:
         tile = masks[:, row : row + TILE, column : column + TILE]
         here = np.flatnonzero(tile.any(axis=(1, 2)))  # of many regions, each lies in few places
         if len(here):
-            some = tile[here].reshape(len(here), -1).astype(np.float32)  # counts this small are exact
-            shared[np.ix_(here, here)] += (some @ some.T).astype(np.int64)
+            pixels = tile[here].reshape(len(here), -1).astype(np.float32)  # counts this small are exact
+            shared[np.ix_(here, here)] += (pixels @ pixels.T).astype(np.int64)
     return shared
 
 
 def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
     """
-    The compressed run-length encoding of COCO, as `pycocotools.mask.decode` reads it.
+    Encode a mask as COCO's compressed run-length code, which `pycocotools.mask.decode` reads.
 
-    Written here because pycocotools is not needed anywhere else at inference.
+    pycocotools would be faster, but code that ships with a model may need torch and transformers alone.
 
     Args:
         mask (`np.ndarray`):

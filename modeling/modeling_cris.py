@@ -1,10 +1,10 @@
 """
 CRIS, of "CRIS: CLIP-Driven Referring Image Segmentation" (Wang, Lu, Li, Tao, Guo, Gong, Liu; CVPR 2022).
 
-CLIP's ResNet and text encoder read image and expression. A neck multiplies the sentence into the deepest map and joins three
-maps at stride 16; a transformer decoder lets its cells ask each other and the words; at last the sentence becomes a small kernel
-that reads the mask at stride 4, so that pixels it refers to lie near it (text-to-pixel contrastive learning). CLIP's parts are in
-`clip_resnet`; Mask Grounding, which is not of this paper, is there by configuration.
+The file follows the data. CLIP's ResNet and text encoder (`clip_resnet`) read image and expression. `CRISNeck` multiplies the
+sentence into the deepest map and joins three maps at stride 16. In `CRISDecoder`, a transformer, its cells attend to each other and
+to the words. `CRISProjector` makes the sentence a small kernel, which reads the mask at stride 4: pixels that the sentence refers to
+come to lie near it (text-to-pixel contrastive learning). Mask Grounding, which is not of this paper, is on by configuration.
 """
 
 import math
@@ -33,8 +33,8 @@ def conv_block(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequ
     )
 
 
-def enlarge(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Maps (N, c, h, w) at another size (h', w')."""
+def resize(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Resize maps (N, c, h, w) to another size (h', w')."""
     return nn.functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
 
 
@@ -46,7 +46,7 @@ def sine_waves(length: int, width: int, temperature: float, like: torch.Tensor) 
 
 
 class SentenceNorm(nn.BatchNorm1d):
-    """Batch norm of sentences (N, c). One alone, such as the last batch of an epoch, has no variance: it takes what is remembered."""
+    """Batch norm of sentences (N, c). With a batch of one, which has no variance, it uses the running statistics."""
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         if self.training and len(states) == 1:
@@ -58,11 +58,7 @@ class SentenceNorm(nn.BatchNorm1d):
 
 class CRISNeck(nn.Module):
     """
-    Joins sentence and image: three maps, of which the deepest is multiplied by the sentence, become one at stride 16 (paper,
-    section 3.1).
-
-    Args:
-        config (`CRISConfig`): The model's configuration.
+    Joins sentence and image (section 3.1): three maps, of which the deepest is multiplied by the sentence, become one at stride 16.
     """
 
     def __init__(self, config: CRISConfig) -> None:
@@ -89,32 +85,35 @@ class CRISNeck(nn.Module):
         self, maps: Sequence[torch.Tensor], state: torch.Tensor | None = None
     ) -> list[torch.Tensor] | torch.Tensor:
         """
-        Works in two steps, of which the first depends on no word.
+        Run the first of two steps, which depends on no word; or, with `state`, the second.
 
         Args:
-            maps (`Sequence[torch.Tensor]`): First C3, C4 and C5 (B, c, h, w), at strides 8, 16 and 32; then what came of them,
-                repeated for each of N expressions.
+            maps (`Sequence[torch.Tensor]`): C3, C4 and C5 (B, c, h, w), at strides 8, 16 and 32; for the second step, the result of
+                the first, repeated for each of N expressions.
             state (`torch.Tensor` of shape `(N, d)`, *optional*): The expressions' sentence features, for the second step.
 
         Returns:
-            First the three maps, each in its own width, C3 at stride 16; then `torch.Tensor` of shape `(N, hidden_dim, h, w)` at
-            stride 16.
+            The three maps, each in its own width, C3 at stride 16; from the second step, `torch.Tensor` of shape
+            `(N, hidden_dim, h, w)` at stride 16.
         """
         return self._project(maps) if state is None else self._join(maps, state)
 
     def _project(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        fine, middle, deep = (projection(each) for projection, each in zip(self.projections, maps, strict=True))
+        fine, middle, deep = (project(level) for project, level in zip(self.projections, maps, strict=True))
         return [nn.functional.avg_pool2d(fine, 2), middle, deep]
 
     def _join(self, maps: Sequence[torch.Tensor], state: torch.Tensor) -> torch.Tensor:
         fine, middle, deep = maps
         size = middle.shape[2:]
+        # 1. The sentence enters the deepest map, which enters the finer ones
         deep = self.sentence_norm(deep * self.state_projection(state)[:, :, None, None])
-        middle = self.join4(torch.cat([middle, enlarge(deep, size)], dim=1))
+        middle = self.join4(torch.cat([middle, resize(deep, size)], dim=1))
         fine = self.join3(torch.cat([fine, middle], dim=1))
+        # 2. Three levels become one map
         levels = [project(level) for project, level in zip(self.level_projections, (fine, middle, deep), strict=True)]
-        levels[2] = enlarge(levels[2], size)
+        levels[2] = resize(levels[2], size)
         joined = self.join_levels(torch.cat(levels, dim=1))
+        # 3. Every cell learns its place
         sides = [torch.linspace(-1, 1, side, device=joined.device, dtype=joined.dtype) for side in size]
         y, x = torch.meshgrid(*sides, indexing="ij")
         places = torch.stack([x, y]).expand(len(joined), -1, -1, -1)
@@ -122,13 +121,7 @@ class CRISNeck(nn.Module):
 
 
 class CRISAttention(ProjectedAttention):
-    """
-    Multi-head attention, with a norm of what comes out.
-
-    Args:
-        config (`CRISConfig`): The model's configuration.
-        key_width (`int`): Channels of keys and values.
-    """
+    """Multi-head attention over keys and values of `key_width` channels, then a norm."""
 
     def __init__(self, config: CRISConfig, key_width: int) -> None:
         super().__init__(config, config.hidden_dim, config.decoder_num_heads, key_width, config.dropout)
@@ -146,7 +139,7 @@ class CRISAttention(ProjectedAttention):
 
 
 class CRISDecoderLayer(GradientCheckpointingLayer):
-    """Cells ask each other, then the words, then comes a feed-forward part; each begins with a norm."""
+    """Cells attend to each other, then to the words, then comes a feed-forward part; each begins with a norm."""
 
     def __init__(self, config: CRISConfig) -> None:
         super().__init__()
@@ -183,12 +176,7 @@ class CRISDecoderLayer(GradientCheckpointingLayer):
 
 
 class CRISDecoder(nn.Module):
-    """
-    The vision-language decoder: cells of the map gather what the words say of them (paper, section 3.2).
-
-    Args:
-        config (`CRISConfig`): The model's configuration.
-    """
+    """The vision-language decoder (section 3.2): cells of the map gather the words that concern them."""
 
     def __init__(self, config: CRISConfig) -> None:
         super().__init__()
@@ -198,24 +186,21 @@ class CRISDecoder(nn.Module):
 
     def forward(self, feature_map: torch.Tensor, words: torch.Tensor, is_word: torch.Tensor) -> torch.Tensor:
         """`feature_map` (N, d, h, w), `words` (N, L, t), `is_word` (N, L) bool -> (N, d, h, w)."""
+        # 1. Cells and words, each with its position
         height, width = feature_map.shape[2:]
         cells = feature_map.flatten(2).transpose(1, 2)
         half = cells.shape[2] // 2
         x, y = (sine_waves(side, half, self.temperature, cells) for side in (width, height))
         cell_positions = torch.cat([x.repeat(height, 1), y.repeat_interleave(width, dim=0)], dim=1)
         word_positions = sine_waves(words.shape[1], words.shape[2], self.temperature, words)
+        # 2. Cells attend to cells and words
         for layer in self.layers:
             cells = layer(cells, cell_positions, words, word_positions, is_word[:, None, None])
         return self.norm(cells).transpose(1, 2).unflatten(2, (height, width))
 
 
 class CRISProjector(nn.Module):
-    """
-    Text-to-pixel: the sentence becomes a kernel, which reads the mask from finer features (paper, section 3.3).
-
-    Args:
-        config (`CRISConfig`): The model's configuration.
-    """
+    """Text-to-pixel (section 3.3): the sentence becomes a kernel, which reads the mask from finer features."""
 
     def __init__(self, config: CRISConfig) -> None:
         super().__init__()
@@ -226,13 +211,16 @@ class CRISProjector(nn.Module):
         self.kernel_projection = nn.Linear(config.text_config.projection_dim, width // 2 * config.kernel_size**2 + 1)
 
     def forward(self, feature_map: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`feature_map` (N, d, h, w), `state` (N, s) -> logits (N, 4h, 4w) and the pixel features that they are read from."""
+        """`feature_map` (N, d, h, w), `state` (N, s) -> logits (N, 4h, 4w), and the pixel features they are read from."""
+        # 1. Pixels at stride 4
         for block in self.blocks:
             height, width = feature_map.shape[2:]
-            feature_map = block(enlarge(feature_map, (2 * height, 2 * width)))
+            feature_map = block(resize(feature_map, (2 * height, 2 * width)))
         pixels = self.pixel_projection(feature_map)
+        # 2. A kernel for each sentence
         kernels, bias = self.kernel_projection(state).split([self.kernel_projection.out_features - 1, 1], dim=1)
-        with full_precision(pixels):  # sums of thousands of products
+        # 3. Each kernel over its pixels, in full precision: sums of thousands of products
+        with full_precision(pixels):
             logits = nn.functional.conv2d(
                 pixels.float().flatten(0, 1)[None],
                 kernels.float().unflatten(1, (pixels.shape[1], self.kernel_size, self.kernel_size)),
@@ -244,7 +232,7 @@ class CRISProjector(nn.Module):
 
 
 class CRISPreTrainedModel(TrainableSegmentationModel):
-    """Initialisation and the settings that transformers reads."""
+    """Initialisation, and the settings that transformers reads."""
 
     config: CRISConfig
     config_class = CRISConfig
@@ -256,7 +244,7 @@ class CRISPreTrainedModel(TrainableSegmentationModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Of what is not CLIP's: as torch does by itself, on which the published code relies."""
+        """Initialise what is not CLIP's as torch does by itself, on which the published code relies."""
         super()._init_weights(module)
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
@@ -264,7 +252,7 @@ class CRISPreTrainedModel(TrainableSegmentationModel):
                 bound = module.weight[0].numel() ** -0.5
                 init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, CRISAttention):
-            # One matrix in torch, of three times as many rows.
+            # In torch, the three are one matrix, of three times as many rows.
             for projection in (module.query, module.key, module.value):
                 init.xavier_uniform_(projection.weight, gain=0.5**0.5)
             for projection in (module.query, module.key, module.value, module.output):
@@ -273,7 +261,7 @@ class CRISPreTrainedModel(TrainableSegmentationModel):
 
 class CRISForReferringSegmentation(CRISPreTrainedModel):
     """
-    An image and an expression go in, the mask of what the expression refers to comes out.
+    CRIS: image and expression in, mask logits of the referent out.
 
     Args:
         config (`CRISConfig`): The configuration; the default is the published network on CLIP's RN50.
@@ -300,10 +288,9 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
         clip_config: Any = config.clip_config
         self.clip = CLIPResNetModel(clip_config)
         self.clip.logit_scale.requires_grad_(False)  # compares whole images with texts, which nothing here does
-        last_map = clip_config.embed_dim
+        sentence = config.text_config.projection_dim
         self.shortcut = nn.Sequential(
-            nn.Conv2d(last_map, config.text_config.projection_dim, 1, bias=False),
-            nn.BatchNorm2d(config.text_config.projection_dim),
+            nn.Conv2d(clip_config.embed_dim, sentence, 1, bias=False), nn.BatchNorm2d(sentence)
         )
         self.neck = CRISNeck(config)
         self.decoder = CRISDecoder(config)
@@ -324,41 +311,45 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
         return self.clip.visual.conv1, self.text_encoder.get_input_embeddings()
 
     def encode_images(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
-        """Images (B, 3, H, W) to what [`CRISNeck`] gives of them alone."""
-        # Convolutions on the CPU like channels last, and hand them on.
+        """Images (B, 3, H, W) to the maps of the neck's first step."""
+        # Convolutions on the CPU are faster with channels last, and keep them last.
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         fine, middle, deep = self.clip.visual(pixel_values)[1:]
         pooled = self.clip.visual.attnpool(deep, everywhere=True)
-        deep = (self.shortcut(deep).to(pooled.device) + pooled).relu()  # a device map may part the two
+        deep = (self.shortcut(deep).to(pooled.device) + pooled).relu()  # a device map may separate the two
         return self.neck([fine, middle, deep])
 
     def segment(
         self, images: list[torch.Tensor], input_ids: torch.Tensor, is_word: torch.Tensor, output_features: bool
     ) -> RawPrediction:
-        joined, words, state = self._read(images, input_ids)
+        # 1. The expressions, and their map at stride 16
+        joined, words, state = self._join(images, input_ids)
+        # 2. Cells attend to the words
         decoded = self.decoder(joined, words, is_word)
+        # 3. The sentence reads the mask
         logits, pixels = self.projector(decoded, state)
         return RawPrediction([logits], None, pixels, [joined, decoded], words)
 
     def fuse(
         self, images: list[torch.Tensor], input_ids: torch.Tensor, is_word: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        joined, words, _ = self._read(images, input_ids)
+        joined, words, _ = self._join(images, input_ids)
         stages = self.config.grounding_stages
         maps = [joined, self.decoder(joined, words, is_word)] if 1 in stages else [joined]
         return [maps[stage] for stage in stages], words
 
-    def _read(
+    def _join(
         self, images: list[torch.Tensor], input_ids: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The neck's map (N, d, h, w), word features (N, L, t), and sentence features (N, s)."""
         encoded = self.text_encoder(input_ids)  # causal: padding reaches no word before it
         words, state = encoded.last_hidden_state, encoded.text_embeds
         per_image = len(input_ids) // len(images[0])
-        return self.neck([each.repeat_interleave(per_image, dim=0) for each in images], state), words, state
+        maps = [level.repeat_interleave(per_image, dim=0) for level in images]
+        return self.neck(maps, state), words, state
 
     def mask_losses(self, predictions: list[torch.Tensor], labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The text-to-pixel contrastive loss (paper, section 3.3), at the logits' own size."""
+        """The text-to-pixel contrastive loss (section 3.3), at the logits' own size."""
         logits = predictions[-1].float()
         nearest = nn.functional.interpolate(labels[:, None].float(), logits.shape[1:], mode="nearest")[:, 0]
         return {"bce": nn.functional.binary_cross_entropy_with_logits(logits, nearest)}

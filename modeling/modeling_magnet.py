@@ -1,14 +1,15 @@
 """
 MagNet, of "Mask Grounding for Referring Image Segmentation" (Chng, Zheng, Han, Qiu, Huang; CVPR 2024).
 
-Swin and BERT advance side by side in four stages and inform each other after each (section 3): `ImageFusion` lets pixels attend to
-words (PWAM of LAVT, with layer norms), `WordFusion` lets words attend to pixels, `AlignmentModule` adds a pyramid of pooled contexts to
-the former, and a `FusionStage` joins the three and feeds both streams on through gates. The decoders in `magnet_decoders` read the
-mask from the four fused maps. Swin and BERT are transformers' own, driven block by block. Ours are the mask losses (the authors released no
-training code) and `language_attention_mask="binary"`; with `"published"` the outputs are those of the released network.
+The file follows the data (paper, section 3). Swin and BERT advance side by side in four stages. After each,
+`ImageFusion` lets pixels attend to words (PWAM of LAVT, with layer norms), `AlignmentModule` adds a pyramid of pooled contexts,
+`WordFusion` lets words attend to pixels, and `Gate`s feed both streams on: together a `FusionStage`, four of them a
+`MagNetEncoder`. The decoders of `magnet_decoders` read the mask from the four fused maps. Swin and BERT are transformers' own,
+driven block by block. The mask losses are this project's choice (the authors released no training code), and so is
+`language_attention_mask="binary"`; with `"published"` the outputs are those of the released network.
 
-Images may come once per image (B rows) while words come once per expression (N = B·k rows, image-major): everything that does not
-depend on the words is then computed B times.
+Images come once per image (B rows), words once per expression (N = B·k rows, image-major): what does not depend on the words
+is computed B times only.
 """
 
 from collections.abc import Sequence
@@ -21,32 +22,28 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_magnet import MagNetConfig
-from .grounding_losses import AuxiliaryLosses, MaskGroundingHead, mask_loss
+from .grounding_losses import AuxiliaryLosses, mask_loss
 from .layers import attend, average_pool, full_precision
 from .magnet_decoders import DeformableAttention, MaskDecoder, PixelDecoder
 from .modeling_trainable_segmentation import RawPrediction, TrainableSegmentationModel
 
 
+EncodedImages = tuple[torch.Tensor, tuple[int, int]]  # patches (B, h·w, c) after Swin's first stage, and their (h, w)
+
 PUBLISHED_PADDING_BIAS = -10000.0  # BERT's additive mask, as the released code hands it to the word fusion
 
 
 def repeat_per_expression(states: torch.Tensor, num_pairs: int) -> torch.Tensor:
-    """Repeats B rows k times each, to `num_pairs` = B·k rows; N rows stay as they are."""
+    """Repeat B rows k times each, to `num_pairs` = B·k rows; leave N rows as they are."""
     repeats = num_pairs // states.shape[0]
     return states if repeats == 1 else states.repeat_interleave(repeats, dim=0)
 
 
 def instance_norm(states: torch.Tensor, eps: float, mask: torch.Tensor | None = None) -> torch.Tensor:
     """
-    Normalises each channel over the positions of one sample, in float32.
+    Normalise each channel of `states` (batch, positions, channels) over the positions of one sample, in float32.
 
-    Args:
-        states (`torch.Tensor` of shape `(batch, positions, channels)`): What is normalised.
-        eps (`float`): Added to the variance.
-        mask (`torch.BoolTensor` of shape `(batch, positions)`, *optional*): Positions the statistics are taken over.
-
-    Returns:
-        `torch.Tensor` of the same shape and dtype.
+    Mean and variance are taken over the positions where `mask`, bool (batch, positions), is true; by default over all.
     """
     values = states.float()
     if mask is None:
@@ -62,12 +59,12 @@ def instance_norm(states: torch.Tensor, eps: float, mask: torch.Tensor | None = 
 
 class ImageFusion(nn.Module):
     """
-    Pixel-word attention: each pixel gathers the words that concern it, and is modulated by them.
+    Pixel-word attention (LAVT, CVPR 2022, section 3.2): each pixel gathers the words that concern it, and is modulated by them.
 
     Args:
         config (`MagNetConfig`): Supplies the text width and the attention kernel.
         width (`int`): Channels of the pixels, and of the result.
-        num_heads (`int`): Attention heads. Scores are scaled by the full width whatever their number, as published.
+        num_heads (`int`): Attention heads. Scores are scaled by the full width for any number of heads, as published.
     """
 
     is_causal = False
@@ -88,19 +85,16 @@ class ImageFusion(nn.Module):
         self.projection = nn.Linear(width, width)
         self.activation = nn.GELU()
 
-    def forward(self, pixels: torch.Tensor, words: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """`pixels` (B or N, P, width), `words` (N, L, text width), `attention_mask` (N, L) bool -> (N, P, width)."""
+    def forward(self, pixels: torch.Tensor, words: torch.Tensor, is_word: torch.Tensor) -> torch.Tensor:
+        """`pixels` (B or N, P, width), `words` (N, L, text width), `is_word` (N, L) bool -> (N, P, width)."""
+        # 1. The image's side, once per image
         image_role = repeat_per_expression(self.activation(self.image_role(pixels)), words.shape[0])
         query = repeat_per_expression(self.query_norm(self.query(pixels)), words.shape[0])
-        attended = attend(
-            self,
-            query,
-            self.key(words),
-            self.value(words),
-            self.num_heads,
-            self.scaling,
-            attention_mask[:, None, None, :].expand(-1, 1, query.shape[1], -1),
-        )
+        # 2. Pixels attend to words
+        key, value = self.key(words), self.value(words)
+        visible = is_word[:, None, None, :].expand(-1, 1, query.shape[1], -1)
+        attended = attend(self, query, key, value, self.num_heads, self.scaling, visible)
+        # 3. What they gathered modulates them
         attended = self.output_norm(self.output(attended))
         return self.activation(self.projection(image_role * attended))
 
@@ -130,8 +124,8 @@ class WordFusion(nn.Module):
         self.projection = nn.Linear(width, width)
         self.activation = nn.GELU()
 
-    def forward(self, words: torch.Tensor, pixels: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """`words` (N, L, width), `pixels` (B or N, P, image width), `attention_mask` (N, L) bool -> (N, L, width)."""
+    def forward(self, words: torch.Tensor, pixels: torch.Tensor, is_word: torch.Tensor) -> torch.Tensor:
+        """`words` (N, L, width), `pixels` (B or N, P, image width), `is_word` (N, L) bool -> (N, L, width)."""
         query = self.query(words)
         key = instance_norm(self.key(pixels), self.eps)
         value = instance_norm(self.value(pixels), self.eps)
@@ -139,13 +133,13 @@ class WordFusion(nn.Module):
             # The released code multiplies queries by BERT's additive mask: real words attend uniformly, padding words
             # attend hard, and the statistics below include padding. Kept for parity; scores of 1e5 need float32 (or TF32,
             # which errs by about 5, where a padding word's best pixel is ahead by 2,000).
-            query = query.float() * (~attention_mask).unsqueeze(-1) * PUBLISHED_PADDING_BIAS
+            query = query.float() * (~is_word).unsqueeze(-1) * PUBLISHED_PADDING_BIAS
             with full_precision(words):
                 attended = self.gather(query, key.float(), value.float()).to(words.dtype)
             statistics_mask = None
         else:
             attended = self.gather(query, key, value)
-            statistics_mask = attention_mask
+            statistics_mask = is_word
         attended = instance_norm(self.output(attended), self.eps, statistics_mask)
         return self.activation(self.projection(self.activation(self.word_role(words)) * attended))
 
@@ -157,7 +151,7 @@ class WordFusion(nn.Module):
 
 
 class PooledContext(nn.Module):
-    """One level of the pyramid: the picture pooled to `grid` x `grid` cells, narrowed, and fused with the words."""
+    """One level of the pyramid (section 3.3): the map pooled to `grid` x `grid` cells, narrowed, and fused with the words."""
 
     def __init__(self, config: MagNetConfig, width: int, grid: int, num_heads: int) -> None:
         super().__init__()
@@ -171,19 +165,22 @@ class PooledContext(nn.Module):
         self.fusion = ImageFusion(config, reduced, num_heads)
 
     def forward(
-        self, image_map: torch.Tensor, words: torch.Tensor, attention_mask: torch.Tensor, size: tuple[int, int]
+        self, image_map: torch.Tensor, words: torch.Tensor, is_word: torch.Tensor, size: tuple[int, int]
     ) -> torch.Tensor:
         """`image_map` (B or N, width, h, w) -> (N, h·w, width / reduction), interpolated back to `size` = (h, w)."""
+        # 1. Pool
         cells = average_pool(image_map, self.grid).flatten(2).transpose(1, 2)
         cells = self.contract(self.norm(self.expand(cells)))
-        context = self.fusion(self.reduce(self.activation(cells)), words, attention_mask)
+        # 2. Fuse with the words
+        context = self.fusion(self.reduce(self.activation(cells)), words, is_word)
+        # 3. Back to full size
         context = context.transpose(1, 2).unflatten(2, self.grid)
         context = nn.functional.interpolate(context, size=size, mode="bilinear", align_corners=True)
         return context.flatten(2).transpose(1, 2)
 
 
 class AlignmentModule(nn.Module):
-    """The cross-modal alignment module: pooled contexts of several grids, mixed with the full-resolution fusion."""
+    """The cross-modal alignment module (section 3.3): contexts of several grids, mixed with the full-resolution fusion."""
 
     def __init__(self, config: MagNetConfig, width: int, num_heads: int) -> None:
         super().__init__()
@@ -199,18 +196,18 @@ class AlignmentModule(nn.Module):
         fused: torch.Tensor,
         pixels: torch.Tensor,
         words: torch.Tensor,
-        attention_mask: torch.Tensor,
+        is_word: torch.Tensor,
         size: tuple[int, int],
     ) -> torch.Tensor:
         """`fused` (N, h·w, width), `pixels` (B or N, h·w, width) -> the stage's feature s_k, (N, h·w, width)."""
         image_map = pixels.transpose(1, 2).unflatten(2, size)
-        contexts = [context(image_map, words, attention_mask, size) for context in self.contexts]
+        contexts = [context(image_map, words, is_word, size) for context in self.contexts]
         mixed = self.norm(self.mix(torch.cat([*contexts, fused], dim=-1)))
         return self.activation(self.output(mixed))
 
 
 class Gate(nn.Module):
-    """`states + tanh(W2 act(W1 residual)) * residual`: how much of a fusion enters the stream it came from."""
+    """Feeds a fusion into the stream it came from: `states + tanh(W2 act(W1 fused)) * fused`."""
 
     def __init__(self, width: int, activation: nn.Module) -> None:
         super().__init__()
@@ -218,18 +215,12 @@ class Gate(nn.Module):
         self.activation = activation
         self.outer = nn.Linear(width, width, bias=False)
 
-    def forward(self, states: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        return states + torch.tanh(self.outer(self.activation(self.inner(residual)))) * residual
+    def forward(self, states: torch.Tensor, fused: torch.Tensor) -> torch.Tensor:
+        return states + torch.tanh(self.outer(self.activation(self.inner(fused)))) * fused
 
 
 class FusionStage(GradientCheckpointingLayer):
-    """
-    One of the four stages in which image and words inform each other.
-
-    Args:
-        config (`MagNetConfig`): The model's configuration.
-        stage (`int`): Index of the stage, 0 the finest.
-    """
+    """The end of one of four stages, 0 the finest, where image and words inform each other."""
 
     def __init__(self, config: MagNetConfig, stage: int) -> None:
         super().__init__()
@@ -245,41 +236,38 @@ class FusionStage(GradientCheckpointingLayer):
         self,
         pixels: torch.Tensor,
         words: torch.Tensor,
-        attention_mask: torch.Tensor,
+        is_word: torch.Tensor,
         size: tuple[int, int],
-        wanted: tuple[bool, bool, bool] = (True, True, True),
+        output_feature: bool = True,
+        output_pixels: bool = True,
+        output_words: bool = True,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """
         Args:
             pixels (`torch.Tensor` of shape `(B or N, h·w, width)`): Image stream.
             words (`torch.Tensor` of shape `(N, L, text width)`): Word stream.
-            attention_mask (`torch.BoolTensor` of shape `(N, L)`): True for real words.
+            is_word (`torch.BoolTensor` of shape `(N, L)`): False for padding.
             size (`tuple[int, int]`): (h, w).
-            wanted (`tuple[bool, bool, bool]`, *optional*, defaults to `(True, True, True)`):
-                Which of the three results something reads; the others are None.
+            output_feature, output_pixels, output_words (`bool`, *optional*, default to `True`):
+                Which of the three results are computed; the others are None.
 
         Returns:
             The stage's feature s_k (N, h·w, width), and the gated image and word streams.
         """
         feature = next_pixels = next_words = None
-        fused = self.image_fusion(pixels, words, attention_mask)
-        if wanted[0]:
-            feature = self.alignment(fused, pixels, words, attention_mask, size) if self.alignment else fused
+        fused = self.image_fusion(pixels, words, is_word)
+        if output_feature:
+            feature = self.alignment(fused, pixels, words, is_word, size) if self.alignment else fused
         # Both gates start from the ungated streams; s_k itself does not enter the image stream.
-        if wanted[1]:
+        if output_pixels:
             next_pixels = self.image_gate(repeat_per_expression(pixels, words.shape[0]), fused)
-        if wanted[2]:
-            next_words = self.word_gate(words, self.word_fusion(words, pixels, attention_mask))
+        if output_words:
+            next_words = self.word_gate(words, self.word_fusion(words, pixels, is_word))
         return feature, next_pixels, next_words
 
 
 class MagNetEncoder(nn.Module):
-    """
-    Swin and BERT, interleaved: in each stage both advance, then exchange what they know.
-
-    Args:
-        config (`MagNetConfig`): The model's configuration.
-    """
+    """Swin and BERT, interleaved (section 3): in each of four stages both advance, then inform each other."""
 
     def __init__(self, config: MagNetConfig) -> None:
         super().__init__()
@@ -289,8 +277,8 @@ class MagNetEncoder(nn.Module):
         self.stages = nn.ModuleList(FusionStage(config, stage) for stage in range(len(config.stage_widths)))
         self.layers_per_stage = config.text_config.num_hidden_layers // len(self.stages)
 
-    def encode_images(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
-        """Swin's first stage, which no word reaches: images (B, 3, H, W) to patches (B, h·w, c) and their (h, w)."""
+    def encode_images(self, pixel_values: torch.Tensor) -> EncodedImages:
+        """Run Swin's first stage, which depends on no word; images (B, 3, H, W)."""
         # Padded here, because Swin would count patches for its absolute positions, if it has them, before it pads.
         patches = self.image_encoder.embeddings.patch_embeddings
         pixel_values = patches.maybe_pad(pixel_values, *pixel_values.shape[-2:])
@@ -302,40 +290,48 @@ class MagNetEncoder(nn.Module):
         pixels: torch.Tensor,
         size: tuple[int, int],
         input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
+        is_word: torch.Tensor,
         output_words: bool = False,
         only_stages: Sequence[int] | None = None,
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """
         Args:
-            pixels (`torch.Tensor` of shape `(B, h·w, c)`): What `encode_images` gave.
-            size (`tuple[int, int]`): (h, w).
+            pixels (`torch.Tensor` of shape `(B, h·w, c)`), size (`tuple[int, int]`): The output of `encode_images`.
             input_ids (`torch.Tensor` of shape `(N, L)`): Expressions.
-            attention_mask (`torch.BoolTensor` of shape `(N, L)`): True for real words.
-            output_words (`bool`, *optional*, defaults to `False`): Whether the last word fusion, which no mask depends
-                on, is computed.
-            only_stages (`Sequence[int]`, *optional*): The fused maps that are computed; by default all are.
+            is_word (`torch.BoolTensor` of shape `(N, L)`): False for padding.
+            output_words (`bool`, *optional*, defaults to `False`): Whether to compute the last word fusion, on which no mask
+                depends.
+            only_stages (`Sequence[int]`, *optional*): The fused maps to compute; by default all.
 
         Returns:
             The fused maps s1 … s4 (N, c, h, w), fine to coarse, and the last word features (N, L, d) or None.
         """
         words = self.text_encoder.embeddings(input_ids)
         text_mask = create_bidirectional_mask(
-            config=self.text_encoder.config, inputs_embeds=words, attention_mask=attention_mask
+            config=self.text_encoder.config, inputs_embeds=words, attention_mask=is_word
         )
         features = []
         for index, stage in enumerate(self.stages):
             is_last = index == len(self.stages) - 1
+            # 1. Both encoders advance
             if index > 0:
                 pixels = self._run_swin_stage(index, pixels, size)
             first = index * self.layers_per_stage
             for layer in self.text_encoder.encoder.layer[first : first + self.layers_per_stage]:
                 words = layer(words, text_mask)
-            is_wanted = only_stages is None or index in only_stages
-            wanted = (is_wanted, not is_last, not is_last or output_words)
-            feature, pixels, words = stage(pixels, words, attention_mask, size, wanted)
+            # 2. They inform each other
+            feature, pixels, words = stage(
+                pixels,
+                words,
+                is_word,
+                size,
+                output_feature=only_stages is None or index in only_stages,
+                output_pixels=not is_last,
+                output_words=not is_last or output_words,
+            )
             if feature is not None:
                 features.append(feature.transpose(1, 2).unflatten(2, size))
+            # 3. The image stream goes on at half the size
             if not is_last:
                 pixels = self.image_encoder.encoder.layers[index].downsample(pixels, size)
                 size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
@@ -348,14 +344,14 @@ class MagNetEncoder(nn.Module):
 
 
 class MagNetPreTrainedModel(TrainableSegmentationModel):
-    """Initialisation and the settings that transformers reads."""
+    """Initialisation, and the settings that transformers reads."""
 
     config: MagNetConfig
     config_class = MagNetConfig
     base_model_prefix = "magnet"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    # Each joins what several of its parts give, which must lie on one device.
+    # Each joins the outputs of several of its parts, which must lie on one device.
     _no_split_modules = [
         "SwinEmbeddings",
         "SwinLayer",
@@ -374,16 +370,11 @@ class MagNetPreTrainedModel(TrainableSegmentationModel):
             init.trunc_normal_(module.weight, std=std)
             if module.bias is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
         elif isinstance(module, nn.Conv2d):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=std)
-        elif isinstance(module, MaskGroundingHead):
-            super()._init_weights(module)
         elif isinstance(module, FusionStage):
             # The released code zeroes both matrices, from where neither ever receives a gradient; one is enough to start
             # with the word stream as BERT left it.
@@ -401,10 +392,12 @@ class MagNetPreTrainedModel(TrainableSegmentationModel):
             init.normal_(module.query_features)
             init.normal_(module.query_position)
             init.normal_(module.level_embedding)
+        else:
+            super()._init_weights(module)
 
     @staticmethod
     def _init_xavier(decoder: nn.Module) -> None:
-        """The decoders' linear layers, which were visited before their decoder, but for those that steer sampling."""
+        """Initialise a decoder's linear layers anew, after they were visited one by one, but not those that steer sampling."""
         for name, module in decoder.named_modules():
             if isinstance(module, nn.Linear) and not name.endswith(("sampling_offsets", "attention_weights")):
                 init.xavier_uniform_(module.weight)
@@ -416,7 +409,7 @@ class MagNetPreTrainedModel(TrainableSegmentationModel):
 
 class MagNetForReferringSegmentation(MagNetPreTrainedModel):
     """
-    An image and an expression go in, the mask of what the expression refers to comes out.
+    MagNet: image and expression in, mask logits of the referent out.
 
     Args:
         config (`MagNetConfig`): The configuration; the default is the published network.
@@ -444,8 +437,8 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         self.pixel_decoder = PixelDecoder(config)
         self.mask_decoder = MaskDecoder(config)
         self.auxiliary_losses = AuxiliaryLosses(config, pixel_width=config.hidden_dim)
-        # No mask depends on these: without a loss of their own they would never receive a gradient, which training on
-        # several processes does not forgive.
+        # No mask depends on these. Unless a loss of their own does, they receive no gradient, and training on several
+        # processes stops at such parameters.
         last_stage = self.encoder.stages[-1]
         for module in (last_stage.image_gate, self.mask_decoder.class_head):
             module.requires_grad_(False)
@@ -461,30 +454,27 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
     def text_encoder(self) -> BertModel:
         return self.encoder.text_encoder
 
-    def encode_images(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+    def encode_images(self, pixel_values: torch.Tensor) -> EncodedImages:
         return self.encoder.encode_images(pixel_values)
 
     def segment(
-        self,
-        images: tuple[torch.Tensor, tuple[int, int]],
-        input_ids: torch.Tensor,
-        is_word: torch.Tensor,
-        output_features: bool,
+        self, images: EncodedImages, input_ids: torch.Tensor, is_word: torch.Tensor, output_features: bool
     ) -> RawPrediction:
+        # 1. Fused maps at strides 4 to 32, and the words after the last fusion
         features, words = self.encoder(*images, input_ids, is_word, output_words=output_features)
+        # 2. The maps inform each other
         mask_features, memory_maps = self.pixel_decoder(features)
+        # 3. One query reads the mask, and refines it layer by layer
         predictions, class_logits = self.mask_decoder(mask_features, memory_maps)
         return RawPrediction(predictions, class_logits, mask_features, features, words)
 
     def fuse(
-        self, images: tuple[torch.Tensor, tuple[int, int]], input_ids: torch.Tensor, is_word: torch.Tensor
+        self, images: EncodedImages, input_ids: torch.Tensor, is_word: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        # After Swin's first stage, the encoder alone: neither decoder is asked again.
-        stages = self.config.grounding_stages
-        return self.encoder(*images, input_ids, is_word, output_words=True, only_stages=stages)
+        return self.encoder(*images, input_ids, is_word, output_words=True, only_stages=self.config.grounding_stages)
 
     def mask_losses(self, predictions: list[torch.Tensor], labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Weighted BCE and Dice, means over the supervised predictions; (N, h, w) each, `labels` (N, H, W)."""
+        """Weighted BCE and Dice, means over the supervised predictions."""
         supervised = predictions if self.config.deep_supervision else predictions[-1:]
         terms = [mask_loss(prediction, labels) for prediction in supervised]
         return {

@@ -2,28 +2,59 @@
 TAS ("Text Augmented Spatial-aware Zero-shot Referring Image Segmentation", Suo et al., EMNLP Findings 2023).
 
 A region's score is how well its crop fits the expression (V), plus how well its caption does (P), minus how well it fits the other
-things in the picture (N); what the expression says of places then has a part in the choice.
+things in the image (N). What the expression says of places then has a part in the choice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from .as_published import rectify_as_published
+from .as_published import PublishedTASSteps, blur
 from .configuration_zero_shot import TASConfig
-from .language_negatives import count_near_pairs, negative_phrases, negatives_as_published, nouns_by_parse
-from .language_parsing import Parse, target_phrase
-from .language_places import names_target
+from .language_expression import Expression
+from .language_negatives import negative_phrases
+from .language_parsing import Parse
 from .modeling_zero_shot import Answer, ZeroShotPreTrainedModel, unit
 from .tas_rectifier import Layout, rectify
 from .zero_shot_cache import CachedImage
 from .zero_shot_parts import CAPTIONERS, in_batches
-from .zero_shot_regions import blur, blur_around, centre_of, cut_out, filter_regions
+from .zero_shot_regions import MIN_REGION_AREA, cut_out, filter_regions
 
 
-PUBLISHED_MIN_AREA = 2000  # pixels
+class TASSteps:
+    """The steps of TAS that the default mends; [`PublishedTASSteps`] has the released code's."""
+
+    min_region_area = MIN_REGION_AREA / (640 * 480)
+    cut_out = staticmethod(cut_out)
+    find_negatives = staticmethod(negative_phrases)
+
+    @staticmethod
+    def keep_regions(regions: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """Take the regions that a filter kept, or else the largest one."""
+        if not len(kept) and len(regions):
+            kept = np.array([regions.sum(axis=(1, 2)).argmax()])
+        return regions[kept]
+
+    @staticmethod
+    def share_out(scores: torch.Tensor) -> torch.Tensor:
+        """Share 1 among regions, (r,), by their scores."""
+        return rescale(scores).softmax(dim=0)
+
+    @staticmethod
+    def rectify(
+        expression: Expression,
+        cached: CachedImage,
+        scores: torch.Tensor,
+        shares: torch.Tensor,
+        score_phrase: Callable[[str], np.ndarray],
+    ) -> tuple[int, dict[str, Any]]:
+        """Choose a region by places, and say how it was chosen."""
+        layout = cached.get_or_compute("layout", lambda: Layout.of(cached.regions))
+        pick, candidates = rectify(expression, layout, rescale(scores).cpu().numpy(), score_phrase)
+        places = [f"{place.kind}: {place.words}" for place in expression.places]
+        return pick, {"directions": places, "candidates": candidates}
 
 
 class TASForReferringSegmentation(ZeroShotPreTrainedModel):
@@ -31,135 +62,102 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
     TAS with the parts that its configuration names.
 
     Args:
-        config ([`TASConfig`]): Of parts and weights.
+        config ([`TASConfig`]): Parts and weights.
     """
 
     config_class = TASConfig
     part_classes = {**ZeroShotPreTrainedModel.part_classes, "captioner": CAPTIONERS}
 
+    @property
+    def _steps(self) -> type[TASSteps] | type[PublishedTASSteps]:
+        return PublishedTASSteps if self.config.mode == "paper" else TASSteps
+
     def _filter_regions(self, regions: np.ndarray) -> np.ndarray:
-        """Section 4.1: no small ones, and of two that overlap the larger; in the default mode at least the largest."""
+        """Leave out small regions, and of two that overlap the smaller (section 4.1)."""
         area = self.config.min_region_area
         if area is None:
-            area = PUBLISHED_MIN_AREA if self.config.mode == "paper" else PUBLISHED_MIN_AREA / (640 * 480)
+            area = self._steps.min_region_area
         pixels = area if area >= 1 else area * regions.shape[1] * regions.shape[2]
-        kept = regions[filter_regions(regions, pixels, self.config.max_region_overlap)]
-        if not len(kept) and len(regions) and self.config.mode != "paper":
-            return regions[[regions.sum(axis=(1, 2)).argmax()]]
-        return kept
+        return self._steps.keep_regions(regions, filter_regions(regions, pixels, self.config.max_region_overlap))
 
     def _score_expressions(self, cached: CachedImage, expressions: Sequence[str]) -> list[Answer]:
-        parses = [self._parse(expression) for expression in expressions]
-        phrases = [target_phrase(parse) for parse in parses]
         crops = cached.get_or_compute("crops", lambda: self.encode_crops(cached))
-        texts = unit(self._encode_texts([expression.lower() for expression in expressions]))
-        visual = self._compare(texts, crops)
-        captions = (
-            cached.get_or_compute("captions", lambda: self._caption_regions(cached)) if self._uses("caption") else None
-        )
-        told = None
-        if captions is not None:
-            told = self._compare(texts, cached.get_or_compute("told", lambda: unit(self._encode_texts(captions))))
-        sentence = (
-            cached.get_or_compute("sentence", lambda: self._caption_picture(cached))
-            if self._uses("negative")
-            else None
-        )
+        texts = unit(self._encode_texts([text.lower() for text in expressions]))
+        visual_scores = self._compare(texts, crops)
+        captions, caption_scores, image_caption = None, None, None
+        if self._uses("caption"):
+            captions = cached.get_or_compute("captions", lambda: self._caption_regions(cached))
+            features = cached.get_or_compute("caption_features", lambda: unit(self._encode_texts(captions)))
+            caption_scores = self._compare(texts, features)
+        if self._uses("negative"):
+            image_caption = cached.get_or_compute("image_caption", lambda: self._caption_image(cached))
+
+        def score_phrase(phrase: str) -> np.ndarray:
+            return rescale(self._compare(unit(self._encode_texts([phrase])), crops)[0]).cpu().numpy()
 
         answers = []
-        for number, (expression, parse, phrase) in enumerate(zip(expressions, parses, phrases, strict=True)):
-            negatives = [] if sentence is None else self.find_negatives(sentence, phrase)
-            terms = {"V": visual[number], "P": torch.zeros_like(visual[number]), "N": torch.zeros_like(visual[number])}
-            if told is not None:
-                terms["P"] = told[number]
-            if negatives:
-                terms["N"] = self._compare(unit(self._encode_texts(negatives)), crops).mean(dim=0)
-            shares = self.share_out(**terms)
+        for number, text in enumerate(expressions):
+            expression = Expression(text, self._parse)
+            negatives = [] if image_caption is None else self._steps.find_negatives(image_caption, expression)
+            nothing = torch.zeros_like(visual_scores[number])
+            terms = {
+                "V": visual_scores[number],
+                "P": nothing if caption_scores is None else caption_scores[number],
+                "N": self._compare(unit(self._encode_texts(negatives)), crops).mean(dim=0) if negatives else nothing,
+            }
+            scores = self.combine(**terms)
+            shares = self._steps.share_out(scores)
             if shares.isnan().any():
                 shares = torch.full_like(shares, 1 / len(shares))
-            own = list(captions) if captions is not None else None
-            explanation: dict[str, Any] = {"phrase": phrase, "captions": own, "negatives": negatives}
             pick = int(shares.argmax())
+            explanation: dict[str, Any] = {
+                "phrase": expression.noun_phrase,
+                "captions": None if captions is None else list(captions),
+                "negatives": negatives,
+            }
             if self.config.spatial_rectifier:
-                pick, places = self._rectify(cached, expression, parse, shares, crops)
-                explanation |= places
+                pick, reasons = self._steps.rectify(expression, cached, scores, shares, score_phrase)
+                explanation |= reasons
             answers.append(Answer(pick, shares, terms, explanation))
         return answers
 
-    def share_out(self, V: torch.Tensor, P: torch.Tensor, N: torch.Tensor) -> torch.Tensor:  # noqa: N803 - as in the paper
-        """
-        Section 3.3: `V + alpha P - lambda N`, from 0 for the worst region to 1 for the best, then softmax.
-
-        Args:
-            V, P, N (`torch.Tensor` of shape `(r,)`): Scaled similarities.
-
-        Returns:
-            `torch.Tensor` of shape `(r,)`: Sums to 1.
-        """
-        scores = V + self.config.caption_weight * P - self.config.negative_weight * N
-        extent = scores.max() - scores.min()
-        if extent > 0 or self.config.mode == "paper":  # a single region is not a number there
-            return ((scores - scores.min()) / extent).softmax(dim=0)
-        return torch.full_like(scores, 1 / len(scores))
-
-    def find_negatives(self, sentence: Parse, phrase: str) -> list[str]:
-        """What is in the picture and not meant: phrases of its caption."""
-        if self.config.mode == "paper":
-            return negatives_as_published(sentence, phrase, nouns_by_parse(self._parse), count_near_pairs)
-        return negative_phrases(sentence, self._parse(phrase))
+    def combine(self, V: torch.Tensor, P: torch.Tensor, N: torch.Tensor) -> torch.Tensor:  # noqa: N803 - as in the paper
+        """Combine the terms, (r,) scaled similarities each, to scores (section 3.3): `V + alpha P - lambda N`."""
+        return V + self.config.caption_weight * P - self.config.negative_weight * N
 
     def encode_crops(self, cached: CachedImage) -> torch.Tensor:
-        """Features of length 1 of regions on black, (r, d)."""
-        is_published = self.config.mode == "paper"
+        """Encode regions on black, (r, d), with length 1."""
         inputs = [
-            self.image_text.prepare([cut_out(cached.image, region, is_published) for region in batch])
+            self.image_text.prepare([self._steps.cut_out(cached.image, region) for region in batch])
             for batch in in_batches(cached.regions, self.config.batch_size)
         ]
-        return unit(self._encode_pictures(torch.cat(inputs)))
+        return unit(self._encode_images(torch.cat(inputs)))
 
     def _uses(self, term: str) -> bool:
         return self.captioner is not None and getattr(self.config, f"{term}_weight") > 0
 
     def _caption_regions(self, cached: CachedImage) -> list[str]:
+        """Caption the regions within their boxes, whose rest is blurred."""
         blurred = blur(cached.image)
-        is_published = self.config.mode == "paper"
         captions: list[str] = []
         for batch in in_batches(cached.regions, self.captioner.batch_size):
             captions += self.captioner.caption(
-                [blur_around(cached.image, blurred, region, is_published) for region in batch]
+                [self._steps.cut_out(cached.image, region, blurred) for region in batch]
             )
         return captions
 
-    def _caption_picture(self, cached: CachedImage) -> Parse:
+    def _caption_image(self, cached: CachedImage) -> Parse:
         return self._parse(self.captioner.caption([cached.image])[0])
 
     def _compare(self, texts: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         """(k, d) and (r, d), of length 1 -> (k, r), scaled."""
         return self.image_text.scale.float() * texts @ others.T
 
-    def _rectify(
-        self, cached: CachedImage, expression: str, parse: Parse, shares: torch.Tensor, crops: torch.Tensor
-    ) -> tuple[int, dict[str, Any]]:
-        """The chosen region, and how it was chosen."""
-        weights = shares.cpu().numpy()
-        if self.config.mode == "paper":
-            centres = [[int(place) for place in centre_of(region)] for region in cached.regions]
-            return rectify_as_published(parse, target_phrase(parse), centres, weights.tolist()), {}
 
-        def score_phrase(text: str) -> np.ndarray:
-            return _fits(self._compare(unit(self._encode_texts([text])), crops)[0].cpu().numpy())
-
-        layout = cached.get_or_compute("layout", lambda: Layout.of(cached.regions))
-        # The shares are softmaxes of what lies between 0 and 1: their logarithms are that again.
-        rectified = rectify(expression, layout, _fits(np.log(weights)), score_phrase, names_target(parse))
-        directions = [f"{each.kind}: {each.words}" for each in rectified.directions]
-        return rectified.pick, {"directions": directions, "candidates": list(rectified.candidates)}
-
-
-def _fits(scores: np.ndarray) -> np.ndarray:
-    """From 0 for the worst to 1 for the best; ones where all are equal."""
+def rescale(scores: torch.Tensor) -> torch.Tensor:
+    """Rescale scores (r,) from 0 for the worst to 1 for the best; ones where all are equal."""
     extent = scores.max() - scores.min()
-    return (scores - scores.min()) / extent if extent > 0 else np.ones(len(scores))
+    return (scores - scores.min()) / extent if extent > 0 else torch.ones_like(scores)
 
 
 __all__ = ["TASForReferringSegmentation"]

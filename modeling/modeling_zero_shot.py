@@ -1,11 +1,10 @@
 """
-What the zero-shot systems share: they find regions in a picture, score them for each expression, and answer with the best.
+The zero-shot systems' shared part: they find regions in an image, score them for each expression, and answer with the best.
 
-What does not depend on an expression is computed once for a picture and kept for further calls.
+Whatever does not depend on an expression is computed once for an image and cached for further calls.
 """
 
 import os
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -18,7 +17,7 @@ from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_zero_shot import ZeroShotSegmentationConfig
-from .inputs import expressions_per_image
+from .inputs import NO_PROPOSER, expressions_per_image
 from .language_negatives import has_wordnet
 from .language_parsing import Parse, load_parser, parser_name
 from .modeling_referring_segmentation import (
@@ -26,7 +25,7 @@ from .modeling_referring_segmentation import (
     ZeroShotSegmentationOutput,
     render_card,
 )
-from .processing_zero_shot import NO_PROPOSER, ZeroShotSegmentationProcessor, read_regions
+from .processing_zero_shot import ZeroShotSegmentationProcessor
 from .zero_shot_cache import CachedImage, ImageCache
 from .zero_shot_parts import IMAGE_TEXT, Part, build_part, in_batches
 from .zero_shot_regions import INSTALLED, PROPOSERS
@@ -42,13 +41,13 @@ logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' v
 @dataclass
 class Answer:
     """
-    What was chosen for an expression.
+    The answer to an expression.
 
     Attributes:
-        pick (`int` or `None`): Number of the region.
-        shares (`torch.Tensor` of shape `(r,)`): Sums to 1.
-        terms (`dict[str, torch.Tensor]`): What the shares were made of, (r,) each.
-        explanation (`dict[str, Any]`): What was read in the expression and found in the regions.
+        pick (`int` or `None`): Number of the chosen region.
+        shares (`torch.Tensor` of shape `(r,)`): The regions' scores, which sum to 1.
+        terms (`dict[str, torch.Tensor]`): The terms of the scores, (r,) each.
+        explanation (`dict[str, Any]`): What the system read in the expression and found in the regions.
     """
 
     pick: int | None
@@ -59,10 +58,10 @@ class Answer:
 
 class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
     """
-    Base of the models.
+    Base of the zero-shot models.
 
     Args:
-        config ([`ZeroShotSegmentationConfig`]): Of the system.
+        config ([`ZeroShotSegmentationConfig`]): Parts and options.
     """
 
     config_class = ZeroShotSegmentationConfig
@@ -95,11 +94,11 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         """
         Args:
             images (`Sequence[np.ndarray]`):
-                B pictures, RGB, bytes, (height, width, 3) each; sizes may differ.
+                B images, RGB, bytes, (height, width, 3) each; sizes may differ.
             text (`Sequence[str]`):
-                N = B * k expressions, the k of the first picture first.
+                N = B * k expressions, the k of the first image first.
             region_masks (`Sequence[np.ndarray]`, *optional*):
-                Of each picture its regions, (r, height, width), boolean, none of them empty; where it is `None`, they are looked for.
+                The regions of each image, (r, height, width), boolean, none of them empty; where it is `None`, the proposer finds them.
             labels (`torch.Tensor`, *optional*):
                 Must be left out: these models do not train.
             explain (`bool`, *optional*, defaults to `False`):
@@ -124,8 +123,11 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             given = None if region_masks is None else region_masks[number]
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
                 raise ValueError(f"`images` must be (height, width, 3) bytes, got {image.shape} of {image.dtype}.")
-            if given is not None:
-                given = read_regions(given, image.shape[:2], f"region_masks[{number}]")
+            if given is not None and (given.dtype != bool or given.ndim != 3 or given.shape[1:] != image.shape[:2]):
+                raise ValueError(
+                    f"`region_masks[{number}]` must be boolean, (regions, {image.shape[0]}, {image.shape[1]}), got "
+                    f"{given.shape} of {given.dtype}."
+                )
             key = self._key(image, given)
             cached = self._images.find(key) or CachedImage(
                 image.copy(), self.find_regions(image) if given is None else np.array(given)
@@ -136,29 +138,29 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         return self._pack(answers, regions, explain)
 
     def forget(self) -> None:
-        """Drops what is kept of pictures."""
+        """Empty the cache of images."""
         self._images.clear()
 
-    @abstractmethod
     def _score_expressions(self, cached: CachedImage, expressions: Sequence[str]) -> list[Answer]:
-        """Of a picture with at least one region."""
+        """Answer expressions about an image that has at least one region."""
+        raise NotImplementedError
 
     def _filter_regions(self, regions: np.ndarray) -> np.ndarray:
-        """Those of the proposer's that count."""
+        """Keep the proposer's regions that the system considers."""
         return regions
 
     def _answer(self, cached: CachedImage, expressions: Sequence[str]) -> list[Answer]:
         if not len(cached.regions):
             nothing = torch.zeros(0)
             return [Answer(None, nothing, {}, {"phrase": None}) for _ in expressions]
-        asked = list(dict.fromkeys(expressions))  # each once: batches are filled up with repetitions
-        answers = dict(zip(asked, self._score_expressions(cached, asked), strict=True))
+        distinct = list(dict.fromkeys(expressions))
+        answers = dict(zip(distinct, self._score_expressions(cached, distinct), strict=True))
         return [answers[expression] for expression in expressions]
 
     @torch.no_grad()
     def find_regions(self, image: np.ndarray) -> np.ndarray:
         """
-        Regions of a picture, those that count.
+        Propose regions of an image, and keep those that the system considers.
 
         Args:
             image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
@@ -174,12 +176,11 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         return self._filter_regions(self.proposer.propose(image))
 
     def _key(self, image: np.ndarray, given: np.ndarray | None) -> bytes:
-        """Of what an answer depends on besides the expression: contents, weights and settings."""
+        """A digest of everything that an answer depends on besides the expression: pixels, weights and settings."""
         digest = blake2b(digest_size=16)
         for array in (image, given):
             if array is not None:
                 digest.update(repr((array.shape, array.dtype.str)).encode())
-                # A bit tells as much of a mask as a byte does.
                 digest.update((np.packbits(array) if array.dtype == bool else array).tobytes())
         weights = [
             (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
@@ -198,7 +199,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             explanations=tuple(answer.explanation for answer in answers) if explain else None,
         )
 
-    # What systems ask of the parts.
+    # What systems call.
 
     def _parse(self, text: str) -> Parse:
         if self.config.mode == "paper" and parser_name(self.config.parser) == "rules":
@@ -208,40 +209,40 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         return load_parser(self.config.parser)(text)
 
     def _encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """(n, d), in float32, not normalised."""
-        unique = list(dict.fromkeys(texts))
-        found = torch.cat(
+        """Features of n texts, (n, d), in float32, not normalised."""
+        distinct = list(dict.fromkeys(texts))
+        features = torch.cat(
             [
                 self.image_text.encode_texts(self.image_text.tokenize(batch)).float()
-                for batch in in_batches(unique, self.config.batch_size)
+                for batch in in_batches(distinct, self.config.batch_size)
             ]
         )
-        return found[[unique.index(text) for text in texts]]
+        return features[[distinct.index(text) for text in texts]]
 
-    def _encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(n, 3, H, W) -> (n, d), in float32, not normalised."""
+    def _encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Features of n images or crops, (n, 3, H, W) -> (n, d), in float32, not normalised."""
         batches = in_batches(pixel_values, self.config.batch_size)
-        return torch.cat([self.image_text.encode_pictures(batch).float() for batch in batches])
+        return torch.cat([self.image_text.encode_images(batch).float() for batch in batches])
 
     def describe_settings(self) -> str:
-        """All that answers depend on besides weights, pictures and expressions: settings, processors, and what is installed here."""
+        """Everything that answers depend on besides weights, images and expressions: settings, processors, installed libraries."""
         without = {*self.config.sub_configs, "cache_size", "cache_bytes", "parts"}
         settings = {name: value for name, value in vars(self.config).items() if name not in without}
         installed = [*INSTALLED, *(["wordnet"] if has_wordnet() else [])]
         parts = [f"{name}: {part.describe_settings()}" for name, part in self.named_parts()]
         return "\n".join([repr(settings), parser_name(self.config.parser), *installed, *parts])
 
-    # How a system is composed, saved and loaded: the parts' processors lie in folders of their names.
+    # How a system is saved and loaded: each part's processor lies in a folder of the part's name.
 
     def named_parts(self) -> Iterator[tuple[str, Part]]:
-        """The parts that there are, by name."""
+        """Names and parts of those that the model has."""
         for name in self.part_classes:
             part = getattr(self, name)
             if part is not None:
                 yield name, part
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """As the base class; each part's processor goes into a folder of its name, and a card names parts and licences."""
+        """Save the model, each part's processor in a folder of the part's name, and a card that names parts and licences."""
         if kwargs.pop("push_to_hub", False):
             raise ValueError("`push_to_hub` must be left out of `save_pretrained`: call `model.push_to_hub(repo_id)`.")
         for _, part in self.named_parts():
@@ -257,7 +258,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As the base class; loads the parts' processors, too."""
+        """Load the model and the parts' processors."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         hub_options = ("cache_dir", "force_download", "local_files_only", "revision", "token")
@@ -270,7 +271,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         return loaded
 
     def card(self) -> str:
-        """What the model is composed of, and each part's licence."""
+        """A card that names the parts and their licences."""
         parts = self.config.parts or {}
         licences = {part.get("license") for part in parts.values() if part.get("has_weights", True)}
         rows = [
@@ -294,7 +295,7 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:
-    """(n, d), each of length 1."""
+    """Normalize features (n, d) to length 1."""
     return nn.functional.normalize(features, dim=-1)
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
-from .inputs import ALLOWED_SOURCES, as_list, check_expressions, load_image
+from .inputs import ALLOWED_SOURCES, NO_PROPOSER, Request, as_list, read_request
 from .masks import check_probability, mask_to_box, mask_to_rle
 from .modeling_referring_segmentation import put_card
 
@@ -35,8 +35,7 @@ class ReferringSegmentationPipeline(Pipeline):
     """
     Finds in an image what an expression refers to.
 
-    Works with every model whose outputs hold `logits` of shape (N, height, width) and whose processor turns them into
-    masks with `post_process_referring_segmentation`.
+    Works with every model whose processor is a `SegmentationProcessor`.
 
     Example:
 
@@ -58,11 +57,10 @@ class ReferringSegmentationPipeline(Pipeline):
     _load_feature_extractor = False
     _load_video_processor = False
 
-    # What to say, once in a process, when the model at this path is loaded. A package that bundles a checkpoint fills
-    # it in.
+    # Said once in a process, when the model at this path is loaded. A package that bundles a checkpoint fills it in.
     model_notices: ClassVar[dict[str, str]] = {}
 
-    # What an input holds; the first two it must hold.
+    # The keys of an input; the first two are required.
     input_keys: ClassVar[tuple[str, ...]] = ("image", "text")
 
     def __init__(self, *args, local_files_only: bool = False, **kwargs):
@@ -84,7 +82,7 @@ class ReferringSegmentationPipeline(Pipeline):
         Raises:
             ValueError: If this pipeline cannot ask the model.
         """
-        if not hasattr(self.processor, "iterate_segments"):
+        if getattr(self.processor, "task", None) != "referring-segmentation":
             raise ValueError(
                 f"`model` is a {type(self.model).__name__} with a {type(self.processor).__name__}, which does not turn outputs "
                 f"into masks of expressions; the task needs a model for referring segmentation, such as MagNet, CRIS, Global-Local "
@@ -111,12 +109,13 @@ class ReferringSegmentationPipeline(Pipeline):
             inputs (an image, a `dict`, a list of either, a dataset or a generator):
                 An image is a path, an http(s) or file URL, a base64 string, bytes, an open file, a PIL image, an array or a
                 tensor. A `dict` holds an `image` and its `text`, and nothing else; a dataset's rows may have more columns.
+                A [`Request`] is an input that is loaded and checked already.
                 (Do not pass on a string that a stranger wrote: it may name a file of this machine.)
             text (`str`, a list, array or column of `str`, or a list of those, *optional*):
-                What to look for, where `inputs` does not say: for one image an expression or several; for several images
+                The expressions, unless `inputs` hold them: for one image an expression or several; for several images
                 one expression for all of them, or a list with the expression (or expressions) of each.
             image (*optional*):
-                Another name for `inputs`, as dictionaries and rows call it.
+                Another name for `inputs`.
             threshold (`float`, *optional*):
                 Foreground probability above which a pixel belongs to the mask; by default the model's published one.
             no_target_threshold (`float`, *optional*):
@@ -131,8 +130,8 @@ class ReferringSegmentationPipeline(Pipeline):
             timeout (`float`, *optional*, defaults to 30.0):
                 Seconds that fetching a URL may take; `None` for as long as it takes.
             on_error (`str`, *optional*, defaults to `"raise"`):
-                What becomes of an unfit image or expression: `"raise"` ends the call, `"report"` puts a dictionary with
-                the message as `error` in the place of this input's result and goes on with the others.
+                What to do with an unfit image or expression: `"raise"` ends the call, `"report"` returns a dictionary with
+                the message as `error` for this input and continues with the others.
 
         Returns:
             `dict`, `list[dict]` or `list`: For one expression a dictionary, for a list of expressions a list of them in
@@ -140,7 +139,7 @@ class ReferringSegmentationPipeline(Pipeline):
             dictionary has
 
             - **label** (`str`) -- The expression.
-            - **score** (`float`) -- How sure the model is, between 0 and 1; see the model.
+            - **score** (`float`) -- Confidence between 0 and 1; see the processor's `post_process_referring_segmentation`.
             - **mask** -- The mask, at the size of the (upright) image.
             - **box** (`dict[str, int]` or `None`) -- `xmin`, `ymin`, `xmax`, `ymax` in pixels, maxima exclusive; `None`
               for an empty mask.
@@ -206,7 +205,7 @@ class ReferringSegmentationPipeline(Pipeline):
         postprocess_params: dict[str, Any],
     ) -> Iterator[Any]:
         """
-        Batch whole inputs rather than tensors, which is transformers' way: only the processor knows how pictures and
+        Batch whole inputs rather than tensors, which is transformers' way: only the processor knows how images and
         different numbers of expressions become tensors.
         """
         loader = DataLoader(
@@ -227,7 +226,7 @@ class ReferringSegmentationPipeline(Pipeline):
     def preprocess(
         self, inputs: list[dict[str, Any]], **options: Any
     ) -> tuple[list[dict[str, Any]], list[str | None]]:
-        """What an [`InputReader`] makes of inputs."""
+        """Read inputs; see [`InputReader`]."""
         return self.reader(inputs, **options)
 
     def answer(
@@ -238,14 +237,14 @@ class ReferringSegmentationPipeline(Pipeline):
         postprocess_params: dict[str, Any],
     ) -> Iterator[Any]:
         """
-        The results of a batch's inputs, in their order.
+        Ask the model about a batch.
 
         Args:
-            groups (`list[dict]`), errors (`list[str | None]`): What `preprocess` gave.
+            groups (`list[dict]`), errors (`list[str | None]`): The output of `preprocess`.
             forward_params, postprocess_params (`dict`): Options of the two steps.
 
         Yields:
-            For each input its result, or a dictionary with its `error`.
+            For each input, in order, its result, or a dictionary with its `error`.
         """
         results: dict[int, Any] = {place: {"error": error} for place, error in enumerate(errors) if error}
         for group in groups:
@@ -288,7 +287,7 @@ class ReferringSegmentationPipeline(Pipeline):
 
 @contextmanager
 def _without_disk(model: Any) -> Iterator[None]:
-    """The base class takes the first place of a device map for the device of inputs, be it the disk: here, where modules run."""
+    """Hide the disk from the base class, which sends inputs to the first place of a device map."""
     places = getattr(model, "hf_device_map", None)
     if places and "disk" in places.values():
         running = [place for place in places.values() if place not in ("cpu", "disk")]
@@ -302,83 +301,81 @@ def _without_disk(model: Any) -> Iterator[None]:
 
 class InputReader:
     """
-    Turns a batch of inputs into the model's tensors. It knows the processor alone, so that processes which prepare batches
-    get no copy of the model.
+    Turn a batch of inputs into the model's inputs. A reader holds the processor alone, so that processes which prepare batches get no
+    copy of the model.
 
     Args:
-        processor (`ProcessorMixin`): The model's.
-        keys (`Sequence[str]`): What an input may hold; an image and its text it must hold.
+        processor (`SegmentationProcessor`): The model's.
+        keys (`Sequence[str]`): The keys of an input; `image` and `text` are required.
+        needs_regions (`bool`, *optional*, defaults to `False`): Whether `regions` are required, too.
     """
 
-    def __init__(self, processor: Any, keys: Sequence[str]) -> None:
+    def __init__(self, processor: Any, keys: Sequence[str], needs_regions: bool = False) -> None:
         self.processor = processor
         self.keys = keys
+        self.needs_regions = needs_regions
 
     def __call__(
         self, inputs: list[Any], timeout: float | None = 30.0, on_error: str = "raise"
     ) -> tuple[list[dict[str, Any]], list[str | None]]:
         """
         Args:
-            inputs (`list[dict]`): Each with an `image` and its `text`.
+            inputs (`list[dict | Request]`): See [`read`].
             timeout (`float`, *optional*, defaults to 30.0): Seconds that fetching a URL may take.
-            on_error (`str`, *optional*, defaults to `"raise"`): "raise", or "report" to go on without what is unfit.
+            on_error (`str`, *optional*, defaults to `"raise"`): "raise", or "report" to go on without unfit inputs.
 
         Returns:
-            Groups of inputs with equally many expressions, since a model takes N = B * k, and for each input what is wrong with
-            it, if anything. A group holds `places` (of its inputs in the batch), the model's `features`, and of each input its
-            `expressions`, its image's `sizes` (height, width) and `is_single` (whether its text came as one string).
+            Groups of inputs with equally many expressions, since a model takes N = B * k, and for each input an error message or
+            `None`. A group holds the model's `features`, and for each of its inputs its number in the batch (`places`), its
+            `expressions`, the (height, width) of its image (`sizes`), and `is_single`, whether its text came as one string.
 
         Raises:
-            ValueError: If an input is unfit; the message names what.
+            ValueError: If an input is unfit; the message names it.
         """
-        items: dict[int, list[dict[str, Any]]] = {}
-        errors: list[str | None] = []
+        groups: dict[int, dict[int, Request]] = {}
+        errors: list[str | None] = [None] * len(inputs)
         for place, given in enumerate(inputs):
             try:
-                item = {**self.read(given, timeout), "place": place}
+                request = self.read(given, timeout)
             except ValueError as error:
                 if on_error == "raise":
                     raise
-                errors.append(str(error))
+                errors[place] = str(error)
             else:
-                items.setdefault(len(item["expressions"]), []).append(item)
-                errors.append(None)
-        groups = [
+                groups.setdefault(len(request.expressions), {})[place] = request
+        return [
             {
-                "features": dict(self.encode(group)),
-                "expressions": [item["expressions"] for item in group],
-                "sizes": [(item["image"].height, item["image"].width) for item in group],
-                "is_single": [isinstance(item["text"], str) for item in group],
-                "places": [item["place"] for item in group],
+                "features": dict(self.processor.prepare(list(requests.values()))),
+                "places": list(requests),
+                "expressions": [request.expressions for request in requests.values()],
+                "sizes": [request.size for request in requests.values()],
+                "is_single": [request.is_single for request in requests.values()],
             }
-            for group in items.values()
-        ]
-        return groups, errors
+            for requests in groups.values()
+        ], errors
 
-    def read(self, given: Any, timeout: float | None) -> dict[str, Any]:
-        """An input with its image loaded and its text as a list of `expressions`."""
+    def read(self, given: Any, timeout: float | None = 30.0) -> Request:
+        """Load and check an input: a dictionary with `image`, `text` and what else is allowed. A request is returned as it is."""
         if isinstance(given, Unreadable):
             raise ValueError(given.reason)
-        unknown = sorted(map(str, set(given) - set(self.keys)))
-        if unknown:
-            hint = (
-                ' (`regions` go with pipeline("zero-shot-referring-segmentation") and its models)'
-                if unknown == ["regions"]
-                else ""
-            )
-            raise ValueError(f"{unknown[0]!r} is no part of an input; allowed are {', '.join(self.keys)}{hint}.")
-        for name in ("image", "text"):
-            if given.get(name) is None:
-                raise ValueError(
-                    f"`{name}` is missing; an input needs an image and its text, this one has {sorted(given)}."
+        if not isinstance(given, Request):
+            unknown = sorted(map(str, set(given) - set(self.keys)))
+            if unknown:
+                hint = (
+                    ' (`regions` go with pipeline("zero-shot-referring-segmentation") and its models)'
+                    if unknown == ["regions"]
+                    else ""
                 )
-        expressions = check_expressions(given["text"])
-        return {**given, "image": load_image(given["image"], timeout=timeout), "expressions": expressions}
-
-    def encode(self, items: list[dict[str, Any]]) -> Any:
-        """The model's tensors of inputs that were read, with equally many expressions each."""
-        texts = [text for item in items for text in item["expressions"]]
-        return self.processor(images=[item["image"] for item in items], text=texts, return_tensors="pt")
+                raise ValueError(f"{unknown[0]!r} is no part of an input; allowed are {', '.join(self.keys)}{hint}.")
+            for name in ("image", "text"):
+                if given.get(name) is None:
+                    raise ValueError(
+                        f"`{name}` is missing; an input needs an image and its text, this one has {sorted(given)}."
+                    )
+            given = read_request(**given, timeout=timeout)
+        if self.needs_regions and given.regions is None:
+            raise ValueError(NO_PROPOSER)
+        return given
 
 
 class Unreadable(NamedTuple):
@@ -408,10 +405,10 @@ class _Rows(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any] | Unreadable:
+    def __getitem__(self, index: int) -> dict[str, Any] | Request | Unreadable:
         try:
             row = self.rows[index]
-        except Exception as error:  # datasets decode pictures here, and decoders raise anything
+        except Exception as error:  # datasets decode images here, and decoders raise anything
             return Unreadable(f"row {index} cannot be read: {error}")
         return as_row(row, self.texts[index] if isinstance(self.texts, list) else self.texts, self.keys)
 
@@ -427,11 +424,11 @@ def _answer(
 
 def pair(inputs: Any, text: Any, keys: Sequence[str]) -> Any:
     """
-    Bring every kind of call into what transformers' pipelines tell apart: one item, a list, a dataset, a generator.
+    Bring every kind of call into the kinds that transformers' pipelines know: one item, a list, a dataset, a generator.
 
     Args:
-        inputs, text: What a pipeline was called with.
-        keys (`Sequence[str]`): What an input may hold. Rows of datasets may have other columns.
+        inputs, text: The arguments of the call.
+        keys (`Sequence[str]`): The keys of an input. Rows of datasets may have other columns.
 
     Raises:
         ValueError: If `inputs` are none, or `text` does not fit them.
@@ -452,8 +449,8 @@ def pair(inputs: Any, text: Any, keys: Sequence[str]) -> Any:
             "each image, or a single string for all."
         )
     if isinstance(inputs, list | tuple):
-        own = texts if isinstance(texts, list) else [texts] * len(inputs)
-        return [as_item(item, each) for item, each in zip(inputs, own, strict=True)]
+        texts = texts if isinstance(texts, list) else [texts] * len(inputs)
+        return [as_item(item, each) for item, each in zip(inputs, texts, strict=True)]
     if is_sequence:
         return _Rows(inputs, texts, keys)
     if isinstance(texts, list):
@@ -473,22 +470,22 @@ def pair(inputs: Any, text: Any, keys: Sequence[str]) -> Any:
 
 def is_item(value: Any) -> bool:
     """Whether this is one input, and not a collection of them."""
-    kinds = str | bytes | bytearray | os.PathLike | dict | Image.Image | np.ndarray | torch.Tensor
+    kinds = str | bytes | bytearray | os.PathLike | dict | Request | Image.Image | np.ndarray | torch.Tensor
     return isinstance(value, kinds) or hasattr(value, "read")
 
 
-def as_item(value: Any, text: Any) -> dict[str, Any]:
-    """One input as a dictionary with `image` and `text`."""
-    if not isinstance(value, dict):
+def as_item(value: Any, text: Any) -> dict[str, Any] | Request:
+    """One input as a dictionary with `image` and `text`, or the request that it is."""
+    if not isinstance(value, dict | Request):
         return {"image": value, "text": text}
     if text is None:
         return value
-    if value.get("text") is not None:
+    if isinstance(value, Request) or value.get("text") is not None:
         raise ValueError("`text` was given twice: as an argument and inside the inputs.")
     return {**value, "text": text}
 
 
-def as_row(row: Any, text: Any, keys: Sequence[str]) -> dict[str, Any]:
+def as_row(row: Any, text: Any, keys: Sequence[str]) -> dict[str, Any] | Request:
     """A row of a dataset as one input, without its other columns."""
     return as_item({name: row[name] for name in keys if name in row} if isinstance(row, dict) else row, text)
 

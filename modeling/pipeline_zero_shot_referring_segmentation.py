@@ -1,11 +1,8 @@
-"""The `"zero-shot-referring-segmentation"` pipeline: as `"referring-segmentation"`, with regions in and explanations out."""
+"""The `"zero-shot-referring-segmentation"` pipeline: `"referring-segmentation"` with regions in and explanations out."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
-
+from .masks import resize_region
 from .pipeline_referring_segmentation import (
     OUTPUT_FORMATS,
     InputReader,
@@ -13,7 +10,6 @@ from .pipeline_referring_segmentation import (
     as_item,
     is_item,
 )
-from .processing_zero_shot import NO_PROPOSER, read_regions, resize_mask
 
 
 class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
@@ -37,16 +33,16 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
         self, inputs: Any = None, text: Any = None, *, image: Any = None, regions: Any = None, **kwargs: Any
     ) -> Any:
         """
-        As [`ReferringSegmentationPipeline`], and
+        Segment what the expressions refer to; see [`ReferringSegmentationPipeline`] for the other arguments and the results.
 
         Args:
             regions (an array, a list of masks, or a list of either, *optional*):
                 For one image the regions to choose from, of shape (regions, height, width), boolean; for a list of images, those of
-                each, or `None`. A dictionary may hold its own as `regions`. By default the model looks for them.
+                each, or `None`. A dictionary may hold `regions`, too. By default the model finds them.
             explain (`bool`, *optional*, defaults to `False`):
-                Whether each result has an `explanation`: a dictionary with `regions` (masks, as `output_format` says), `pick` (which of
-                them was chosen), `shares` and `terms` (what each scored), `phrase` (what names the target), and what else the model
-                read and saw.
+                Whether each result has an `explanation`: a dictionary with `regions` (masks in the `output_format`), `pick` (the number
+                of the chosen one), `shares` and `terms` (the scores of each), `phrase` (the noun phrase), and whatever else the system
+                found out.
 
         Raises:
             ValueError: If an image, an expression, a region or an option is unfit; the message names it.
@@ -55,13 +51,13 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
         if regions is None or given is None:
             return super().__call__(inputs, text, image=image, **kwargs)
         if is_item(given):
-            return super().__call__({**as_item(given, text), "regions": regions}, **kwargs)
+            return super().__call__(_with_regions(given, text, regions), **kwargs)
         if not isinstance(given, list | tuple) or not isinstance(regions, list | tuple) or len(given) != len(regions):
             raise ValueError(
                 "`regions` must be those of one image, or a list with the regions of each of a list of images; elsewhere yield "
                 "dictionaries with `image`, `text` and `regions`."
             )
-        items = [{**as_item(item, None), "regions": masks} for item, masks in zip(given, regions, strict=True)]
+        items = [_with_regions(item, None, masks) for item, masks in zip(given, regions, strict=True)]
         return super().__call__(items, text, **kwargs)
 
     def _check_model(self) -> None:
@@ -73,7 +69,7 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
             )
 
     def _make_reader(self) -> InputReader:
-        return RegionReader(self.processor, self.input_keys, needs_regions=self.model.proposer is None)
+        return InputReader(self.processor, self.input_keys, needs_regions=self.model.proposer is None)
 
     def _sanitize_parameters(self, explain: bool | None = None, **options: Any) -> tuple[dict, dict, dict]:
         if explain is not None and not isinstance(explain, bool):
@@ -82,7 +78,7 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
         return read, forward if explain is None else {**forward, "explain": explain}, answer
 
     def postprocess(self, model_outputs: dict[str, Any], *args: Any, **options: Any) -> list[Any]:
-        """As the base class; adds what the model explains."""
+        """Add the model's explanations to the results."""
         results = super().postprocess(model_outputs, *args, **options)
         outputs = model_outputs["outputs"]
         explanations = outputs.get("explanations")
@@ -91,7 +87,8 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
         each = len(explanations) // len(results)
         convert = OUTPUT_FORMATS[options.get("output_format", "pil")]
         for image, result in enumerate(results):
-            masks = [convert(_to_array(mask, model_outputs["sizes"][image])) for mask in outputs.region_masks[image]]
+            size = model_outputs["sizes"][image]
+            masks = [convert(resize_region(mask, size).cpu().numpy().copy()) for mask in outputs.region_masks[image]]
             for number, answer in enumerate([result] if isinstance(result, dict) else result):
                 place = image * each + number
                 answer["explanation"] = {
@@ -104,39 +101,11 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
         return results
 
 
-class RegionReader(InputReader):
-    """
-    Reads regions, too.
-
-    Args:
-        processor, keys: As of the base class.
-        needs_regions (`bool`): Whether the model looks for none itself.
-    """
-
-    def __init__(self, processor: Any, keys: Sequence[str], needs_regions: bool) -> None:
-        super().__init__(processor, keys)
-        self.needs_regions = needs_regions
-
-    def read(self, given: Any, timeout: float | None) -> dict[str, Any]:
-        item = super().read(given, timeout)
-        if item.get("regions") is not None:
-            size = item["image"].height, item["image"].width
-            return {**item, "regions": read_regions(item["regions"], size, "regions")}
-        if self.needs_regions:
-            raise ValueError(NO_PROPOSER)
-        return item
-
-    def encode(self, items: list[dict[str, Any]]) -> Any:
-        regions = [item.get("regions") for item in items]
-        return self.processor(
-            images=[item["image"] for item in items],
-            text=[text for item in items for text in item["expressions"]],
-            region_masks=None if all(masks is None for masks in regions) else regions,
-        )
-
-
-def _to_array(mask: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-    return resize_mask(mask, size).cpu().numpy().copy()
+def _with_regions(value: Any, text: Any, regions: Any) -> dict[str, Any]:
+    item = as_item(value, text)
+    if not isinstance(item, dict):
+        raise ValueError("`regions` were given twice: as an argument and inside the request.")
+    return {**item, "regions": regions}
 
 
 __all__ = ["ZeroShotReferringSegmentationPipeline"]

@@ -1,4 +1,4 @@
-"""CRIS's processors: images fitted into a square without being squashed, 17 tokens, masks brought back and above 0.35."""
+"""CRIS's processors: images fitted into a square, expressions of 17 tokens, masks above a probability of 0.35, brought back."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,12 +20,12 @@ class CRISImageProcessor(ReferringSegmentationImageProcessor):
     """
     Prepares images, and the masks to learn from, for CRIS.
 
-    A picture becomes as large as fits and lies in the middle; around it is CLIP's mean colour. The edges of masks are between 0
-    and 1. Both warps are OpenCV 4's, which the published system calls, to a grey level.
+    An image becomes as large as fits, in the middle of CLIP's mean colour. The edges of masks are between 0 and 1. Both warps equal
+    those of OpenCV 4, which the published system calls, to a grey level.
 
     Args:
         size (`dict[str, int]`, *optional*, defaults to `{"height": 416, "width": 416}`):
-            What every image is fitted into; a multiple of 32.
+            Size that every image is fitted into; multiples of 32.
         do_rescale, do_normalize (`bool`, *optional*, default to `True`):
             Whether to divide by 255, and to normalise with `image_mean` and `image_std`.
 
@@ -53,11 +53,11 @@ class CRISImageProcessor(ReferringSegmentationImageProcessor):
     def preprocess(
         self, images: Any, segmentation_maps: Any | None = None, **kwargs: Unpack[ImagesKwargs]
     ) -> BatchFeature:
-        """As of the base, but that every picture is fitted, as OpenCV does: only so masks can be brought back."""
+        """Like the base class, but resizing is mandatory and bicubic: post-processing inverts the letterbox."""
         if kwargs.get("resample", self.resample) != self.resample:
-            raise ValueError("`resample` is bicubic for CRIS, whose pictures are warped as OpenCV does.")
+            raise ValueError(f"`resample` must be bicubic for CRIS, got {kwargs['resample']!r}.")
         if not kwargs.get("do_resize", self.do_resize):
-            raise ValueError("`do_resize` must be True: CRIS's masks are brought back from the fitted picture.")
+            raise ValueError("`do_resize` must be True for CRIS: its masks are brought back from the letterbox.")
         return super().preprocess(images, segmentation_maps, **kwargs)
 
     def resize_image(self, image: Image.Image, size: SizeDict, **kwargs: Any) -> np.ndarray:
@@ -68,17 +68,13 @@ class CRISImageProcessor(ReferringSegmentationImageProcessor):
         return fitted.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
     def resize_mask(self, mask: np.ndarray, size: SizeDict) -> np.ndarray:
-        fitted = fit(
-            torch.from_numpy(255 * mask.astype(np.uint8))[None], (size.height, size.width), linear, torch.zeros(1)
-        )
+        levels = torch.from_numpy(255 * mask.astype(np.uint8))[None]
+        fitted = fit(levels, (size.height, size.width), linear, torch.zeros(1))
         return (fitted[0].round() / 255).numpy()
 
 
 def check_size(size: Any) -> None:
-    """
-    Raises:
-        ValueError: If the network cannot have an input of this size and logits at a quarter of it, from which masks are brought back.
-    """
+    """Raise a ValueError unless the network takes this size, and gives logits at a quarter of it."""
     sides = dict(size)
     if set(sides) != {"height", "width"} or any(side < 32 or side % 32 for side in sides.values()):
         raise ValueError(f"`size` must be a height and a width that are multiples of 32 pixels, got {sides}.")
@@ -88,8 +84,8 @@ class CRISProcessor(ReferringSegmentationProcessor):
     """
     Wraps [`CRISImageProcessor`] and CLIP's tokenizer.
 
-    Expressions are cut to `text_length` tokens of which the last stays the end token, and filled up with token 0, which then
-    counts as padding wherever it stands.
+    Expressions are cut to `text_length` tokens, of which the last stays the end token, and padded with token 0, which counts as
+    padding anywhere.
 
     Args:
         image_processor ([`CRISImageProcessor`]):
@@ -110,8 +106,6 @@ class CRISProcessor(ReferringSegmentationProcessor):
     >>> tokenizer = AutoTokenizer.from_pretrained("openai/clip-vit-base-patch32")
     >>> processor = CRISProcessor(CRISImageProcessor(), tokenizer)
     >>> inputs = processor(images=image, text=["the left mug", "the tree"], return_tensors="pt")
-    >>> outputs = model(**inputs)
-    >>> results = processor.post_process_referring_segmentation(outputs, [(image.height, image.width)] * 2)
     ```
     """
 
@@ -121,7 +115,7 @@ class CRISProcessor(ReferringSegmentationProcessor):
         super().__init__(image_processor, tokenizer, text_length=text_length, threshold=threshold)
 
     def input_probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        # Enlarged after the sigmoid, so that values may lie a little outside of 0 and 1.
+        # Enlarged after the sigmoid: values may lie a little outside of 0 and 1.
         probabilities = logits[:, None].float().sigmoid()
         return nn.functional.interpolate(probabilities, size, mode="bicubic", align_corners=True)[:, 0]
 

@@ -1,4 +1,4 @@
-"""MagNet's processors: images squashed to one size, 20 tokens, masks by nearest neighbour and above 0.5."""
+"""MagNet's processors: images resized to a square, expressions of 20 tokens, masks above a probability of 0.5."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -42,17 +42,16 @@ class MagNetImageProcessor(ReferringSegmentationImageProcessor):
         return np.asarray(image.resize((size.width, size.height), kwargs["resample"]))
 
     def resize_mask(self, mask: np.ndarray, size: SizeDict) -> np.ndarray:
-        picture = Image.fromarray(mask.astype(np.uint8))
-        return np.asarray(picture.resize((size.width, size.height), PILImageResampling.NEAREST), dtype=np.float32)
+        resized = Image.fromarray(mask).resize((size.width, size.height), PILImageResampling.NEAREST)
+        return np.asarray(resized, dtype=np.float32)
 
 
 class MagNetProcessor(ReferringSegmentationProcessor):
     """
     Wraps [`MagNetImageProcessor`] and a BERT tokenizer.
 
-    Expressions are cut and padded to exactly `text_length` tokens, special tokens included, whatever the tokenizer's own
-    limit: released weights are sensitive to the amount of padding. A sentence that is too long is cut after its ids are
-    made, and so loses its `[SEP]`, as in the published system.
+    Expressions are cut and padded to exactly `text_length` tokens, special tokens included: released weights are sensitive to the
+    amount of padding. An expression that is too long loses its `[SEP]`, as in the published system.
 
     Args:
         image_processor ([`MagNetImageProcessor`]):
@@ -73,8 +72,6 @@ class MagNetProcessor(ReferringSegmentationProcessor):
     >>> tokenizer = AutoTokenizer.from_pretrained("google-bert/bert-base-uncased")
     >>> processor = MagNetProcessor(MagNetImageProcessor(), tokenizer)
     >>> inputs = processor(images=image, text=["the left mug", "the tree"], return_tensors="pt")
-    >>> outputs = model(**inputs)
-    >>> results = processor.post_process_referring_segmentation(outputs, [(image.height, image.width)] * 2)
     ```
     """
 
@@ -85,7 +82,7 @@ class MagNetProcessor(ReferringSegmentationProcessor):
         return enlarge_logits(logits, size).sigmoid_()
 
     def probability_bands(self, logits: torch.Tensor, size: tuple[int, int]) -> Iterator[torch.Tensor]:
-        for rows in row_bands(*size):  # the input is the image, squashed
+        for rows in row_bands(*size):
             yield enlarge_logits(logits, size, rows).sigmoid_()
 
     def cut(self, ids: list[int], length: int) -> list[int]:

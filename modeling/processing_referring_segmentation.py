@@ -1,12 +1,11 @@
 """
-What the processors of the trained models share: images, masks and expressions of any kind to tensors, logits to masks at the
-original size.
+The processors' contract, and the trained models' share of it: images, masks and expressions to tensors, logits to masks at the
+image's size.
 
 The published systems do not resize as torchvision does, so there is a PIL back end only, and the numbers are the same whether
 torchvision is installed or not.
 """
 
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,16 +17,66 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import SizeDict
 from transformers.processing_utils import ImagesKwargs, ProcessorMixin, Unpack
 
-from .inputs import TextWarnings, check_expressions, expressions_per_image, load_all, load_image, load_mask
+from .inputs import Request, TextWarnings, check_expressions, expressions_per_image, load_all, load_image, load_mask
 from .masks import check_probability, read_mask, read_target_sizes
+
+
+class SegmentationProcessor(ProcessorMixin):
+    """
+    Base of all processors. Pipelines call [`prepare`] and [`iterate_segments`]; `__call__` and
+    [`post_process_referring_segmentation`] are for users of the model alone.
+
+    Attributes:
+        task (`str`): What pipelines know such a processor by.
+    """
+
+    _auto_class = "AutoProcessor"
+    task = "referring-segmentation"
+
+    def prepare(self, requests: Sequence[Request]) -> BatchFeature:
+        """Turn requests, with equally many expressions each, into the model's inputs. Nothing is checked again."""
+        raise NotImplementedError
+
+    def iterate_segments(
+        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """
+        Yield what [`post_process_referring_segmentation`] returns, one mask at a time: the masks of many expressions on a large
+        image need not be held together.
+        """
+        raise NotImplementedError
+
+    def post_process_referring_segmentation(
+        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
+    ) -> list[dict[str, Any]]:
+        """
+        Turn outputs into masks, each at the size of its image.
+
+        Args:
+            outputs ([`ReferringSegmentationOutput`] or [`ZeroShotSegmentationOutput`]):
+                The model's outputs for N expressions.
+            target_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape (N, 2)):
+                (height, width) in pixels for each expression.
+            threshold (`float`, *optional*):
+                A pixel belongs to the mask if its foreground probability is above this; by default the processor's own. In a
+                zero-shot system's region a pixel is or is not, so that only 0 and 1 change anything.
+
+        Returns:
+            `list[dict]`: For each expression `mask` (boolean `torch.Tensor` of shape (height, width)) and `score`
+            (`float`: the mean foreground probability inside the mask, or the chosen region's share; 0.0 for an empty mask).
+
+        Raises:
+            ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.
+        """
+        return list(self.iterate_segments(outputs, target_sizes, threshold))
 
 
 class ReferringSegmentationImageProcessor(PilBackend):
     """
-    Base of the image processors; a system's own says how a picture and its masks are brought to the model's size.
+    Base of the image processors; a system's own says how an image and its masks are brought to the model's size.
 
     Attributes:
-        keeps_aspect_ratio (`bool`): Whether pictures are fitted into the model's input, or squashed to it.
+        keeps_aspect_ratio (`bool`): Whether images are fitted into the model's input, or squashed to it.
     """
 
     keeps_aspect_ratio = False
@@ -45,8 +94,7 @@ class ReferringSegmentationImageProcessor(PilBackend):
         """
         Args:
             images (an image, a list of images, or a list of such lists):
-                Whatever [`load_image`] takes: paths, URLs, base64, PIL images, arrays, tensors. Lists within the list are
-                taken one after the other.
+                See [`load_image`]. Lists within the list are taken one after the other.
             segmentation_maps (a mask or a list of masks, *optional*):
                 One-channel masks of the size of their image, everything but zero being foreground. With B images there
                 are B * k of them, the k masks of the first image first.
@@ -58,11 +106,17 @@ class ReferringSegmentationImageProcessor(PilBackend):
         Raises:
             ValueError: If an image or a mask cannot be read, or their numbers or sizes do not fit.
         """
-        pictures = load_all(images, load_image, "images")
+        loaded = load_all(images, load_image, "images")
         masks = None if segmentation_maps is None else load_all(segmentation_maps, load_mask, "segmentation_maps")
         if masks is not None:
-            _check_masks(masks, pictures)
-        return super().preprocess(pictures, masks, **kwargs)
+            _check_masks(masks, loaded)
+        return self.transform(loaded, masks, **kwargs)
+
+    def transform(
+        self, images: list[Image.Image], masks: list[np.ndarray] | None = None, **kwargs: Unpack[ImagesKwargs]
+    ) -> BatchFeature:
+        """Turn what is loaded already into the features of [`preprocess`]."""
+        return super().preprocess(images, masks, **kwargs)
 
     def _preprocess_image_like_inputs(
         self,
@@ -83,34 +137,34 @@ class ReferringSegmentationImageProcessor(PilBackend):
             ]
         return BatchFeature(dict(features), tensor_type=return_tensors)
 
-    @abstractmethod
     def resize_image(self, image: Image.Image, size: SizeDict, **kwargs: Any) -> np.ndarray:
-        """An RGB picture to bytes (H, W, 3) of the model's size; the call's other options as `kwargs`."""
+        """Bring an RGB image to the model's size, bytes (H, W, 3); `kwargs` are the call's other options."""
+        raise NotImplementedError
 
-    @abstractmethod
     def resize_mask(self, mask: np.ndarray, size: SizeDict) -> np.ndarray:
-        """A boolean mask (h, w) to `float32` from 0 to 1, of the model's size."""
+        """Bring a boolean mask (h, w) to the model's size, `float32` from 0 to 1."""
+        raise NotImplementedError
 
 
-def _check_masks(masks: list[np.ndarray], pictures: list[Image.Image]) -> None:
-    if len(masks) % len(pictures):
+def _check_masks(masks: list[np.ndarray], images: list[Image.Image]) -> None:
+    if len(masks) % len(images):
         raise ValueError(
-            f"`segmentation_maps` holds {len(masks)} masks for {len(pictures)} images; every image needs the same number."
+            f"`segmentation_maps` holds {len(masks)} masks for {len(images)} images; every image needs the same number."
         )
-    per_image = len(masks) // len(pictures)
+    per_image = len(masks) // len(images)
     for index, mask in enumerate(masks):
-        picture = pictures[index // per_image]
-        if mask.shape != (picture.height, picture.width):
+        image = images[index // per_image]
+        if mask.shape != (image.height, image.width):
             raise ValueError(
-                f"`segmentation_maps[{index}]` has shape {mask.shape}, but its image is {picture.height} high and "
-                f"{picture.width} wide (upright, as its EXIF orientation says)."
+                f"`segmentation_maps[{index}]` has shape {mask.shape}, but its image is {image.height} high and "
+                f"{image.width} wide (upright, as its EXIF orientation says)."
             )
 
 
-class ReferringSegmentationProcessor(ProcessorMixin):
+class ReferringSegmentationProcessor(SegmentationProcessor):
     """
-    Wraps an image processor and a tokenizer. A system's own says how expressions that are too long are cut, and how logits become
-    probabilities.
+    Base of the trained models' processors: an image processor and a tokenizer. A system's own says how expressions that are too long
+    are cut, and how logits become probabilities.
 
     Args:
         image_processor ([`ReferringSegmentationImageProcessor`]): Prepares images and masks.
@@ -119,7 +173,6 @@ class ReferringSegmentationProcessor(ProcessorMixin):
         threshold (`float`): Foreground probability above which a pixel belongs to the mask.
     """
 
-    _auto_class = "AutoProcessor"
     text_kwargs = {"padding": "max_length"}
 
     def __init__(self, image_processor=None, tokenizer=None, *, text_length: int, threshold: float):
@@ -133,7 +186,7 @@ class ReferringSegmentationProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As of transformers. `pipeline` hands on the model's dtype, which a tokenizer would keep and then could not save."""
+        """Leave out the model's dtype, which `pipeline` passes: a tokenizer would keep it and then could not be saved."""
         kwargs.pop("dtype", None)
         return super().from_pretrained(*args, **kwargs)
 
@@ -179,40 +232,24 @@ class ReferringSegmentationProcessor(ProcessorMixin):
             data |= self._encode(check_expressions(text), **merged["text_kwargs"])
         if images is not None:
             data |= self.image_processor(images, segmentation_maps, **merged["images_kwargs"])
-        self._check_counts(data)
+        number, expressions, masks = (len(data.get(key, [])) for key in ("pixel_values", "input_ids", "labels"))
+        if number and expressions:
+            expressions_per_image(expressions, number)
+        if masks and expressions and masks != expressions:
+            raise ValueError(
+                f"`segmentation_maps` holds {masks} masks for {expressions} expressions; one each is needed."
+            )
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def post_process_referring_segmentation(
-        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
-    ) -> list[dict[str, Any]]:
-        """
-        Turn logits into masks, each at the size of its image.
-
-        Args:
-            outputs ([`ReferringSegmentationOutput`]):
-                The model's outputs, with `logits` of shape (N, height, width).
-            target_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape (N, 2)):
-                (height, width) in pixels for each expression.
-            threshold (`float`, *optional*):
-                A pixel belongs to the mask if its foreground probability is above this; by default the processor's own.
-
-        Returns:
-            `list[dict]`: For each expression `mask` (boolean `torch.Tensor` of shape (height, width)) and `score`
-            (`float`: the mean foreground probability inside the mask, 0.0 if it is empty).
-
-        Raises:
-            ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.
-        """
-        return list(self.iterate_segments(outputs, target_sizes, threshold))
+    def prepare(self, requests: Sequence[Request]) -> BatchFeature:
+        texts = [expression for request in requests for expression in request.expressions]
+        pixels = self.image_processor.transform([request.image for request in requests])
+        return BatchFeature({**pixels, **self._encode(texts)}, tensor_type="pt")
 
     @torch.no_grad()
     def iterate_segments(
         self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
     ) -> Iterator[dict[str, Any]]:
-        """
-        Yield what [`post_process_referring_segmentation`] returns, one mask at a time: the masks of many expressions on a large
-        image need not be held together.
-        """
         logits = outputs.logits
         threshold = self.threshold if threshold is None else threshold
         sizes = read_target_sizes(target_sizes, len(logits), threshold)
@@ -221,21 +258,21 @@ class ReferringSegmentationProcessor(ProcessorMixin):
             mask, score = read_mask(bands, threshold)
             yield {"mask": mask, "score": score}
 
-    @abstractmethod
     def input_probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Foreground probabilities (N, H, W) over the model's input, which has this size (H, W); logits (N, h, w)."""
+        raise NotImplementedError
 
-    @abstractmethod
     def probability_bands(self, logits: torch.Tensor, size: tuple[int, int]) -> Iterator[torch.Tensor]:
         """Foreground probabilities over an image of this size (H, W), in bands of rows (N, rows, W); logits (N, h, w)."""
+        raise NotImplementedError
 
     def probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """The same as a whole, (N, H, W)."""
+        """Foreground probabilities (N, H, W) over an image of this size (H, W); logits (N, h, w)."""
         return torch.cat(list(self.probability_bands(logits, size)), dim=1)
 
-    @abstractmethod
     def cut(self, ids: list[int], length: int) -> list[int]:
-        """Token ids of an expression that is longer than `length`, cut to it."""
+        """Cut an expression's token ids, which are more than `length`, to this number."""
+        raise NotImplementedError
 
     def _encode(
         self,
@@ -272,17 +309,8 @@ class ReferringSegmentationProcessor(ProcessorMixin):
 
     @property
     def pad_token_id(self) -> int:
-        """What expressions are filled up with."""
+        """The token that expressions are filled up with."""
         return self.tokenizer.pad_token_id
 
-    def _check_counts(self, data: dict[str, Any]) -> None:
-        images, expressions, masks = (len(data.get(key, [])) for key in ("pixel_values", "input_ids", "labels"))
-        if images:
-            expressions_per_image(expressions, images)
-        if masks and expressions and masks != expressions:
-            raise ValueError(
-                f"`segmentation_maps` holds {masks} masks for {expressions} expressions; one each is needed."
-            )
 
-
-__all__ = ["ReferringSegmentationImageProcessor", "ReferringSegmentationProcessor"]
+__all__ = ["ReferringSegmentationImageProcessor", "ReferringSegmentationProcessor", "SegmentationProcessor"]

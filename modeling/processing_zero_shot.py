@@ -1,4 +1,4 @@
-"""The zero-shot systems' processor: it hands pictures, expressions and regions on, since each part of a model prepares its own."""
+"""The zero-shot systems' processor: it passes on images, expressions and regions, since each part of a model prepares its own."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 from transformers.image_processing_utils import BatchFeature
-from transformers.processing_utils import ProcessorMixin
 
-from .inputs import check_expressions, check_regions, expressions_per_image, load_all, load_image, to_array
-from .masks import read_target_sizes
+from .inputs import Request, check_expressions, expressions_per_image, load_all, load_image, load_regions
+from .masks import read_target_sizes, resize_region
 from .modeling_referring_segmentation import chosen_masks
+from .processing_referring_segmentation import SegmentationProcessor
 
 
 NO_PROPOSER = (
@@ -22,15 +21,13 @@ NO_PROPOSER = (
 )
 
 
-class ZeroShotSegmentationProcessor(ProcessorMixin):
+class ZeroShotSegmentationProcessor(SegmentationProcessor):
     """
-    Reads pictures, reduces large ones, and checks what comes with them.
+    Reduces large images, and the regions that come with them.
 
     Args:
-        max_size (`int`, *optional*, defaults to 1024): Longest side of a picture in pixels.
+        max_size (`int`, *optional*, defaults to 1024): Longest side of an image in pixels.
     """
-
-    _auto_class = "AutoProcessor"
 
     def __init__(self, max_size: int = 1024, **kwargs: Any) -> None:
         if max_size < 32:
@@ -53,11 +50,11 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
             text (`str` or `list[str]`):
                 N = B * k expressions, the k of the first image first.
             region_masks (an array or a list of arrays, *optional*):
-                Of each image its regions: (r, height, width), or a list of masks; `None` where they are to be looked for.
+                The regions of each image, (r, height, width) or a list of masks; `None` where the model shall find them.
             segmentation_maps (*optional*):
                 Must be left out: these models do not train.
             return_tensors (`str`, *optional*):
-                Of no effect: a batch's pictures differ in size.
+                No effect: the images of a batch differ in size.
 
         Returns:
             [`BatchFeature`]: `images` (B arrays of bytes), `text` (N) and, where they were given, `region_masks`.
@@ -67,50 +64,40 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
         """
         if segmentation_maps is not None:
             raise ValueError("`segmentation_maps` must be left out: zero-shot models do not train.")
-        pictures = load_all(images, load_image, "images")
+        loaded = load_all(images, load_image, "images")
         expressions = check_expressions(text)
-        expressions_per_image(len(expressions), len(pictures))
-        data: dict[str, Any] = {"images": [self._reduce(picture) for picture in pictures], "text": expressions}
+        each = expressions_per_image(len(expressions), len(loaded))
+        regions: Sequence[Any] = [None] * len(loaded)
         if region_masks is not None:
-            of_images = region_masks if isinstance(images, list | tuple) else [region_masks]
-            if len(of_images) != len(pictures):
-                raise ValueError(
-                    f"`region_masks` holds regions of {len(of_images)} images, and there are {len(pictures)}."
+            regions = region_masks if isinstance(images, list | tuple) else [region_masks]
+            if len(regions) != len(loaded):
+                raise ValueError(f"`region_masks` holds regions of {len(regions)} images for {len(loaded)} images.")
+        return self.prepare(
+            [
+                Request(
+                    image,
+                    expressions[number * each : (number + 1) * each],
+                    None
+                    if masks is None
+                    else load_regions(masks, (image.height, image.width), argument=f"region_masks[{number}]"),
                 )
-            data["region_masks"] = [
-                None if masks is None else self._reduce_regions(masks, picture, f"region_masks[{number}]")
-                for number, (masks, picture) in enumerate(zip(of_images, pictures, strict=True))
+                for number, (image, masks) in enumerate(zip(loaded, regions, strict=True))
             ]
+        )
+
+    def prepare(self, requests: Sequence[Request]) -> BatchFeature:
+        data: dict[str, Any] = {
+            "images": [self._reduce(request.image) for request in requests],
+            "text": [expression for request in requests for expression in request.expressions],
+        }
+        if any(request.regions is not None for request in requests):
+            data["region_masks"] = [self._reduce_regions(request) for request in requests]
         return BatchFeature(data)
-
-    def post_process_referring_segmentation(
-        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
-    ) -> list[dict[str, Any]]:
-        """
-        The chosen regions, each at the size of its image.
-
-        Args:
-            outputs ([`ZeroShotSegmentationOutput`]):
-                The model's.
-            target_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape (N, 2)):
-                (height, width) in pixels for each expression.
-            threshold (`float`, *optional*, defaults to 0.5):
-                Of no effect but at 0 and 1: a pixel is in a region or not.
-
-        Returns:
-            `list[dict]`: For each expression `mask` (boolean `torch.Tensor` of shape (height, width)) and `score` (`float`: the
-            region's share; 0.0 where no region was found).
-
-        Raises:
-            ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.
-        """
-        return list(self.iterate_segments(outputs, target_sizes, threshold))
 
     @torch.no_grad()
     def iterate_segments(
         self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Yield what [`post_process_referring_segmentation`] returns, one mask at a time."""
         threshold = 0.5 if threshold is None else threshold
         sizes = read_target_sizes(target_sizes, len(outputs.picks), threshold)
         for number, (mask, size) in enumerate(zip(chosen_masks(outputs), sizes, strict=True)):
@@ -119,85 +106,27 @@ class ZeroShotSegmentationProcessor(ProcessorMixin):
                 mask = torch.full_like(mask, threshold == 0)
             score = 0.0 if pick is None else float(outputs.region_scores[number][pick])
             # A mask of its own: two expressions may have chosen one region.
-            yield {"mask": resize_mask(mask, size).clone(), "score": score}
+            yield {"mask": resize_region(mask, size).clone(), "score": score}
 
-    def _reduce(self, picture: Image.Image) -> np.ndarray:
-        size = self._size(picture)
-        return np.asarray(picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC))
+    def _reduce(self, image: Image.Image) -> np.ndarray:
+        size = self._reduced_size(image)
+        return np.asarray(image if size == image.size else image.resize(size, Image.Resampling.BICUBIC))
 
-    def _size(self, picture: Image.Image) -> tuple[int, int]:
-        scale = min(1.0, self.max_size / max(picture.size))
-        return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    def _reduced_size(self, image: Image.Image) -> tuple[int, int]:
+        """(width, height), as PIL has it."""
+        scale = min(1.0, self.max_size / max(image.size))
+        return max(1, round(image.width * scale)), max(1, round(image.height * scale))
 
-    def _reduce_regions(self, masks: Any, picture: Image.Image, name: str) -> np.ndarray:
-        """Regions of a picture at its reduced size."""
-        regions = read_regions(masks, (picture.height, picture.width), name)
-        width, height = self._size(picture)
-        if regions.shape[1:] == (height, width):
-            return regions
-        # One at a time: of a large photo, all together would not fit.
-        reduced = [resize_mask(torch.from_numpy(region), (height, width)).numpy() for region in regions]
-        return CheckedRegions.of(np.stack(reduced) if reduced else np.zeros((0, height, width), bool))
-
-
-class CheckedRegions(np.ndarray):
-    """Regions that were read and checked; what is computed of them is not."""
-
-    is_checked = False
-
-    @classmethod
-    def of(cls, masks: np.ndarray) -> "CheckedRegions":
-        """Of masks (r, height, width), boolean, none of them empty."""
-        regions = masks.view(cls)
-        regions.is_checked = True
-        return regions
+    def _reduce_regions(self, request: Request) -> np.ndarray | None:
+        width, height = self._reduced_size(request.image)
+        if request.regions is None or request.size == (height, width):
+            return request.regions
+        reduced = np.zeros((len(request.regions), height, width), bool)
+        for number, region in enumerate(
+            request.regions
+        ):  # one at a time: of a large photo, all together would not fit
+            reduced[number] = resize_region(torch.from_numpy(region), (height, width)).numpy()
+        return reduced
 
 
-def read_regions(masks: Any, size: tuple[int, int], name: str) -> np.ndarray:
-    """
-    Regions as users have them: an array or tensor (r, height, width), or a list of masks. What it gave before is not read again.
-
-    Args:
-        masks: What was given.
-        size (`tuple[int, int]`): (height, width) of their picture.
-        name (`str`): What to call them in an error message.
-
-    Returns:
-        `np.ndarray` of shape `(r, height, width)`: Boolean.
-
-    Raises:
-        ValueError: If they are no masks of this size, or one of them is empty.
-    """
-    if isinstance(masks, CheckedRegions) and masks.is_checked and masks.shape[1:] == size:
-        return masks
-    if isinstance(masks, list | tuple):
-        arrays = [_to_array(mask, name) for mask in masks]
-        if len({array.shape for array in arrays}) > 1:
-            raise ValueError(f"`{name}` holds masks of different shapes: {sorted({array.shape for array in arrays})}.")
-        masks = np.stack(arrays) if arrays else np.zeros((0, *size), bool)
-    elif isinstance(masks, torch.Tensor):
-        masks = _to_array(masks, name)
-    check_regions(masks, size, name)
-    return CheckedRegions.of(masks if masks.dtype == bool else masks != 0)
-
-
-def _to_array(mask: Any, name: str) -> np.ndarray:
-    try:
-        return to_array(mask) if isinstance(mask, torch.Tensor) else np.asarray(mask)
-    except (TypeError, ValueError, RuntimeError) as error:  # a sparse tensor, one without data, a ragged list
-        raise ValueError(f"`{name}` must hold masks, got {type(mask).__name__}: {error}") from error
-
-
-def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """A mask (h, w) at another size: half of a pixel must be filled. What is too thin for that stays where it touches a pixel."""
-    if tuple(mask.shape) == size:
-        return mask
-    pixels = mask[None, None].float().cpu()
-    if size[0] >= mask.shape[0] and size[1] >= mask.shape[1]:
-        return nn.functional.interpolate(pixels, size, mode="bilinear")[0, 0] > 0.5
-    shares = nn.functional.adaptive_avg_pool2d(pixels, size)[0, 0]
-    found = shares >= 0.5
-    return found if found.any() else shares > 0
-
-
-__all__ = ["CheckedRegions", "ZeroShotSegmentationProcessor", "read_regions", "resize_mask"]
+__all__ = ["ZeroShotSegmentationProcessor"]

@@ -1,4 +1,4 @@
-"""Cache of the last images and what was computed for them, for further expressions."""
+"""Cache of the last images and of what was computed for them, for further expressions. Threads may share it."""
 
 import threading
 from collections import OrderedDict
@@ -12,12 +12,12 @@ import numpy as np
 @dataclass
 class CachedImage:
     """
-    What is known of a picture, whatever is asked for. Threads may share it.
+    An image with its regions and all that depends on no expression.
 
     Attributes:
         image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
         regions (`np.ndarray` of shape `(r, height, width)`): Boolean.
-        values (`dict[str, Any]`): What a system computes of them, by name.
+        values (`dict[str, Any]`): Computed values, by name.
     """
 
     image: np.ndarray
@@ -26,7 +26,7 @@ class CachedImage:
     _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def get_or_compute(self, name: str, compute: Callable[[], Any]) -> Any:
-        """What `compute` gives, computed when it is first asked for."""
+        """Return a value by its name; compute it when it is first asked for."""
         with self._lock:
             if name not in self.values:
                 self.values[name] = compute()
@@ -34,16 +34,13 @@ class CachedImage:
 
     @property
     def nbytes(self) -> int:
-        """What its arrays, tensors and texts take."""
-        # Without the lock: whoever asks need not wait until another thread has computed a value.
+        """Bytes that its arrays, tensors and texts take."""
+        # Without the lock: nobody need wait here until another thread has computed a value.
         return _bytes_of([self.image, self.regions, *tuple(self.values.values())])
 
 
 class ImageCache:
-    """
-    The last pictures by their keys, within a number of pictures and of bytes. Threads may share it; a copy of it is empty, and so is
-    what a pickle of it gives.
-    """
+    """The last images by their keys, within a number of images and of bytes. A copy or an unpickled one is empty."""
 
     def __init__(self) -> None:
         self._images: OrderedDict[bytes, CachedImage] = OrderedDict()
@@ -56,27 +53,27 @@ class ImageCache:
         return ImageCache, ()
 
     def find(self, key: bytes) -> CachedImage | None:
-        """What is kept under a key."""
+        """Return the image that is kept under a key."""
         with self._lock:
             return self._images.get(key)
 
-    def keep(self, key: bytes, cached: CachedImage, max_pictures: int, max_bytes: int) -> None:
+    def keep(self, key: bytes, cached: CachedImage, max_images: int, max_bytes: int) -> None:
         """
-        Makes a picture the last one, and drops those that were asked about longest ago, as long as there are too many.
+        Make an image the last one, and drop those that were asked about longest ago, as long as there are too many.
 
         Args:
-            key (`bytes`): Of the picture.
-            cached (`CachedImage`): What is known of it; that may have grown since it was kept before.
-            max_pictures (`int`): To keep.
-            max_bytes (`int`): That all of them may take; one that takes more alone is not kept.
+            key (`bytes`): The image's key.
+            cached (`CachedImage`): The image; it may have grown since it was kept before.
+            max_images (`int`): Number of images to keep.
+            max_bytes (`int`): Bytes that all of them may take; one that takes more alone is not kept.
         """
         with self._lock:
             self._images.pop(key, None)
             if cached.nbytes > max_bytes:
                 return
             self._images[key] = cached
-            sizes = {key: each.nbytes for key, each in self._images.items()}
-            while self._images and (len(self._images) > max_pictures or sum(sizes.values()) > max_bytes):
+            sizes = {key: kept.nbytes for key, kept in self._images.items()}
+            while self._images and (len(self._images) > max_images or sum(sizes.values()) > max_bytes):
                 del sizes[self._images.popitem(last=False)[0]]
 
     def clear(self) -> None:

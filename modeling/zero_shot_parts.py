@@ -1,9 +1,9 @@
 """
-What the zero-shot systems are composed of: networks that others trained, each with the processor it was trained with, so that
-whoever composes them need not know their sizes, colours or vocabularies.
+Parts of zero-shot systems: networks that others trained, each with its processor, so that a system need not know their sizes,
+colours or vocabularies.
 
-There are three kinds: `IMAGE_TEXT` put images, regions and texts into one space, `CAPTIONERS` turn images into sentences (TAS, section 3.3),
-and `PROPOSERS`, in `zero_shot_regions`, find regions. To add a network, write a class like those there.
+There are three kinds: `IMAGE_TEXT` put images, regions and texts into one space, `CAPTIONERS` describe images (TAS, section 3.3), and
+`PROPOSERS`, in `zero_shot_regions`, find regions. To add a network, write a class like those here.
 """
 
 import inspect
@@ -11,7 +11,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,7 +32,7 @@ from .clip_resnet import CLIPResNetModel
 from .inputs import TextWarnings
 
 
-# What transformers asks a model's children for, and a network's parent must hand on.
+# Attributes that transformers asks a model's children for; a part hands on its network's.
 COLLECTED = (
     "_keep_in_fp32_modules",
     "_keep_in_fp32_modules_strict",
@@ -53,7 +53,7 @@ class Part(nn.Module, ABC):
 
     Attributes:
         network_class: A model's class, an Auto class, or `None` where nothing was trained.
-        uncalled (`tuple[str, ...]`): Modules of the network that use weights of their own modules without calling those.
+        uncalled (`tuple[str, ...]`): Modules of the network that use weights of their submodules without calling those.
     """
 
     network_class: ClassVar[Any]
@@ -73,12 +73,7 @@ class Part(nn.Module, ABC):
 
     @property
     def processor(self) -> Any:
-        """
-        The network's own.
-
-        Raises:
-            ValueError: If there is none: a model that is made from a configuration has none.
-        """
+        """The processor that the network was trained with; ValueError where there is none: a configuration alone brings none."""
         if self._processor is None:
             raise ValueError(
                 f"{type(self).__name__} has no processor: compose a model with `hf_ris.zero_shot`, or load a saved one."
@@ -91,7 +86,7 @@ class Part(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes; of an offloaded one, accelerate's hooks know it."""
+        """The device on which the network computes; accelerate's hooks know an offloaded one's."""
         for module in self.modules():
             hook = vars(module).get("_hf_hook")
             for each in getattr(hook, "hooks", (hook,)):
@@ -101,10 +96,7 @@ class Part(nn.Module, ABC):
 
     @contextmanager
     def weights_at_hand(self) -> Iterator[None]:
-        """
-        Brings those weights of an offloaded network that are used without a call of the module they belong to: accelerate brings a
-        module's weights when it is called.
-        """
+        """Load those weights of an offloaded network that are used without a call of their module, where accelerate would load them."""
         modules = [self.network] if self.network_class is not None else []
         modules += [module for name in self.uncalled for module in self.network.get_submodule(name).modules()]
         hooked = [module for module in modules if hasattr(module, "_hf_hook")]
@@ -118,12 +110,12 @@ class Part(nn.Module, ABC):
 
     @property
     def all_tied_weights_keys(self) -> dict[str, str]:
-        """Weights that are one, as transformers asks a model's children for them."""
+        """Tied weights, as transformers asks a model's children for them."""
         keys = self.network.all_tied_weights_keys if self.network_class is not None else {}
         return {f"network.{name}": f"network.{other}" for name, other in keys.items()}
 
     def describe_settings(self) -> str:
-        """All that it gives depends on besides weights and inputs: its options, its configuration, its processor."""
+        """Describe all that its outputs depend on besides weights and inputs: its options, its configuration, its processor."""
         owners = (*reversed(type(self).__mro__), self)
         options = {
             name: value
@@ -137,15 +129,12 @@ class Part(nn.Module, ABC):
         return "\n".join(described)
 
     def check_complete(self) -> None:
-        """
-        Raises:
-            ValueError: If there is a network and no processor.
-        """
+        """Raise a ValueError if there is a network and no processor."""
         if self.network_class is not None:
             _ = self.processor
 
     def save_files(self, folder: str | os.PathLike) -> None:
-        """Saves what is no weight: the processor, and how a network generates text."""
+        """Save the processor, and how a network generates text."""
         if self.network_class is None:
             return
         self.processor.save_pretrained(folder)
@@ -153,28 +142,20 @@ class Part(nn.Module, ABC):
             self.network.generation_config.save_pretrained(folder)
 
     def load_files(self, source: str, subfolder: str = "", **options: Any) -> None:
-        """
-        Loads what [`save_files`] saved.
-
-        Args:
-            source (`str`): Folder or Hub id.
-            subfolder (`str`, *optional*, defaults to `""`): Of it.
-            options: Of `from_pretrained`, such as `revision`.
-        """
+        """Load the files that [`save_files`] saved, from a folder or the Hub; takes options of `from_pretrained`."""
         if self.network_class is None:
             return
         # All parts are of transformers: code from their folders is not even asked about.
         self.processor = AutoProcessor.from_pretrained(source, subfolder=subfolder, trust_remote_code=False, **options)
         if self.network.can_generate():
-            try:
-                loaded = GenerationConfig.from_pretrained(source, subfolder=subfolder, **options)
-            except OSError:  # the configuration says it all
-                return
-            self.network.generation_config = loaded
+            with suppress(OSError):  # there is none: the configuration says it all
+                self.network.generation_config = GenerationConfig.from_pretrained(
+                    source, subfolder=subfolder, **options
+                )
 
 
 def _set_precision(config: PreTrainedConfig, dtype: torch.dtype) -> None:
-    """At every depth: transformers sets the first two levels alone, and networks would obey what the others were saved with."""
+    """Set the precision at every depth: transformers sets two levels, and networks obey what the others were saved with."""
     config.dtype = dtype
     for value in vars(config).values():
         if isinstance(value, PreTrainedConfig):
@@ -183,68 +164,63 @@ def _set_precision(config: PreTrainedConfig, dtype: torch.dtype) -> None:
 
 def build_part(name: str, classes: Mapping[str, type[Any]], config: PreTrainedConfig, **options: Any) -> Any:
     """
-    The part for a network's configuration.
-
-    Args:
-        name (`str`): What to call it in an error message.
-        classes (`Mapping[str, type[Part]]`): By `model_type`.
-        config (`PreTrainedConfig`): The network's.
-        options: Further arguments of the class.
+    Build the part for a network's configuration, of the class that `classes` has for its `model_type`.
 
     Raises:
         ValueError: If there is no class for it, or it has no such option.
     """
     if config.model_type not in classes:
-        raise ValueError(f"{name} is a {config.model_type!r}; allowed are {', '.join(classes)}")
+        raise ValueError(f"`{name}` must be one of {list(classes)}, got {config.model_type!r}.")
     part_class = classes[config.model_type]
     try:
         inspect.signature(part_class).bind(config, **options)
     except TypeError as error:
-        raise ValueError(f"{name} of type {config.model_type!r} does not take {options}: {error}") from error
+        raise ValueError(f"`{name}` of type {config.model_type!r} does not take {options}: {error}.") from error
     return part_class(config, **options)
 
 
 def in_batches(items: Any, size: int) -> list[Any]:
-    """A sequence or tensor in parts of at most `size` items, and about as many each time: a small last batch would take as long as a larger one."""
+    """Split a sequence or tensor into batches of at most `size` items, evenly: a small last batch would take as long as a larger one."""
     number = math.ceil(len(items) / size)
     return [items[len(items) * place // number : len(items) * (place + 1) // number] for place in range(number)]
 
 
 class ImageText(Part):
     """
-    Base of the parts. Their processor has an `image_processor` and a `tokenizer`.
+    Base class of image-text models. Their processor has an `image_processor` and a `tokenizer`.
 
     Attributes:
-        mixes_raw (`bool`): Whether Global-Local's code mixes its features as they are and normalises what comes of it; otherwise it
-            normalises crops and texts before, and nothing after.
+        normalizes_mixtures (`bool`): Whether Global-Local's code normalises mixed features alone; otherwise it normalises crops and texts
+            before they are mixed, and nothing after.
         reads_padding (`bool`): Whether texts are padded to one length, as in its training.
     """
 
-    mixes_raw = True
+    normalizes_mixtures = True
     reads_padding = False
 
-    def prepare(self, pictures: Sequence[np.ndarray], whole: bool = False) -> torch.Tensor:
+    def prepare(self, images: Sequence[np.ndarray], whole: bool = False) -> torch.Tensor:
         """
+        Make the network's input.
+
         Args:
-            pictures (`Sequence[np.ndarray]`): RGB, bytes, (height, width, 3) each.
-            whole (`bool`, *optional*, defaults to `False`): Whether nothing may be cut off at the sides; what is not square is
-                squeezed then.
+            images (`Sequence[np.ndarray]`): RGB, bytes, (height, width, 3) each.
+            whole (`bool`, *optional*, defaults to `False`): Whether images are squeezed to a square, so that nothing is cut off.
 
         Returns:
-            `torch.Tensor` of shape `(n, 3, H, W)`: The network's input.
+            `torch.Tensor` of shape `(n, 3, H, W)`.
         """
         options: dict[str, Any] = {}
         if whole:
             options = {"size": {"height": self.image_size, "width": self.image_size}, "do_center_crop": False}
         inputs = self.processor.image_processor(
-            list(pictures), return_tensors="pt", input_data_format="channels_last", **options
+            list(images), return_tensors="pt", input_data_format="channels_last", **options
         )
         return inputs["pixel_values"].to(self.device, self.network.dtype)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Texts to the network's input; what is too long is cut, with a warning."""
+        """Make the network's input of texts; one that is too long is cut, with a warning."""
         tokenizer, most = self.processor.tokenizer, self.config.text_config.max_position_embeddings
-        # Cut and padded here: a tokenizer that is told to would remember it, and threads share the tokenizer.
+        # Cut and padded here: a tokenizer remembers its last settings for that, and threads share it.
         all_ids = tokenizer(list(texts), verbose=False)["input_ids"]
         for number, (text, ids) in enumerate(zip(texts, all_ids, strict=True)):
             if len(ids) > most:
@@ -252,7 +228,6 @@ class ImageText(Part):
                 all_ids[number] = ids[: most - len(end)] + end
                 rest = tokenizer.decode(all_ids[number], skip_special_tokens=True)
                 self.text_warnings.too_long(text, len(ids), most, rest)
-        # A SigLIP was trained on texts padded to one length, and reads the padding, too.
         length = most if self.reads_padding else max(map(len, all_ids))
         padded = [ids + [tokenizer.pad_token_id] * (length - len(ids)) for ids in all_ids]
         inputs = {"input_ids": torch.tensor(padded, device=self.device)}
@@ -262,29 +237,29 @@ class ImageText(Part):
         return inputs
 
     def warn_of_unknown_words(self, expressions: Sequence[str]) -> None:
-        """Names, once each, the words of expressions that the vocabulary does not have."""
+        """Warn, once each, of words that the vocabulary does not have."""
         tokenizer, texts = self.processor.tokenizer, [text.lower() for text in expressions]
         encoded = tokenizer(texts, verbose=False, return_offsets_mapping=tokenizer.is_fast)
         self.text_warnings.unknown_words(tokenizer, texts, encoded)
 
-    def encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(n, 3, H, W) -> (n, d), as the network gives them, not normalised."""
+    def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Encode images, (n, 3, H, W) -> (n, d), not normalised."""
         with self.weights_at_hand():
             return _pooled(self.network.get_image_features(pixel_values))
 
     def encode_texts(self, texts: dict[str, torch.Tensor]) -> torch.Tensor:
-        """What [`tokenize`] gave -> (n, d), not normalised."""
+        """Encode texts that [`tokenize`] prepared, (n, d), not normalised."""
         return _pooled(self.network.get_text_features(**texts))
 
     @abstractmethod
     def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
         """
-        Features of regions of one picture, each seen within all of it (Global-Local, section 3.2, "global context").
+        Encode regions of one image, each within the whole image (Global-Local, section 3.2, "global context").
 
         Args:
-            pixel_values (`torch.Tensor` of shape `(1, 3, H, W)`): The picture.
-            grid_masks (`torch.Tensor` of shape `(r, h, w)`): Which share of each of the network's cells a region covers.
-            block (`int`): The transformer's block before which, and before all after it, cells are masked.
+            pixel_values (`torch.Tensor` of shape `(1, 3, H, W)`): The image.
+            grid_masks (`torch.Tensor` of shape `(r, h, w)`): The share of each of the network's cells that a region covers.
+            block (`int`): The first of the transformer's blocks before which cells are masked.
 
         Returns:
             `torch.Tensor` of shape `(r, d)`.
@@ -292,22 +267,22 @@ class ImageText(Part):
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures it was trained on, in pixels."""
+        """Side of the network's input, in pixels."""
         return self.config.vision_config.image_size
 
     @property
     def grid(self) -> int:
-        """Cells along a side of its map of a picture of its own size; a ViT's are its patches."""
+        """Cells along a side of the network's map of an image; a ViT's are its patches."""
         return self.image_size // self.config.vision_config.patch_size
 
     @property
     def blocks(self) -> int:
-        """Of its transformer for pictures."""
+        """Number of blocks of the transformer for images."""
         return self.config.vision_config.num_hidden_layers
 
     @property
     def scale(self) -> torch.Tensor:
-        """What cosine similarities are multiplied by."""
+        """The factor of cosine similarities."""
         with self.weights_at_hand():
             return self.network.logit_scale.exp()
 
@@ -330,7 +305,7 @@ class CLIPResNetImageText(ImageText):
     """A CLIP with a ResNet."""
 
     network_class = CLIPResNetModel
-    mixes_raw = False
+    normalizes_mixtures = False
 
     @property
     def image_size(self) -> int:
@@ -351,7 +326,7 @@ class CLIPResNetImageText(ImageText):
 
 
 class SiglipImageText(ImageText):
-    """A SigLIP, or a SigLIP 2 of fixed size, whose pictures are read by a query instead of a class token."""
+    """A SigLIP, or a SigLIP 2 of fixed size, which reads images by a query instead of a class token."""
 
     network_class = SiglipModel
     uncalled = ("vision_model.head",)
@@ -367,7 +342,7 @@ class SiglipImageText(ImageText):
 
 
 def _mask_from(layers: nn.ModuleList, tokens: torch.Tensor, shares: torch.Tensor, block: int) -> torch.Tensor:
-    """Runs the blocks before `block` once, and the others for each region, each time with its share (r, n, 1) of the tokens."""
+    """Run the blocks before `block` once, and the others for each region, with its share (r, n, 1) of the tokens."""
     for layer in layers[:block]:
         tokens = layer(tokens, None)
     tokens = tokens.expand(len(shares), -1, -1)
@@ -377,7 +352,7 @@ def _mask_from(layers: nn.ModuleList, tokens: torch.Tensor, shares: torch.Tensor
 
 
 def _pooled(features: Any) -> torch.Tensor:
-    """The features alone, where a network gives them with others."""
+    """The features alone, where a network returns them with others."""
     return features if isinstance(features, torch.Tensor) else features.pooler_output
 
 
@@ -391,27 +366,27 @@ IMAGE_TEXT: dict[str, type[ImageText]] = {
 
 class Captioner(Part):
     """
-    Base of the parts.
+    Base class of captioners.
 
     Attributes:
-        batch_size (`int`): Pictures that go through the network at once.
+        batch_size (`int`): Images that go through the network at once.
         max_new_tokens (`int`): A caption's length at most.
     """
 
     batch_size = 8
     max_new_tokens = 30
 
-    def caption(self, pictures: Sequence[np.ndarray]) -> list[str]:
-        """A caption for each RGB picture of bytes, (height, width, 3); what a network has no words for is an empty text."""
+    def caption(self, images: Sequence[np.ndarray]) -> list[str]:
+        """Caption each RGB image of bytes, (height, width, 3); what a network has no words for is an empty text."""
         captions: list[str] = []
-        for batch in in_batches(pictures, self.batch_size):
+        for batch in in_batches(images, self.batch_size):
             with self.weights_at_hand():
                 captions += [" ".join(text.split()) for text in self._caption(batch)]
         return captions
 
     @abstractmethod
-    def _caption(self, pictures: Sequence[np.ndarray]) -> list[str]:
-        """Of one batch."""
+    def _caption(self, images: Sequence[np.ndarray]) -> list[str]:
+        """Caption one batch."""
 
 
 class BlipCaptioner(Captioner):
@@ -419,15 +394,15 @@ class BlipCaptioner(Captioner):
 
     network_class = BlipForConditionalGeneration
 
-    def _caption(self, pictures: Sequence[np.ndarray]) -> list[str]:
-        inputs = self.processor.image_processor(list(pictures), return_tensors="pt", input_data_format="channels_last")
+    def _caption(self, images: Sequence[np.ndarray]) -> list[str]:
+        inputs = self.processor.image_processor(list(images), return_tensors="pt", input_data_format="channels_last")
         pixel_values = inputs["pixel_values"].to(self.device, self.network.dtype)
         ids = self.network.generate(pixel_values=pixel_values, max_new_tokens=self.max_new_tokens)
         return self.processor.batch_decode(ids, skip_special_tokens=True)
 
 
 class Blip2Captioner(BlipCaptioner):
-    """A BLIP-2; without a prompt it describes what it sees, as TAS has it."""
+    """A BLIP-2; without a prompt it describes what it sees, as in TAS."""
 
     network_class = Blip2ForConditionalGeneration
 
@@ -438,10 +413,10 @@ class Florence2Captioner(Captioner):
     network_class = Florence2ForConditionalGeneration
     prompt = "<CAPTION>"
 
-    def _caption(self, pictures: Sequence[np.ndarray]) -> list[str]:
-        inputs = self.processor(images=list(pictures), text=[self.prompt] * len(pictures), return_tensors="pt")
+    def _caption(self, images: Sequence[np.ndarray]) -> list[str]:
+        inputs = self.processor(images=list(images), text=[self.prompt] * len(images), return_tensors="pt")
         tensors = {
-            # What is no id is in the network's precision.
+            # All but ids are in the network's precision.
             name: tensor.to(self.device, self.network.dtype if tensor.is_floating_point() else None)
             for name, tensor in inputs.items()
         }

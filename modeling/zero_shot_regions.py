@@ -1,10 +1,6 @@
-"""
-Which regions of an image an expression may refer to: where they come from, which of them are kept, and how an image-text model or a
-captioner sees them (TAS, section 3.2).
-"""
+"""Regions that an expression may refer to: proposers that find them, filters, and cut-outs for image-text models and captioners."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -14,14 +10,14 @@ from PIL import Image
 from transformers import AutoModelForUniversalSegmentation, PreTrainedConfig, SamModel
 from transformers.utils import logging
 
-from .masks import mask_to_box, shared_areas
+from .masks import shared_areas
 from .zero_shot_parts import Part
 
 
 logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
 MAX_BOX_PIXELS = (
     2**26
-)  # of all regions of one scale: a picture of slanting stripes has a thousand, whose boxes are large
+)  # of all regions of one scale: an image of slanting stripes has a thousand, whose boxes are large
 
 try:
     from scipy import ndimage
@@ -35,11 +31,13 @@ INSTALLED = [name for name, part in (("scipy", ndimage), ("skimage", felzenszwal
 
 
 class Proposer(Part):
-    """Base of the parts."""
+    """Base class of proposers."""
 
     @abstractmethod
     def propose(self, image: np.ndarray) -> np.ndarray:
         """
+        Find regions.
+
         Args:
             image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
 
@@ -51,13 +49,13 @@ class Proposer(Part):
 class SamProposer(Proposer):
     """
     Segment Anything, asked at the points of a grid (Kirillov et al., ICCV 2023, section 4, "everything"). The defaults are TAS's
-    (section 4.1).
+    (section 4.1). By hand: transformers' pipeline for this needs torchvision, and keeps holes and islands.
 
     Args:
         config (`SamConfig`): The network's.
-        points_per_side (`int`, *optional*, defaults to 8): Of the grid.
-        min_iou (`float`, *optional*, defaults to 0.7): What the network must believe of a mask.
-        min_stability (`float`, *optional*, defaults to 0.7): IoU of the masks at a higher and a lower threshold.
+        points_per_side (`int`, *optional*, defaults to 8): Points along a side of the grid.
+        min_iou (`float`, *optional*, defaults to 0.7): Least IoU that the network predicts of a mask.
+        min_stability (`float`, *optional*, defaults to 0.7): Least IoU of the masks at a higher and a lower threshold.
         max_box_iou (`float`, *optional*, defaults to 0.7): Of two masks whose boxes overlap more, the better one stays.
         min_region_area (`int`, *optional*, defaults to 800): Holes and islands of fewer pixels go; this needs SciPy.
     """
@@ -92,28 +90,25 @@ class SamProposer(Proposer):
         kept = suppress_boxes(boxes, scores, self.max_box_iou)
         regions = np.unpackbits(packed[kept].numpy(), axis=-1, count=image.shape[1]).view(bool)
         if ndimage is None and self.min_region_area:
-            logger.warning_once(
-                "SciPy is not installed: holes and islands of regions stay. pip install 'hf_ris[zero-shot]'"
-            )
+            logger.warning_once("Holes and islands of regions stay without SciPy: pip install 'hf_ris[zero-shot]'.")
         elif self.min_region_area and len(regions):
             changed = torch.zeros(len(regions))
             for number, region in enumerate(regions):
                 cleaned = remove_small_parts(region, self.min_region_area)
                 changed[number] = float((cleaned != region).any())
                 regions[number] = cleaned
-            # What was mended comes after what was not, and the boxes have changed.
-            boxes = boxes_of(torch.from_numpy(regions))
-            regions = regions[suppress_boxes(boxes, 1.0 - changed, self.max_box_iou).numpy()]
+            # Changed regions come last, and their boxes have changed.
+            regions = regions[suppress_boxes(boxes_of(regions), 1.0 - changed, self.max_box_iou).numpy()]
         return regions[regions.any(axis=(1, 2))]
 
     def _grid(self, size: tuple[int, int]) -> torch.Tensor:
-        """(points, 1, 2) places (x, y) in the network's input, of whose sides the picture fills `size`."""
+        """(points, 1, 2) places (x, y) in the network's input, of whose height and width the image fills `size`."""
         steps = (torch.arange(self.points_per_side) + 0.5) / self.points_per_side
         rows, columns = torch.meshgrid(steps * size[0], steps * size[1], indexing="ij")
         return torch.stack([columns, rows], dim=-1).view(-1, 1, 2)
 
     def _ask(self, embeddings: torch.Tensor, points: torch.Tensor, sizes: Any) -> tuple[torch.Tensor, ...]:
-        """Masks (n, height, width / 8) of eight pixels a byte, their boxes (n, 4) and scores (n,), good enough; each point gives three."""
+        """Masks (n, height, width / 8) of eight pixels a byte, their boxes (n, 4) and scores (n,); up to three for each point."""
         with self.weights_at_hand():
             outputs = self.network(image_embeddings=embeddings, input_points=points[None].to(self.device))
         scores = outputs.iou_scores.float().flatten()
@@ -122,8 +117,8 @@ class SamProposer(Proposer):
         logits = self.processor.image_processor.post_process_masks(small, *sizes, binarize=False)[0][:, 0]
         high, low = ((logits > offset).sum((1, 2)) for offset in (self.stability_offset, -self.stability_offset))
         stable = (high / low.clamp(min=1) >= self.min_stability) & (logits > 0).any(2).any(1)
-        masks = (logits > 0)[stable].cpu()
-        return torch.from_numpy(np.packbits(masks.numpy(), axis=-1)), boxes_of(masks), scores[confident][stable].cpu()
+        masks = (logits > 0)[stable].cpu().numpy()
+        return torch.from_numpy(np.packbits(masks, axis=-1)), boxes_of(masks), scores[confident][stable].cpu()
 
 
 class InstanceSegmentationProposer(Proposer):
@@ -132,7 +127,7 @@ class InstanceSegmentationProposer(Proposer):
 
     Args:
         config (`PreTrainedConfig`): The network's.
-        min_score (`float`, *optional*, defaults to 0.3): What it must believe of an object.
+        min_score (`float`, *optional*, defaults to 0.3): Least score of an object.
     """
 
     network_class = AutoModelForUniversalSegmentation
@@ -147,13 +142,13 @@ class InstanceSegmentationProposer(Proposer):
         with self.weights_at_hand():
             outputs = self.network(pixel_values=inputs["pixel_values"].to(self.device, self.network.dtype))
         for name in ("class_queries_logits", "masks_queries_logits"):
-            outputs[name] = outputs[name].float().cpu()  # what is made of them lies there
+            outputs[name] = outputs[name].float().cpu()
         result = self.processor.post_process_instance_segmentation(
             outputs, threshold=self.min_score, target_sizes=[image.shape[:2]], return_binary_maps=True
         )[0]["segmentation"]
-        masks = np.zeros((0, *image.shape[:2]), bool)
-        if isinstance(result, torch.Tensor) and result.ndim == 3:  # where nothing is found, it is a map of one number
-            masks = result.numpy() > 0
+        if not isinstance(result, torch.Tensor) or result.ndim != 3:  # a map of one number: nothing was found
+            return np.zeros((0, *image.shape[:2]), bool)
+        masks = result.numpy() > 0
         masks = masks[masks.any(axis=(1, 2))]
         # One mask may come back as several classes.
         return masks[_without_doubles([Region.of(mask) for mask in masks], max_iou=0.9)]
@@ -162,7 +157,7 @@ class InstanceSegmentationProposer(Proposer):
 class FelzenszwalbProposer(Proposer):
     """
     Regions of like colour ("Efficient Graph-Based Image Segmentation", Felzenszwalb and Huttenlocher, IJCV 2004), by scikit-image:
-    no network and no weights. What a region encloses belongs to it, so that an outline becomes its thing.
+    no network and no weights. A region includes what it encloses, so that an outline becomes its thing.
     """
 
     network_class = None
@@ -173,7 +168,7 @@ class FelzenszwalbProposer(Proposer):
 
     def propose(self, image: np.ndarray) -> np.ndarray:
         if felzenszwalb is None:
-            raise ImportError("a proposer without weights needs scikit-image: pip install 'hf_ris[zero-shot]'")
+            raise ImportError("The proposer 'felzenszwalb' needs scikit-image: pip install 'hf_ris[zero-shot]'.")
         config = self.config
         height, width = image.shape[:2]
         reduced = _fit(image, config.max_pixels)
@@ -185,47 +180,41 @@ class FelzenszwalbProposer(Proposer):
             ):
                 regions += _regions_of(labels)
         regions = [regions[number] for number in _without_doubles(regions, config.max_overlap)]
-        regions = _largest(regions, config.max_mask_pixels // (height * width))
+        largest = np.argsort([-region.area for region in regions], kind="stable")
+        largest = largest[: max(1, config.max_mask_pixels // (height * width))]
+        regions = [regions[number] for number in np.sort(largest)]
         return _to_masks(regions, reduced.shape[:2], (height, width))
 
 
 class Region(NamedTuple):
-    """
-    A region within its box.
+    """A region within its box."""
 
-    Attributes:
-        box (`tuple[slice, slice]`): Rows and columns.
-        mask (`np.ndarray`): Boolean, as large as the box.
-        area (`int`): In pixels.
-    """
-
-    box: tuple[slice, slice]
-    mask: np.ndarray
-    area: int
+    box: tuple[slice, slice]  # rows and columns
+    mask: np.ndarray  # boolean, as large as the box
+    area: int  # in pixels
 
     @classmethod
     def of(cls, mask: np.ndarray) -> "Region":
-        """Of a mask (height, width) that is not empty."""
-        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-        box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+        """Find the region of a mask (height, width) that is not empty."""
+        box = box_of(mask)
         return cls(box, mask[box], int(np.count_nonzero(mask)))
 
     def shared_with(self, other: "Region") -> int:
-        """Pixels that both have."""
-        parts = [region.mask for region in (self, other)]
-        for axis in (0, 1):
-            own, its = self.box[axis], other.box[axis]
-            start, stop = max(own.start, its.start), min(own.stop, its.stop)
-            if start >= stop:
-                return 0
-            for number, side in enumerate((own, its)):
-                within = slice(start - side.start, stop - side.start)
-                parts[number] = parts[number][within] if axis == 0 else parts[number][:, within]
-        return int(np.count_nonzero(parts[0] & parts[1]))
+        """Count the pixels that both have."""
+        boxes = list(zip(self.box, other.box, strict=True))
+        starts = [max(one.start, two.start) for one, two in boxes]
+        stops = [min(one.stop, two.stop) for one, two in boxes]
+        if any(start >= stop for start, stop in zip(starts, stops, strict=True)):
+            return 0
+        shared = []
+        for box, mask in ((self.box, self.mask), (other.box, other.mask)):
+            sides = zip(box, starts, stops, strict=True)
+            shared.append(mask[tuple(slice(start - side.start, stop - side.start) for side, start, stop in sides)])
+        return int(np.count_nonzero(shared[0] & shared[1]))
 
 
 def _fit(image: np.ndarray, most: int) -> np.ndarray:
-    """A picture of at most so many pixels."""
+    """Reduce an image to at most so many pixels."""
     height, width = image.shape[:2]
     scale = (most / (height * width)) ** 0.5
     if scale >= 1:
@@ -235,7 +224,7 @@ def _fit(image: np.ndarray, most: int) -> np.ndarray:
 
 
 def _regions_of(labels: np.ndarray) -> list[Region]:
-    """The parts of a map of labels from 0 on, each with what it encloses; of very many, the largest."""
+    """List the regions of a map of labels from 0 on, each with what it encloses; of very many, the largest."""
     boxes = ndimage.find_objects(labels + 1)
     areas = np.bincount(labels.ravel())
     sizes = np.array([(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in boxes])
@@ -253,14 +242,8 @@ def _regions_of(labels: np.ndarray) -> list[Region]:
     return regions
 
 
-def _largest(regions: list[Region], number: int) -> list[Region]:
-    """So many of them, at least one, in order."""
-    order = np.argsort([-region.area for region in regions], kind="stable")
-    return [regions[place] for place in np.sort(order[: max(1, number)])]
-
-
 def _to_masks(regions: list[Region], size: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
-    """Regions of a picture of one size as masks (r, height, width) of another that is at least as large."""
+    """Turn regions of an image of one size into masks (r, height, width) of another that is at least as large."""
     masks = np.zeros((len(regions), *target), bool)
     places = [np.arange(end) * side // end for side, end in zip(size, target, strict=True)]
     for mask, region in zip(masks, regions, strict=True):
@@ -275,7 +258,7 @@ def _to_masks(regions: list[Region], size: tuple[int, int], target: tuple[int, i
 
 
 def _without_doubles(regions: list[Region], max_iou: float) -> list[int]:
-    """Which regions stay, in order, without those that are nearly one before them."""
+    """Numbers of the regions that stay, in order, without those that are nearly one before them."""
 
     def nearly(shared: Any, area: int, others: Any) -> Any:
         return shared > max_iou * (area + others - shared)
@@ -284,8 +267,8 @@ def _without_doubles(regions: list[Region], max_iou: float) -> list[int]:
     areas = np.array([region.area for region in regions])
     kept: list[int] = []
     for number, region in enumerate(regions):
-        own, others = corners[number], corners[kept]
-        sides = np.minimum(own[:, 1], others[..., 1]) - np.maximum(own[:, 0], others[..., 0])
+        one, others = corners[number], corners[kept]
+        sides = np.minimum(one[:, 1], others[..., 1]) - np.maximum(one[:, 0], others[..., 0])
         # They share no more than their boxes do, and no more than either has.
         most = np.minimum(sides.clip(min=0).prod(axis=1), np.minimum(region.area, areas[kept]))
         near = np.flatnonzero(nearly(most, region.area, areas[kept]))
@@ -296,30 +279,24 @@ def _without_doubles(regions: list[Region], max_iou: float) -> list[int]:
     return kept
 
 
-def boxes_of(masks: torch.Tensor) -> torch.Tensor:
+def box_of(mask: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the box around a mask (height, width) that is not empty."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def boxes_of(masks: np.ndarray) -> torch.Tensor:
     """(n, height, width) masks, none empty -> (n, 4): first column, first row, last column, last row."""
-    boxes = []
-    for axis in (1, 2):
-        filled = masks.any(axis)
-        last = filled.shape[1] - 1
-        boxes.append((filled.int().argmax(1), last - filled.flip(1).int().argmax(1)))
-    (left, right), (top, bottom) = boxes
-    return torch.stack([left, top, right, bottom], dim=1)
+    boxes = [(columns.start, rows.start, columns.stop - 1, rows.stop - 1) for rows, columns in map(box_of, masks)]
+    return torch.tensor(boxes, dtype=torch.long).view(-1, 4)
 
 
 def suppress_boxes(boxes: torch.Tensor, scores: torch.Tensor, max_iou: float) -> torch.Tensor:
     """
-    Non-maximum suppression: goes through the boxes from the best on, and leaves out what overlaps one that is kept.
-
-    Args:
-        boxes (`torch.Tensor` of shape `(n, 4)`): Left, top, right, bottom.
-        scores (`torch.Tensor` of shape `(n,)`): Of equal ones, the first is the better.
-        max_iou (`float`): Boxes may overlap this much.
-
-    Returns:
-        `torch.LongTensor`: Positions of those that are kept, the best first.
+    Suppress boxes (n, 4) that overlap a better one (non-maximum suppression); returns the positions of the others, the best first. Of
+    equal scores (n,), the first is the better. By hand: torchvision may be missing.
     """
-    corners = boxes.float()  # whole numbers; not every device knows doubles
+    corners = boxes.float()  # whole numbers
     order = scores.argsort(descending=True, stable=True)
     areas = (corners[:, 2:] - corners[:, :2]).prod(1)
     kept = []
@@ -331,11 +308,14 @@ def suppress_boxes(boxes: torch.Tensor, scores: torch.Tensor, max_iou: float) ->
         shared = (far - near).clamp(min=0).prod(1)
         # Multiplied out: boxes of one row or column have no area.
         order = order[shared <= max_iou * (areas[best] + areas[order] - shared)]
-    return torch.stack(kept) if kept else torch.empty(0, dtype=torch.long, device=boxes.device)
+    return torch.stack(kept) if kept else order
 
 
 def remove_small_parts(mask: np.ndarray, min_area: int) -> np.ndarray:
-    """A mask without holes and islands of fewer than `min_area` pixels; of islands alone, the largest stays."""
+    """
+    Remove holes and islands of fewer than `min_area` pixels; where all islands are small, the largest stays. By hand: scikit-image's
+    functions leave none of them, and their threshold differs between versions.
+    """
     for fill in (True, False):
         parts, number = ndimage.label(mask != fill, structure=np.ones((3, 3)))
         if number == 0:
@@ -348,18 +328,14 @@ def remove_small_parts(mask: np.ndarray, min_area: int) -> np.ndarray:
     return mask
 
 
-def filter_regions(masks: np.ndarray, min_area: float = 2000, max_overlap: float = 0.4) -> np.ndarray:
+MIN_REGION_AREA = 2000  # pixels; TAS's, for images of about 640 x 480
+
+
+def filter_regions(masks: np.ndarray, min_area: float = MIN_REGION_AREA, max_overlap: float = 0.4) -> np.ndarray:
     """
-    Leaves out small regions, and of two that overlap the smaller one (TAS, section 4.1, as its code does it).
-
-    Args:
-        masks (`np.ndarray` of shape `(r, height, width)`): Boolean.
-        min_area (`float`, *optional*, defaults to 2000): Fewer pixels are too few.
-        max_overlap (`float`, *optional*, defaults to 0.4): How much of the smaller one may lie in the larger.
-
-    Returns:
-        `np.ndarray`: Positions of those that stay, in order. Of two as large as each other the first stays; what is left out
-        leaves others out, too.
+    Leave out regions (r, height, width) of fewer than `min_area` pixels, and of two the smaller if more than `max_overlap` of it lies in
+    the other (TAS, section 4.1, as its code does it); returns the positions of the others, in order. Of two equally large ones the
+    first stays; a region that is left out leaves others out, too.
     """
     kept = np.flatnonzero(masks.sum(axis=(1, 2)) >= min_area)
     shared = shared_areas(masks[kept])
@@ -378,102 +354,24 @@ PROPOSERS: dict[str, type[Proposer]] = {
 }
 
 
-BLUR_SIZE = 75  # pixels; the standard deviation that OpenCV chooses for it is 11.6
-
-
-def cut_out(image: np.ndarray, mask: np.ndarray, as_published: bool = False) -> np.ndarray:
+def cut_out(image: np.ndarray, mask: np.ndarray, filling: np.ndarray | None = None) -> np.ndarray:
     """
-    A region's box, square, with black around the region and the box.
-
-    Args:
-        image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
-        mask (`np.ndarray` of shape `(height, width)`): Boolean, not empty.
-        as_published (`bool`, *optional*, defaults to `False`): Whether the box lacks its last row and column, and the padding one
-            of an odd number of pixels, as in the released code.
-
-    Returns:
-        `np.ndarray` of shape `(side, side, 3)`.
+    Cut out the box of a region, a mask (height, width), from an image (height, width, 3), with black around the box: (side, side, 3).
+    Within the box, around the region, is the filling, a colour (3,) or an image as large as the first; by default black.
     """
-    return _square(_fill_around(image, mask, np.zeros(image.shape[2], image.dtype), as_published), as_published)
-
-
-def crop_filled(image: np.ndarray, mask: np.ndarray, colour: Sequence[int]) -> np.ndarray:
-    """A region's box with a colour around the region, as large as it is."""
-    return _fill_around(image, mask, np.asarray(colour, image.dtype), as_published=False)
-
-
-def blur_around(image: np.ndarray, blurred: np.ndarray, mask: np.ndarray, as_published: bool = False) -> np.ndarray:
-    """A region's box, square: sharp inside the region, from [`blur`]'s picture around it, black around the box."""
-    return _square(_fill_around(image, mask, blurred, as_published), as_published)
-
-
-def centre_of(mask: np.ndarray) -> tuple[float, float]:
-    """(row, column), the means over what is true."""
-    rows, columns = np.nonzero(mask)
-    return float(rows.mean()), float(columns.mean())
-
-
-def blur(image: np.ndarray) -> np.ndarray:
-    """
-    OpenCV's Gaussian blur of bytes with a kernel of 75 pixels, to the bit: in whole numbers, with weights in 256ths.
-
-    Args:
-        image (`np.ndarray` of shape `(height, width, channels)`): Bytes.
-    """
-    rows, columns = (_blur_matrix(side) for side in image.shape[:2])
-    # Exact: whole numbers below 2**24, however they are added up.
-    states = rows @ image.transpose(2, 0, 1).astype(np.float32) @ columns.T
-    return ((states.astype(np.int32) + 2**15) >> 16).astype(np.uint8).transpose(1, 2, 0)
-
-
-def _blur_matrix(side: int) -> np.ndarray:
-    """(side, side): which share of each pixel of a line goes into each of the blurred line, in 256ths."""
-    matrix = np.zeros((side, side), np.float32)
-    margin = BLUR_SIZE // 2
-    for start, weight in enumerate(_blur_weights()):
-        np.add.at(matrix, (np.arange(side), _mirrored(np.arange(side) + start - margin, side)), weight)
-    return matrix
-
-
-def _blur_weights() -> list[int]:
-    """A Gaussian in 256ths: what rounding takes from one weight goes to the next, and what is left to the middle one."""
-    sigma = 0.3 * ((BLUR_SIZE - 1) * 0.5 - 1) + 0.8
-    exact = np.exp(-((np.arange(BLUR_SIZE) - BLUR_SIZE // 2) ** 2) / (2 * sigma**2))
-    exact = 256 * exact / exact.sum()
-    half: list[int] = []
-    left_over = 0.0
-    for weight in exact[: BLUR_SIZE // 2]:
-        half.append(round(weight + left_over))
-        left_over += weight - half[-1]
-    return [*half, 256 - 2 * sum(half), *half[::-1]]
-
-
-def _mirrored(places: np.ndarray, length: int) -> np.ndarray:
-    """Places beyond the ends, reflected at the first and last one as often as it takes."""
-    if length == 1:
-        return np.zeros_like(places)
-    places = np.abs(places) % (2 * (length - 1))
-    return np.where(places < length, places, 2 * (length - 1) - places)
-
-
-def _fill_around(image: np.ndarray, mask: np.ndarray, filling: np.ndarray, as_published: bool) -> np.ndarray:
-    """A region's box: the picture inside of the region, and around it a colour or another picture of the same size."""
-    box = mask_to_box(mask)
-    assert box is not None, "a region is not empty"
-    left, top, right, bottom = box["xmin"], box["ymin"], box["xmax"], box["ymax"]
-    if as_published:
-        right, bottom = max(right - 1, left + 1), max(bottom - 1, top + 1)
-    within = (slice(top, bottom), slice(left, right))
-    return np.where(mask[within][..., None], image[within], filling if filling.ndim == 1 else filling[within])
-
-
-def _square(picture: np.ndarray, as_published: bool) -> np.ndarray:
-    """With black on both shorter sides; of an odd number of pixels, one more at the end."""
-    height, width = picture.shape[:2]
+    crop = fill_around(image, mask, box_of(mask), filling)
+    height, width = crop.shape[:2]
     rows, columns = max(0, width - height), max(0, height - width)
-    rest = 0 if as_published else 1
-    padding = [(rows // 2, (rows + rest) // 2), (columns // 2, (columns + rest) // 2), (0, 0)]
-    return np.pad(picture, padding)
+    return np.pad(crop, [(rows // 2, (rows + 1) // 2), (columns // 2, (columns + 1) // 2), (0, 0)])
+
+
+def fill_around(
+    image: np.ndarray, mask: np.ndarray, box: tuple[slice, ...], filling: np.ndarray | None = None
+) -> np.ndarray:
+    """Cut out a box, with a colour or another image of the same size around the region, as in [`cut_out`]."""
+    if filling is None:
+        filling = np.zeros(image.shape[2], image.dtype)
+    return np.where(mask[box][..., None], image[box], filling if filling.ndim == 1 else filling[box])
 
 
 __all__ = [
@@ -483,11 +381,8 @@ __all__ = [
     "PROPOSERS",
     "Proposer",
     "SamProposer",
-    "blur",
-    "blur_around",
-    "centre_of",
-    "crop_filled",
     "cut_out",
+    "fill_around",
     "filter_regions",
     "suppress_boxes",
 ]

@@ -22,6 +22,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from tiny_models import build_cris_tiny, build_magnet_tiny
+from tiny_recipes import RECIPES
 from transformers import pipeline
 
 from hf_ris.data import load_refshapes
@@ -31,10 +33,9 @@ from hf_ris.evaluation_report import LENGTHS, length_of
 from hf_ris.evaluation_shards import read_shards
 from hf_ris.referring_segmentation_iou import summarize
 from hf_ris.reporting import draw_curves, machine, table, write_section
-from hf_ris.training import RECIPES, train
-from hf_ris.training.building import build_cris_tiny, build_magnet_tiny
+from hf_ris.systems import CRIS, MAGNET
+from hf_ris.training import Stage, train
 from hf_ris.training.checkpoints import number_of_steps
-from hf_ris.training.recipes import Stage
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ ALIGNMENT = {"alignment_loss_weight": 0.5}
 CRIS_GROUNDING = {"mask_grounding_loss_weight": 0.015}
 CRIS_ALIGNMENT = {"alignment_loss_weight": 0.035}
 FAMILIES = {
-    "MagNet": Family(
+    MAGNET.name: Family(
         "magnet-tiny-refshapes",
         build_magnet_tiny,
         (
@@ -108,7 +109,7 @@ FAMILIES = {
         ),
         without={"alignment_module": False},
     ),
-    "CRIS": Family(
+    CRIS.name: Family(
         "cris-tiny-refshapes",
         build_cris_tiny,
         (
@@ -124,7 +125,7 @@ FAMILIES = {
 Run = dict[str, Any]  # model, variant, seed, and what was found
 SPLITS = ("testA", "testB")
 FIGURES = ("mIoU", "oIoU", "P@0.5")
-ALL = "all"  # manners and lengths together
+ALL = "all"  # datasets and lengths together
 CURVE = 7  # evaluations on the way
 
 
@@ -133,11 +134,11 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("document", type=Path, help="Markdown file with a section named ablation")
     parser.add_argument("--model", choices=FAMILIES, help="by default each")
-    parser.add_argument("--curves", type=Path, help="folder for pictures of val mIoU on the way (needs matplotlib)")
+    parser.add_argument("--curves", type=Path, help="folder for curves of val mIoU on the way (needs matplotlib)")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--runs", type=int, default=10**6, help="how many runs to do now, at most")
     parser.add_argument(
-        "--rows", type=int, default=500, help="referents of each manner and split that are asked about"
+        "--rows", type=int, default=500, help="referents of each dataset and split that are asked about"
     )
     arguments = parser.parse_args()
 
@@ -162,7 +163,7 @@ def main() -> None:
             curves = {each.name: val_curve(find(done, name, each)) for each in family.contributions}
             if all(curves.values()):
                 path = arguments.curves / f"ablation-{name.lower()}.png"
-                draw_curves(path, curves, "step", f"{name}: mIoU on val, over the manners")
+                draw_curves(path, curves, "step", f"{name}: mIoU on val, over the datasets")
 
 
 def all_runs(family: Family, seeds: int) -> list[tuple[Variant, int]]:
@@ -180,10 +181,8 @@ def build(family: Family, seed: int, config: dict[str, Any]) -> Any:
     everything, _ = family.build(seed, family.contributions[-1].config)
     model, processor = family.build(seed, {**family.without, **config})
     weights = everything.state_dict()
-    own = model.state_dict()
-    model.load_state_dict(
-        {name: weights[name] if weights[name].shape == own[name].shape else own[name] for name in own}
-    )
+    shared = {name: weights[name] for name, new in model.state_dict().items() if weights[name].shape == new.shape}
+    model.load_state_dict(shared, strict=False)
     return model, processor
 
 
@@ -201,10 +200,10 @@ def val_curve(runs: list[Run]) -> dict[float, float]:
 def learn_looks(name: str, arguments: argparse.Namespace) -> Path:
     """Where a model's image encoder has learned what things look like, once for all of its runs."""
     recipe = RECIPES[FAMILIES[name].recipe]
-    RECIPES["looks"] = replace(recipe, stages=recipe.stages[:1], config={})
+    recipe = replace(recipe, stages=recipe.stages[:1], config={})
     looks = arguments.output / name.lower() / "looks"
     if not (looks / "model.safetensors").exists():
-        train("looks", looks, resume=any(looks.glob("stage-1/checkpoint-*/trainer_state.json")))
+        train(recipe, looks, resume=any(looks.glob("stage-1/checkpoint-*/trainer_state.json")))
     return looks
 
 
@@ -216,7 +215,7 @@ def run(name: str, variant: Variant, seed: int, arguments: argparse.Namespace) -
     folder = arguments.output / name.lower() / f"{re.sub(r'[^0-9a-zA-Z]+', '-', variant.name).strip('-')}-{seed}"
     steps = variant.times * family.steps
     first, names, referring = recipe.stages[:3]
-    RECIPES["ablation"] = replace(
+    recipe = replace(
         recipe,
         build=partial(build, family),
         config={},
@@ -230,19 +229,19 @@ def run(name: str, variant: Variant, seed: int, arguments: argparse.Namespace) -
     start = time.monotonic()
     if not (folder / "config.json").exists():
         options = {"samples": 0, "logging_steps": 10, "eval_steps": max(1, steps // CURVE)}
-        train("ablation", folder, resume=True, config=variant.config, seed=seed, **options)
+        train(recipe, folder, resume=True, config=variant.config, seed=seed, **options)
     seconds = None if was_stopped else time.monotonic() - start
 
     ris = pipeline("referring-segmentation", model=str(folder), device="cpu")
     answers: dict[str, list[Any]] = defaultdict(list)
-    for manner in NAMES:
+    for dataset in NAMES:
         for split in SPLITS:
-            rows = load_refshapes(manner, split, num_rows=arguments.rows)
-            evaluate(ris, rows, output=folder / f"{manner}-{split}")
+            rows = load_refshapes(dataset, split, num_rows=arguments.rows)
+            evaluate(ris, rows, output=folder / f"{dataset}-{split}")
             texts = [[each["sent"] for each in of_row] for of_row in rows["expressions"]]
-            for answer in read_shards(folder / f"{manner}-{split}").values():
+            for answer in read_shards(folder / f"{dataset}-{split}").values():
                 length = length_of(texts[answer["row"]][answer["expression"]])
-                for group in (ALL, manner, length):
+                for group in (ALL, dataset, length):
                     answers[group].append(answer["counts"])
     last = max(folder.glob("stage-3/checkpoint-*"), key=number_of_steps)
     log = json.loads((last / "trainer_state.json").read_text())["log_history"]
@@ -278,7 +277,7 @@ def render(done: list[Run], arguments: argparse.Namespace) -> str:
         lines = [
             [name, variant.name, *(cell(runs, figure, group) for group in groups)] for name, variant, runs in rows
         ]
-        parts.append(f"{figure} by manner and length of the expression:\n\n{table(header, lines)}")
+        parts.append(f"{figure} by dataset and length of the expression:\n\n{table(header, lines)}")
     remedies = [
         [
             name,
@@ -300,14 +299,14 @@ def render(done: list[Run], arguments: argparse.Namespace) -> str:
     )
     parts.append(
         f"Mean over seeds ± half the distance between them. {lengths} of 48 referents, of names and of whole expressions, after the image "
-        f"encoder's own training; testA and testB, {arguments.rows} referents of each manner "
+        f"encoder's own training; testA and testB, {arguments.rows} referents of each dataset "
         f"and split, every expression. Measured on {', and on '.join(sorted({run['measured'] for run in done}))}."
     )
     return "\n\n".join(parts)
 
 
 def cell(runs: list[Run], figure: str, group: str = ALL) -> str:
-    """A figure's mean over seeds, and half the distance between the best and the worst; of one manner or length, or all."""
+    """A figure's mean over seeds, and half the distance between the best and the worst; of one dataset or length, or all."""
     found = [run["figures"][group][figure] for run in runs]
     spread = f" ± {(max(found) - min(found)) / 2:.3f}" if len(found) > 1 else ""
     return f"{mean(found):.3f}{spread}"

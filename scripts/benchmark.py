@@ -1,4 +1,4 @@
-"""Measures latency, memory and arithmetic rate at the published size, and writes the table into a document.
+"""Measure latency, memory and arithmetic rate at the published size, and write the table into a document.
 
 python scripts/benchmark.py magnet docs/performance.md             # or cris
 python scripts/benchmark.py magnet --compile docs/performance.md   # compiled, which takes minutes a row
@@ -23,50 +23,25 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from hf_ris import (
-    CRISConfig,
-    CRISForReferringSegmentation,
-    MagNetConfig,
-    MagNetForReferringSegmentation,
-    ReferringSegmentationOutput,
-)
+from hf_ris import MagNetConfig, MagNetForReferringSegmentation, ReferringSegmentationOutput
+from hf_ris.conversion import PUBLISHED_SYSTEMS
 from hf_ris.reporting import machine, table, write_section
 
 
-class Network(NamedTuple):
-    """
-    A published network.
-
-    Attributes:
-        build (`Callable`): Makes it, with random weights.
-        gflop (`float`): Of one forward pass with one expression, as counted of the original.
-        side (`int`): Of its square input, in pixels.
-        tokens (`int`): Of an expression.
-    """
-
-    build: Callable[[], Any]
-    gflop: float
-    side: int
-    tokens: int
-
-
-NETWORKS = {
-    "magnet": Network(lambda: MagNetForReferringSegmentation(MagNetConfig()), 327.7, 480, 20),
-    "cris": Network(lambda: CRISForReferringSegmentation(CRISConfig()), 131.7, 416, 17),
-}
+GFLOP = {"magnet": 327.7, "cris": 131.7}  # of one forward pass with one expression, as counted of the originals
 ARITHMETIC = ("float32", "bfloat16")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=[*NETWORKS, "evaluate", "train", "count", "bundled", "zero-shot"])
+    parser.add_argument("what", choices=[*GFLOP, "evaluate", "train", "count", "bundled", "zero-shot"])
     parser.add_argument(
         "document",
         nargs="?",
@@ -103,7 +78,7 @@ def main() -> None:
 
 def report_network(name: str, compiled: bool, repeats: int) -> str:
     rows = [network_row({**case, "name": name, "repeats": repeats}) for case in cases(compiled)]
-    network = NETWORKS[name]
+    published = PUBLISHED_SYSTEMS[name]
     headings = [
         "device",
         "arithmetic",
@@ -116,8 +91,8 @@ def report_network(name: str, compiled: bool, repeats: int) -> str:
         "mask IoU with float32",
     ]
     return f"{table(headings, rows)}\n\n" + (
-        f"Published configuration, random weights, {network.side} x {network.side} pixels, {network.tokens} tokens, median of {repeats} "
-        f"passes. Rate: {network.gflop} GFLOP, the published network's work for one expression, over latency; its share is of the "
+        f"Published configuration, random weights, {published.image_size} x {published.image_size} pixels, {published.text_length} tokens, "
+        f"median of {repeats} passes. Rate: {GFLOP[name]} GFLOP, the published network's work for one expression, over latency; its share is of the "
         f"rate of a 2048 x 2048 x 2048 float32 matrix product in the same process. Measured on {machine()}."
     )
 
@@ -138,7 +113,7 @@ def cases(compiled: bool) -> list[dict[str, Any]]:
 
 
 def measure_apart(what: str, case: dict[str, Any]) -> dict[str, Any]:
-    """Measures one row in a fresh process, so that its peak memory is its own."""
+    """Measure a row in a fresh process, so that its peak memory is its own."""
     command = [sys.executable, __file__, what, "--row", json.dumps(case)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -146,7 +121,7 @@ def measure_apart(what: str, case: dict[str, Any]) -> dict[str, Any]:
 
 def network_row(case: dict[str, Any]) -> list[str]:
     found = measure_apart(case["name"], case)
-    rate = NETWORKS[case["name"]].gflop * case["images"] / found["latency"] if case["expressions"] == 1 else None
+    rate = GFLOP[case["name"]] * case["images"] / found["latency"] if case["expressions"] == 1 else None
     return [
         case["device"],
         case["arithmetic"] + (", compiled" if case["compiled"] else ""),
@@ -163,12 +138,13 @@ def network_row(case: dict[str, Any]) -> list[str]:
 def measure(
     name: str, device: str, arithmetic: str, compiled: bool, images: int, expressions: int, repeats: int
 ) -> dict[str, Any]:
-    """One row: seconds a pass, GFLOP/s of a float32 matrix product, bytes at the peak, IoU of the masks with float32's."""
+    """Measure a row: seconds a pass, GFLOP/s of a float32 matrix product, bytes at the peak, IoU of the masks with float32's."""
     torch.manual_seed(0)
-    network = NETWORKS[name]
-    model = network.build().eval().to(device)
-    pixel_values = torch.randn(images, 3, network.side, network.side, device=device)
-    input_ids = torch.randint(1000, 30000, (images * expressions, network.tokens), device=device)
+    published = PUBLISHED_SYSTEMS[name]
+    config = published.system.config()()
+    model = published.system.model()(config).eval().to(device)
+    pixel_values = torch.randn(images, 3, published.image_size, published.image_size, device=device)
+    input_ids = torch.randint(1000, 30000, (images * expressions, published.text_length), device=device)
     input_ids[:, -1] = model.config.text_config.eos_token_id or input_ids[:, -1]
     attention_mask = torch.ones_like(input_ids)
     run: Callable[..., Any] = torch.compile(model, fullgraph=True) if compiled else model
@@ -192,18 +168,18 @@ def measure(
 
 
 class InstantModel(MagNetForReferringSegmentation):
-    """Answers without computing anything: round masks, at the published stride."""
+    """A model that answers without computing anything: round masks, at the published stride."""
 
     def forward(
         self, pixel_values: torch.Tensor, input_ids: torch.Tensor, **kwargs: Any
     ) -> ReferringSegmentationOutput:
-        rows = torch.linspace(-1, 1, NETWORKS["magnet"].side // 4)
+        rows = torch.linspace(-1, 1, PUBLISHED_SYSTEMS["magnet"].image_size // 4)
         logits = 5 - 20 * (rows[:, None] ** 2 + rows**2)
         return ReferringSegmentationOutput(logits=logits.expand(len(input_ids), -1, -1))
 
 
 def report_evaluate() -> str:
-    """What an evaluation costs outside of the model, on one core, with as many expressions an image as RefCOCO's val has."""
+    """Time an evaluation outside of the model, on one core, with as many expressions an image as RefCOCO's val has."""
     # Here, because these libraries would count as the model's memory.
     from transformers import pipeline
 
@@ -211,7 +187,7 @@ def report_evaluate() -> str:
 
     torch.set_num_threads(1)
     bundled = pipeline("referring-segmentation", device="cpu")
-    side = NETWORKS["magnet"].side
+    side = PUBLISHED_SYSTEMS["magnet"].image_size
     bundled.processor.image_processor.size = {"height": side, "width": side}
     model = InstantModel(bundled.model.config)
     ris = pipeline("referring-segmentation", model=model, processor=bundled.processor, device="cpu")
@@ -231,35 +207,35 @@ def report_evaluate() -> str:
 
 
 def report_bundled(repeats: int) -> str:
-    """What a call of the pipeline takes with the bundled checkpoint, from a picture and words to masks at the picture's size."""
+    """Time a call of the pipeline with the bundled checkpoint, from an image and expressions to masks at the image's size."""
     from transformers import pipeline
 
     from hf_ris.data.refshapes import draw_scene, sample_scene
 
     ris = pipeline("referring-segmentation", device="cpu")
-    picture, _ = draw_scene(sample_scene("val", 0))
+    image, _ = draw_scene(sample_scene("val", 0))
     lines = []
     for expressions in (1, 4):
         texts = ["the red mug on the left"] * expressions
         rate = matmul_rate("cpu")
-        ris(picture, text=texts)
-        seconds = median(timed(lambda texts=texts: ris(picture, text=texts), "cpu") for _ in range(10 * repeats))
+        ris(image, text=texts)
+        seconds = median(timed(lambda texts=texts: ris(image, text=texts), "cpu") for _ in range(10 * repeats))
         product = 2 * 2048**3 / rate / 1e9
         lines.append([str(expressions), f"{1000 * seconds:.0f} ms", f"{seconds / product:.2f}"])
     return f"{table(['expressions', 'latency', 'in 2048 x 2048 matrix products'], lines)}\n\n" + (
-        f"One picture of {picture.width} x {picture.height} pixels, median of {10 * repeats} calls, float32. Measured on {machine()}."
+        f"One image of {image.width} x {image.height} pixels, median of {10 * repeats} calls, float32. Measured on {machine()}."
     )
 
 
 def report_zero_shot(repeats: int) -> str:
-    """What a picture's first expression costs, what a further one does, and what batches of regions save; ViT-B/32, random weights."""
+    """Time an image's first expression, a further one, and regions in batches; ViT-B/32, random weights."""
     torch.set_num_threads(2)
     from torch.utils.flop_counter import FlopCounterMode
 
     rows = []
     for mode, regions in (("paper", 20), ("default", 50)):
         model = random_global_local(mode)
-        image, masks = striped_picture(regions)
+        image, masks = noise_image(regions)
 
         def ask(text: str, model: Any = model, image: Any = image, masks: Any = masks) -> None:
             model([image], [text], [masks])
@@ -311,7 +287,7 @@ def report_zero_shot(repeats: int) -> str:
         "crops in batches, against one by one",
     ]
     return f"{table(headings, rows)}\n\n" + (
-        f"Global-Local, CLIP ViT-B/32 with random weights, float32, one picture of 640 x 480 pixels whose regions are given, medians "
+        f"Global-Local, CLIP ViT-B/32 with random weights, float32, one image of 640 x 480 pixels whose regions are given, medians "
         f"of {repeats} calls. GFLOP: matrix products and convolutions, as torch counts them. The original took 0.90 s for 20 regions on two "
         f"cores of such a machine, and computes 236.0 GFLOP. "
         f"Measured on {machine()}."
@@ -319,11 +295,11 @@ def report_zero_shot(repeats: int) -> str:
 
 
 def random_global_local(mode: str) -> Any:
+    from tiny_models import build_tokenizer
     from transformers import CLIPImageProcessor, CLIPProcessor
 
     from hf_ris import GlobalLocalConfig, GlobalLocalForReferringSegmentation
     from hf_ris.data.refshapes import vocabulary
-    from hf_ris.training.tokenizer import build_tokenizer
 
     torch.manual_seed(0)
     tokenizer = build_tokenizer(vocabulary())
@@ -337,8 +313,8 @@ def random_global_local(mode: str) -> Any:
     return model
 
 
-def striped_picture(regions: int) -> tuple[Any, Any]:
-    """A picture of noise, 640 x 480, and regions that are boxes of many sizes."""
+def noise_image(regions: int) -> tuple[Any, Any]:
+    """Make an image of noise, 640 x 480, and regions that are boxes of many sizes."""
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (480, 640, 3), dtype=np.uint8)
     masks = np.zeros((regions, 480, 640), bool)
@@ -349,7 +325,7 @@ def striped_picture(regions: int) -> tuple[Any, Any]:
 
 
 def drawn_photos(folder: Path, number: int, expressions: int) -> Any:
-    """A dataset whose pictures are JPEG files of 640 x 480 pixels."""
+    """Make a dataset whose images are JPEG files of 640 x 480 pixels."""
     from datasets import Dataset
 
     from hf_ris.data import FEATURES, RefShapesStream
@@ -393,7 +369,7 @@ def report_training(compiled: bool, repeats: int) -> str:
                 f"MagNet, {found['parameters'] / 1e6:.1f} M, {found['side']} px",
                 losses,
                 "bfloat16" if DEVICE == "cuda" else "float32",
-                f"{found['pictures']} / {shared['batch_size']}",
+                f"{found['images']} / {shared['batch_size']}",
                 f"{shared['batch_size'] / found['step']:.1f}",
                 f"{found['step']:.3f} s",
                 f"{found['flops'] / plain:.2f}",
@@ -406,7 +382,7 @@ def report_training(compiled: bool, repeats: int) -> str:
         "model",
         "losses",
         "arithmetic",
-        "pictures / referents a step",
+        "images / referents a step",
         "referents/s",
         "step",
         "arithmetic, of the mask loss's alone",
@@ -423,11 +399,11 @@ def report_training(compiled: bool, repeats: int) -> str:
 
 
 def report_count() -> str:
-    """What each loss adds to a training step of the published configuration. Counted, so any machine will do."""
+    """Count what each loss adds to a training step of the published configuration; any machine will do."""
     from torch.utils.flop_counter import FlopCounterMode
 
     torch.manual_seed(0)
-    _, _, side, tokens = NETWORKS["magnet"]
+    side, tokens = PUBLISHED_SYSTEMS["magnet"].image_size, PUBLISHED_SYSTEMS["magnet"].text_length
     rows = []
     plain = None
     for losses, config in LOSSES.items():
@@ -443,7 +419,7 @@ def report_count() -> str:
         rows.append([losses, f"{model.num_parameters() / 1e6:.1f} M", f"{flops / 1e9:.0f}", f"{flops / plain:.2f}"])
     headings = ["losses", "parameters", "GFLOP of a step", "of the mask loss's alone"]
     return f"{table(headings, rows)}\n\n" + (
-        f"Published configuration, forward and backward pass, one picture of {side} x {side} pixels and one expression of {tokens} "
+        f"Published configuration, forward and backward pass, one image of {side} x {side} pixels and one expression of {tokens} "
         "tokens; matrix products, convolutions and attention as torch counts them."
     )
 
@@ -471,30 +447,29 @@ class Clock(TrainerCallback):
 
 
 def measure_training(size: str, losses: str, batch_size: int, compiled: bool, steps: int) -> dict[str, Any]:
-    """One row: seconds a step, share of them waited for data, operations a step, share of the device's rate, bytes at the peak."""
+    """Measure a row: seconds a step, share of them waited for data, operations a step, share of the device's rate, bytes at the peak."""
+    from tiny_models import build_magnet_tiny, build_tokenizer
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import Trainer, TrainingArguments
 
     from hf_ris import MagNetImageProcessor, MagNetProcessor
     from hf_ris.data import ReferringSegmentationCollator
     from hf_ris.data.refshapes import NAMES, vocabulary
-    from hf_ris.training.building import build_magnet_tiny
-    from hf_ris.training.rows import DrawnRows, RowsOfEpochs
-    from hf_ris.training.tokenizer import build_tokenizer
+    from hf_ris.training.rows import EpochRows, RefShapesRows
 
     skipped = 5
     rate = matmul_rate(DEVICE)
     with tempfile.TemporaryDirectory() as folder:
         if size == "tiny":
             model, processor = build_magnet_tiny(0, LOSSES[losses])
-            rows: Any = DrawnRows(NAMES, batch_size * (skipped + steps))
+            rows: Any = RefShapesRows(NAMES, batch_size * (skipped + steps))
         else:
             model = MagNetForReferringSegmentation(MagNetConfig(**LOSSES[losses]))
             processor = MagNetProcessor(MagNetImageProcessor(), build_tokenizer(vocabulary()))
             # An epoch as long as the measurement: between epochs the loader's workers start anew.
             photos = drawn_photos(Path(folder), number=64, expressions=3)
             order = [index % 64 for index in range(batch_size * (skipped + steps))]
-            rows = RowsOfEpochs(photos.select(order), seed=0)
+            rows = EpochRows(photos.select(order), seed=0)
         collator = ReferringSegmentationCollator(processor, padding="longest", mask_probability=0.15)
         batch = collator([rows[index] for index in range(batch_size)]).to(DEVICE)
         with FlopCounterMode(display=False) as counted:
@@ -527,7 +502,7 @@ def measure_training(size: str, losses: str, batch_size: int, compiled: bool, st
     return {
         "parameters": model.num_parameters(),
         "side": processor.image_processor.size["height"],
-        "pictures": len(batch["pixel_values"]),
+        "images": len(batch["pixel_values"]),
         "step": total / steps,
         "waiting": clock.waiting / total,
         "flops": flops,

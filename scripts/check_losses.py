@@ -3,7 +3,7 @@
 python scripts/check_losses.py runs/check-losses docs/training.md   # goes on where it was stopped
 
 The model is that of the bundled checkpoint, and so is its training up to the first whole expressions: what things look like, what
-that is called, and then a number of steps on small pictures, with all losses together. Whoever has run the first stage, which
+that is called, and then a number of steps on small images, with all losses together. Whoever has run the first stage, which
 knows neither loss, can copy its folder `stage-1`. Then come questions about scenes of the val split that it has never seen.
 """
 
@@ -17,19 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from refshapes_checker import RELATIONS
+from tiny_models import build_magnet_tiny
+from tiny_recipes import RECIPES
 
 from hf_ris.data import ReferringSegmentationCollator, load_refshapes
 from hf_ris.data.refshapes import CATEGORIES, COLOURS, NAMES
-from hf_ris.data.refshapes.checker import RELATIONS
 from hf_ris.modeling.grounding_losses import AlignmentLoss
 from hf_ris.modeling.layers import average_pool
 from hf_ris.reporting import machine, table, write_section
-from hf_ris.training import RECIPES, train
-from hf_ris.training.building import build_magnet_tiny, load_checkpoint
+from hf_ris.training import train
+from hf_ris.training.building import load_checkpoint
 from hf_ris.training.checkpoints import number_of_steps
 
 
-# The words of each kind that are asked for, by what they mean: no picture tells "big" from "large".
+# The words of each kind that are asked for, by what they mean: no image distinguishes "big" from "large".
 KINDS = {
     "colour": {**{colour: [colour] for colour in COLOURS}, "gray": ["gray", "grey"], "purple": ["purple", "violet"]},
     "size": {
@@ -59,15 +61,15 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=1500, help="of whole expressions, 48 at a time, at 80 x 80 pixels"
     )
-    parser.add_argument("--rows", type=int, default=400, help="referents of each manner that are asked about")
+    parser.add_argument("--rows", type=int, default=400, help="referents of each variant that are asked about")
     arguments = parser.parse_args()
 
     *earlier, referring, _ = BUNDLED.stages
     referring = replace(referring, arguments={**referring.arguments, "max_steps": arguments.steps})
-    RECIPES["losses"] = replace(BUNDLED, stages=(*earlier, referring), config=LOSSES)
+    recipe = replace(BUNDLED, stages=(*earlier, referring), config=LOSSES)
     if not (arguments.output_dir / "config.json").exists():
         begun = any(arguments.output_dir.glob("stage-*/checkpoint-*"))
-        train("losses", arguments.output_dir, resume=begun, logging_steps=50, seed=SEED)
+        train(recipe, arguments.output_dir, resume=begun, logging_steps=50, seed=SEED)
     untrained, _ = build_magnet_tiny(SEED, LOSSES)
     trained, processor = load_checkpoint(SEED, {}, str(arguments.output_dir))
     report = "\n\n".join(
@@ -97,7 +99,7 @@ def losses_report(folder: Path) -> str:
 def batches(
     processor: Any, num_rows: int, of_one_object: bool = False, size: int = 25
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """The first expression of unseen referents, of all manners; perhaps only those that speak of no other object."""
+    """Yield the first expression of unseen referents, of all variants; with `of_one_object`, of those that mention no other."""
     collator = ReferringSegmentationCollator(processor, expression="first")
     for name in NAMES:
         rows = load_refshapes(name, "val", num_rows=num_rows)
@@ -108,7 +110,7 @@ def batches(
 
 
 def naming_report(untrained: Any, trained: Any, processor: Any, num_rows: int) -> str:
-    """How often what a hidden word means is told from the meanings of its kind, when it alone is hidden."""
+    """Measure how often the meaning of a hidden word is found among those of its kind, when it alone is hidden."""
     asked: dict[str, Counter[int]] = {kind: Counter() for kind in KINDS}
     right: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     listed = {kind: list_words(meanings, processor) for kind, meanings in KINDS.items()}
@@ -140,10 +142,10 @@ def naming_report(untrained: Any, trained: Any, processor: Any, num_rows: int) -
         ]
         rows.append([kind, str(len(KINDS[kind])), str(total), *(f"{share:.3f}" for share in shares)])
     headings = ["hidden word", "meanings", "asked", "always the commonest", "before training", "after"]
-    report = table([*headings, "after, picture blanked"], rows)
+    report = table([*headings, "after, image blanked"], rows)
     return (
-        "Share of hidden words whose meaning is told from those of their kind (a hidden `big` from `small`, of whatever word "
-        f"for it), in expressions that speak of no other object than the referent:\n\n{report}"
+        "Share of hidden words whose meaning is found among those of their kind (a hidden `big` from `small`, of whatever word "
+        f"for it), in expressions that mention no other object than the referent:\n\n{report}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Re-derives RefShapes' expressions with the checker, and reports what a training on them relies on.
+"""Re-derives RefShapes' expressions by `refshapes_checker.py`, and reports what a training on them relies on.
 
 ```bash
 python scripts/check_refshapes.py --num-expressions 10000
@@ -12,14 +12,15 @@ import time
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco_mask
+from refshapes_checker import true_of
 
-from hf_ris.data.refshapes import NAMES, SPLITS, draw_scene, true_of, vocabulary
+from hf_ris.data.refshapes import NAMES, SPLITS, draw_scene, vocabulary
 from hf_ris.data.refshapes.rows import scene_rows, scene_targets
 from hf_ris.reporting import machine, table, write_section
 
 
 def check(name: str, split: str, num_expressions: int) -> dict[str, float]:
-    """Counts over the first expressions of a name and split."""
+    """Count over the first expressions of a variant and split."""
     counts = {"expressions": 0, "agree": 0, "rivals": 0, "longest": 0}
     smallest, hidden, index = 1.0, 1.0, 0
     while counts["expressions"] < num_expressions:
@@ -27,7 +28,7 @@ def check(name: str, split: str, num_expressions: int) -> dict[str, float]:
         _, masks = draw_scene(scene)
         for target, texts in referents:
             category = scene.objects[target].category
-            rivals = sum(fact.category == category for fact in scene.objects) > 1
+            rivals = sum(item.category == category for item in scene.objects) > 1
             smallest = min(smallest, float(masks[target].mean()))
             hidden = min(hidden, float(masks[target].sum()) / scene.objects[target].size ** 2)
             for text in texts:
@@ -48,7 +49,7 @@ def check(name: str, split: str, num_expressions: int) -> dict[str, float]:
 
 
 def images_per_second(name: str, scenes: int = 200) -> float:
-    """Scenes with their masks, expressions and run-length codes that one core makes in a second."""
+    """Measure how many scenes with their masks, expressions and run-length codes one core makes in a second."""
     scene_rows(name, "train", 0)
     start = time.perf_counter()
     for index in range(scenes):
@@ -57,7 +58,7 @@ def images_per_second(name: str, scenes: int = 200) -> float:
 
 
 def contact_sheet(path: str, split: str, columns: int = 4, rows: int = 4, first: int = 0) -> None:
-    """Draws a sheet of rows of all names, targets outlined, expressions as captions."""
+    """Draw a sheet of rows of all variants, referents outlined, expressions below."""
     width, height = 330, 430
     sheet = Image.new("RGB", (columns * width, rows * height), "white")
     painter = ImageDraw.Draw(sheet)
@@ -67,9 +68,9 @@ def contact_sheet(path: str, split: str, columns: int = 4, rows: int = 4, first:
         mask = Image.fromarray(coco_mask.decode(row["mask"]) * np.uint8(255))
         rim = mask.filter(ImageFilter.MaxFilter(7))
         rim.paste(0, mask=mask.filter(ImageFilter.MaxFilter(3)))
-        picture = row["image"].copy()
-        picture.paste((255, 0, 170), mask=rim)
-        sheet.paste(picture, (left, top))
+        image = row["image"].copy()
+        image.paste((255, 0, 170), mask=rim)
+        sheet.paste(image, (left, top))
         lines: list[str] = []
         for expression in row["expressions"]:
             for word_number, word in enumerate(expression["raw"].split()):
@@ -86,7 +87,7 @@ def contact_sheet(path: str, split: str, columns: int = 4, rows: int = 4, first:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-expressions", type=int, default=10_000, help="expressions to check of each name")
+    parser.add_argument("--num-expressions", type=int, default=10_000, help="expressions to check of each variant")
     parser.add_argument("--split", choices=SPLITS, default="val")
     parser.add_argument("--contact-sheet", metavar="PATH", help="write a sheet of captioned examples")
     parser.add_argument("--document", metavar="PATH", help="write the figures into its section refshapes-check")

@@ -1,4 +1,4 @@
-"""Asks a demo on this machine from several clients at once, and writes what came of it into a document.
+"""Ask a demo on this machine from several clients at once, and write times and memory into a document.
 
 python scripts/load_test.py docs/hub.md
 """
@@ -19,7 +19,7 @@ import hf_ris
 from hf_ris.reporting import machine, table, write_section
 
 
-PICTURE = Path(hf_ris.__file__).parent / "assets" / "demo_scene.png"
+IMAGE = Path(hf_ris.__file__).parent / "assets" / "demo_scene.png"
 TEXT = "the black teapot in the middle\nthe little pink tree on the right"
 MODEL = "MagNet tiny: bundled, knows drawings only"
 PORT = 7891
@@ -61,7 +61,7 @@ def main() -> None:
     ]
     header = ["clients", "requests", "failed", "a second", "median", "p95", "server's memory before", "after"]
     report = f"{table(header, rows)}\n\n" + (
-        "Requests of `/segment` with a picture of 320 x 320 pixels and two expressions to the bundled model, one after the other from each "
+        "Requests of `/segment` with an image of 320 x 320 pixels and two expressions to the bundled model, one after the other from each "
         f"client, clients and server on the same machine; the queue answers one at a time. Measured on {machine()}."
     )
     print(report)
@@ -83,14 +83,14 @@ def wait_for(server: subprocess.Popen, patience: float = 120) -> None:
 
 
 def ask(clients: list[Client], requests: int) -> tuple[list[float], int]:
-    """Seconds that each answered request took, and how many failed."""
+    """Send requests; gives the seconds that each answered one took, and how many failed."""
 
     def run(client: Client, number: int) -> tuple[list[float], int]:
         seconds, failures = [], 0
         for _ in range(number):
             start = time.perf_counter()
             try:
-                answers = client.predict(handle_file(PICTURE), TEXT, MODEL, 0.5, api_name="/segment")
+                answers = client.predict(handle_file(IMAGE), TEXT, MODEL, 0.5, api_name="/segment")
                 if [answer["label"] for answer in answers] != TEXT.split("\n"):
                     raise ValueError(f"answered with {answers}")
             except Exception as error:
@@ -107,7 +107,7 @@ def ask(clients: list[Client], requests: int) -> tuple[list[float], int]:
 
 
 def resident(process: int) -> float:
-    """Megabytes of memory that a process holds."""
+    """Read how many megabytes of memory a process holds."""
     status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
 

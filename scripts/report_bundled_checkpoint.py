@@ -1,9 +1,9 @@
-"""Evaluates the bundled checkpoint on unseen RefShapes scenes and writes figures, and pictures of failures, where they are quoted.
+"""Evaluates the bundled checkpoint on unseen RefShapes scenes and writes figures, and images of failures, where they are quoted.
 
 python scripts/report_bundled_checkpoint.py runs/report README.md --card src/hf_ris/checkpoints/magnet-tiny-refshapes/README.md
 python scripts/report_bundled_checkpoint.py runs/report-cris docs/training.md --model runs/cris-tiny-refshapes --section cris-tiny --scenes 300
 
-Goes on where it was stopped. Whatever a wrong mask covers instead is told from the facts of the drawn scene.
+Goes on where it was stopped. Whatever a wrong mask covers instead is known from the drawn scene.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from typing import Any
 import datasets
 import numpy as np
 from PIL import Image
+from refshapes_checker import KINDS, kind_of
 from transformers import pipeline
 
 from hf_ris.data import decode_mask, load_refshapes
 from hf_ris.data.refshapes import NAMES, draw_scene
-from hf_ris.data.refshapes.checker import KINDS, kind_of
 from hf_ris.data.refshapes.rows import ROWS_PER_SCENE, scene_of
 from hf_ris.evaluation import evaluate, shuffle_expressions
 from hf_ris.evaluation_shards import read_shards
@@ -66,8 +66,8 @@ def main() -> None:
     )
     parser.add_argument("--model", help="a folder or Hub id; by default the bundled checkpoint")
     parser.add_argument("--split", default="val", help="val, testA or testB")
-    parser.add_argument("--scenes", type=int, default=1000, help="unseen scenes per manner, two referents each")
-    parser.add_argument("--worst", type=Path, help="a picture of the 50 worst answers")
+    parser.add_argument("--scenes", type=int, default=1000, help="unseen scenes per variant, two referents each")
+    parser.add_argument("--worst", type=Path, help="an image of the 50 worst answers")
     arguments = parser.parse_args()
 
     ris = pipeline("referring-segmentation", model=arguments.model, device="cpu")
@@ -82,9 +82,9 @@ def main() -> None:
         print(rows[-1], flush=True)
         answers += read_answers(dataset, arguments.output / name)
 
-    header = ["manner", "expressions", "mIoU", "oIoU", "P@0.5", "P@0.7", "P@0.9", "mIoU, expressions shuffled"]
+    header = ["variant", "expressions", "mIoU", "oIoU", "P@0.5", "P@0.7", "P@0.9", "mIoU, expressions shuffled"]
     note = (
-        f"Split `{arguments.split}`, {arguments.scenes} scenes per manner, every expression, masks at the picture's own "
+        f"Split `{arguments.split}`, {arguments.scenes} scenes per variant, every expression, masks at the image's "
         f"320 x 320 pixels, probability above {ris.processor.threshold}. Measured by `scripts/report_bundled_checkpoint.py` on {machine()}."
     )
     for document in [*arguments.documents, *filter(None, [arguments.card])]:
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def read_answers(dataset: datasets.Dataset, folder: Path) -> Iterable[Answer]:
-    rows = list(dataset.remove_columns("image"))  # pictures are drawn again where they are needed
+    rows = list(dataset.remove_columns("image"))  # images are drawn again where they are needed
     answers = sorted(read_shards(folder).items())
     ious = sample_ious([found["counts"] for _, found in answers]).tolist()
     for ((number, order), found), iou in zip(answers, ious, strict=True):
@@ -120,8 +120,8 @@ def judge(row: dict[str, Any], predicted: np.ndarray) -> str:
         return "several objects"
     if not covered.any() or covered[target]:
         return "a part, or loosely"
-    is_alike = scene.objects[int(covered.argmax())].category == scene.objects[target].category
-    return "another of its category" if is_alike else "another category"
+    same_category = scene.objects[int(covered.argmax())].category == scene.objects[target].category
+    return "another of its category" if same_category else "another category"
 
 
 def by_kind(answers: list[Answer]) -> str:
@@ -139,7 +139,7 @@ def by_kind(answers: list[Answer]) -> str:
         for kind, group in [*groups.items(), ("all", answers)]
         if group
     ]
-    return table(["expression tells", "asked", "mIoU", RIGHT, *FAILURES], lines)
+    return table(["expression names", "asked", "mIoU", RIGHT, *FAILURES], lines)
 
 
 def draw_failures(answers: list[Answer]) -> Image.Image:
@@ -147,14 +147,14 @@ def draw_failures(answers: list[Answer]) -> Image.Image:
     shown: list[Answer] = []
     for verdict in FAILURES:
         failed = sorted((answer for answer in answers if answer.verdict == verdict), key=lambda answer: answer.iou)
-        pictures = {answer.row["image_id"]: answer for answer in reversed(failed)}
-        if len(pictures) >= COLUMNS:
-            shown += list(pictures.values())[-COLUMNS:]
+        images = {answer.row["image_id"]: answer for answer in reversed(failed)}
+        if len(images) >= COLUMNS:
+            shown += list(images.values())[-COLUMNS:]
     return draw_answers(shown)
 
 
 def draw_answers(answers: list[Answer]) -> Image.Image:
-    pictures = [
+    images = [
         draw_comparison(
             draw_scene(scene_of(answer.row["image_id"]))[0],
             f"{answer.text} [{answer.verdict}]",
@@ -164,7 +164,7 @@ def draw_answers(answers: list[Answer]) -> Image.Image:
         )
         for answer in answers
     ]
-    return draw_sheet(pictures, COLUMNS, width=360)
+    return draw_sheet(images, COLUMNS, width=360)
 
 
 if __name__ == "__main__":

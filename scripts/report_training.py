@@ -16,13 +16,13 @@ from hf_ris.reporting import draw_curves, machine, table, write_section
 COLUMNS = (
     {
         "val loss": "loss",
-        "category told": "category_accuracy",
-        "colour told": "colour_accuracy",
-        "pattern told": "pattern_accuracy",
+        "category right": "category_accuracy",
+        "colour right": "colour_accuracy",
+        "pattern right": "pattern_accuracy",
     },
     {"val loss": "loss", "val mIoU": "mIoU", "val oIoU": "oIoU", "val P@0.5": "P@0.5"},
 )
-CURVES = {"categories told": "category_accuracy", "mIoU": "mIoU", "P@0.5": "P@0.5"}
+CURVES = {"categories right": "category_accuracy", "mIoU": "mIoU", "P@0.5": "P@0.5"}
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a training run, with the last checkpoint of each stage")
     parser.add_argument("document", nargs="?", help="Markdown file with the section")
     parser.add_argument("--section", default="training-curve", help="where in it the tables go")
-    parser.add_argument("--curve", help="where a picture goes (needs matplotlib)")
+    parser.add_argument("--curve", help="where an image goes (needs matplotlib)")
     arguments = parser.parse_args()
 
     histories = []
@@ -54,7 +54,7 @@ def main() -> None:
             ]
         if rows:
             tables.append(table(["stage", "step", "training loss", *columns], rows))
-    note = f"Val figures at the stage's own image size. Measured on {machine()}."
+    note = f"Val figures at the stage's image size. Measured on {machine()}."
     if arguments.document:
         write_section(arguments.document, arguments.section, "\n\n".join([*tables, note]))
     if arguments.curve:

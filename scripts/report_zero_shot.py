@@ -17,34 +17,18 @@ import torch
 from hf_ris import GlobalLocalConfig, GlobalLocalForReferringSegmentation, TASForReferringSegmentation
 from hf_ris.data.refshapes import NAMES, draw_scene
 from hf_ris.data.refshapes.rows import scene_targets
-from hf_ris.modeling.as_published import rectify_as_published
-from hf_ris.modeling.language_parsing import Chunk, Parse, Word, parse_by_rules, target_phrase
-from hf_ris.modeling.language_places import names_target
+from hf_ris.modeling.as_published import centre_of, rectify_as_published
+from hf_ris.modeling.language_expression import Expression
+from hf_ris.modeling.language_lexicon import COMMON_PLACES, words
+from hf_ris.modeling.language_parsing import Chunk, Parse, Word, parse_by_rules
 from hf_ris.modeling.masks import rle_to_mask
 from hf_ris.modeling.tas_rectifier import Layout, rectify
-from hf_ris.modeling.zero_shot_regions import centre_of
 from hf_ris.referring_segmentation_iou import summarize
 from hf_ris.reporting import machine, table, write_section
 
 
-# Whoever reads them: an expression with one of these speaks of a place, or seems to.
-PLACE_WORDS = {
-    *(
-        "left",
-        "right",
-        "top",
-        "bottom",
-        "middle",
-        "center",
-        "upper",
-        "lower",
-        "leftmost",
-        "rightmost",
-        "corner",
-        "side",
-    ),
-    *("front", "back", "far", "nearest", "closest", "behind", "background", "foreground", "first", "second", "third"),
-}
+# An expression with one of these speaks of a place, or seems to.
+PLACE_WORDS = COMMON_PLACES | words("far nearest closest behind background foreground side first second third")
 CASES = Path(__file__).parents[1] / "tests" / "spatial_cases.json"
 
 
@@ -56,7 +40,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, help="folder with rows.jsonl, spacy_parses.jsonl and proposals")
     parser.add_argument("--model", help="folder or Hub id of a TAS; with refshapes")
-    parser.add_argument("--scenes", type=int, default=150, help="with refshapes: of each manner")
+    parser.add_argument("--scenes", type=int, default=150, help="with refshapes: of each variant")
     parser.add_argument("--split", default="val", help="with refshapes")
     arguments = parser.parse_args()
     if arguments.what == "rectifier":
@@ -74,33 +58,32 @@ def main() -> None:
         write_section(document, arguments.what, report)
 
 
-def softmax(values: np.ndarray) -> np.ndarray:
-    powers = np.exp(values - values.max())
-    return powers / powers.sum()
+def pick_as_published(expression: Expression, masks: np.ndarray, fits: np.ndarray) -> int:
+    centres = [[int(place) for place in centre_of(mask)] for mask in masks]
+    return rectify_as_published(expression, centres, torch.from_numpy(fits).softmax(dim=0).numpy())
 
 
 def report_rectifier() -> str:
-    """How often each mode changes what the scores alone would pick, and is right."""
+    """Report how often each mode changes what the scores alone would pick, and is right."""
     content = json.loads(CASES.read_text(encoding="utf-8"))
     picks: dict[str, list[tuple[int, int, int]]] = {"none": [], "paper": [], "default": []}
-    for name, target, expression, answer, *_ in content["cases"]:
+    for name, referent, text, answer, *_ in content["cases"]:
         scene = content["scenes"][name]
         labels = [label for label, *_ in scene["objects"]]
         masks = np.zeros((len(labels), scene["size"][1] // 10, scene["size"][0] // 10), bool)
         for mask, (_, *box) in zip(masks, scene["objects"], strict=True):
             left, top, right, bottom = (round(edge / 10) for edge in box)
             mask[top:bottom, left:right] = True
-        own = iter(scene["fits"].get(target, [1.0]))
-        fits = np.array([next(own) if label == target else 0.1 for label in labels])
-        parse = parse_by_rules(expression.lower())
-        centres = [[int(place) for place in centre_of(mask)] for mask in masks]
+        referent_fits = iter(scene["fits"].get(referent, [1.0]))
+        fits = np.array([next(referent_fits) if label == referent else 0.1 for label in labels])
+        expression = Expression(text)
 
         def score_phrase(phrase: str, labels: list[str] = labels) -> np.ndarray:
             return np.array([1.0 if label in phrase else 0.1 for label in labels])
 
         start = int(fits.argmax())
-        published = rectify_as_published(parse, target_phrase(parse), centres, softmax(fits))
-        mended = rectify(expression, Layout.of(masks), fits, score_phrase, names_target(parse)).pick
+        published = pick_as_published(expression, masks, fits)
+        mended, _ = rectify(expression, Layout.of(masks), fits, score_phrase)
         for mode, pick in (("none", start), ("paper", published), ("default", mended)):
             picks[mode].append((start, pick, answer))
     rows = []
@@ -124,20 +107,20 @@ def report_rectifier() -> str:
 
 
 def recorded_parse(record: dict[str, Any]) -> Parse:
-    words = [Word(token["text"], token["pos"], token["dep"], token["head"]) for token in record["tokens"]]
+    tokens = [Word(token["text"], token["pos"], token["head"]) for token in record["tokens"]]
     chunks = [Chunk(chunk["start"], chunk["end"], chunk["root"]) for chunk in record["noun_chunks"]]
-    return Parse(record["text"].lower(), tuple(words), tuple(chunks))
+    return Parse(record["text"].lower(), tuple(tokens), tuple(chunks))
 
 
 def report_photos(data: Path) -> str:
-    """The rectifiers alone: all regions fit as well."""
+    """Report the rectifiers alone: all regions fit as well."""
     parses = {
         record["text"]: recorded_parse(record) for record in map(json.loads, (data / "spacy_parses.jsonl").open())
     }
     chances, found = [], {"first": [], "paper": [], "default": []}
     for row in map(json.loads, (data / "rows.jsonl").open()):
-        expression = row["expression"].lower()
-        if not PLACE_WORDS & set(expression.split()):
+        text = row["expression"].lower()
+        if not PLACE_WORDS & set(text.split()):
             continue
         stored = np.load(data / "proposals" / f"{Path(row['image']).stem}.npz")
         masks = np.unpackbits(stored["masks"], axis=-1)[..., : stored["shape"][-1]].astype(bool)
@@ -145,11 +128,11 @@ def report_photos(data: Path) -> str:
         true = rle_to_mask(row["rle"])
         overlaps = np.array([(mask & true).sum() / (mask | true).sum() for mask in masks])
         fits = np.ones(len(masks))
-        parse = parses.get(row["expression"]) or parses.get(expression) or parse_by_rules(expression)
-        centres = [[int(place) for place in centre_of(mask)] for mask in masks]
+        parse = parses.get(row["expression"]) or parses.get(text) or parse_by_rules(text)
+        expression = Expression(text, lambda _, parse=parse: parse)
         picks = {
-            "paper": rectify_as_published(parse, target_phrase(parse), centres, softmax(fits)),
-            "default": rectify(expression, Layout.of(masks), fits, has_noun=names_target(parse)).pick,
+            "paper": pick_as_published(expression, masks, fits),
+            "default": rectify(expression, Layout.of(masks), fits)[0],
             "first": 0,
         }
         chances.append((overlaps.mean(), (overlaps >= 0.5).mean()))
@@ -170,17 +153,17 @@ def report_photos(data: Path) -> str:
 
 
 def questions(split: str, name: str, scenes: int) -> Iterator[tuple[np.ndarray, np.ndarray, str, np.ndarray]]:
-    """Pictures, masks of all that is in them, expressions, and the masks that these refer to: the rows that others are evaluated on."""
+    """Draw images: masks of all that is in them, expressions, and their referents' masks; the rows that others are evaluated on."""
     for index in range(scenes):
         scene, referents = scene_targets(name, split, index)
-        picture, masks = draw_scene(scene)
+        image, masks = draw_scene(scene)
         visible = masks[masks.any(axis=(1, 2))]
-        for target, texts in referents:
-            yield np.asarray(picture), visible, texts[0], masks[target]
+        for number, texts in referents:
+            yield np.asarray(image), visible, texts[0], masks[number]
 
 
 def report_refshapes(source: str, split: str, scenes: int) -> str:
-    """Each term of the scores, with true regions and with those of like colour."""
+    """Report each term of the scores, with true regions and with those of like colour."""
     tas = TASForReferringSegmentation.from_pretrained(source).eval()
     both = GlobalLocalForReferringSegmentation(
         GlobalLocalConfig(image_text_config=tas.config.image_text_config, parser=tas.config.parser)
@@ -221,7 +204,7 @@ def report_refshapes(source: str, split: str, scenes: int) -> str:
                 counts.setdefault(("the best region", kind, name), []).append(sizes)
     parts = []
     for kind, title in (
-        ("true", "True masks of all that is in the picture"),
+        ("true", "True masks of all that is in the image"),
         ("colour", "Regions of like colour, those that TAS keeps"),
     ):
         rows = []

@@ -3,7 +3,7 @@
 python scripts/train_zero_shot_parts.py runs/parts                       # goes on where it was stopped
 python scripts/train_zero_shot_parts.py runs/parts --output tas-tiny-refshapes
 
-As CLIP and BLIP learn from pictures and their captions, these learn from windows of drawn scenes, near and far, and from single
+As CLIP and BLIP learn from images and their captions, these learn from windows of drawn scenes, near and far, and from single
 things on plain ground (black, white or of any colour, filled or squeezed into a square), each with a caption such as "a red striped mug and
 a green tree". Neither sees an expression that refers to one thing among others, or a word for a place: those stand for an unknown word.
 """
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from tiny_models import build_tokenizer
 from torch.utils.data import IterableDataset
 from transformers import (
     BlipConfig,
@@ -38,7 +39,6 @@ from hf_ris.data.refshapes.phrasing import noun_phrase
 from hf_ris.data.refshapes.predicates import Description
 from hf_ris.data.refshapes.scene import generator
 from hf_ris.modeling.zero_shot_regions import cut_out
-from hf_ris.training.tokenizer import build_tokenizer
 
 
 SIDE, PATCH = 96, 12
@@ -46,14 +46,14 @@ WIDTH = 128
 LAYER = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4, "hidden_act": "gelu"}
 POOL, WINDOWS = 48, 32  # scenes to cut windows from, and how many are cut before another takes its place
 MOST_THINGS = 3  # that a caption speaks of
-PLAIN_GROUND = 0.3  # share of pictures with a single thing
+PLAIN_GROUND = 0.3  # share of images with a single thing
 LENGTH = 24  # tokens of a text at most
 UNKNOWN = 0.1  # share of captions in which a word is unknown, so that one does no harm
 
 
 class Drawing(NamedTuple):
     scene: Scene
-    picture: np.ndarray  # (height, width, 3) bytes
+    image: np.ndarray  # (height, width, 3) bytes
     masks: np.ndarray  # (N, height, width)
     areas: np.ndarray  # (N,) pixels that can be seen
     boxes: list[tuple[slice, slice]]  # rows and columns; empty ones where nothing can be seen
@@ -61,21 +61,21 @@ class Drawing(NamedTuple):
 
 def draw(split: str, index: int) -> Drawing:
     scene = sample_scene(split, index)
-    picture, masks = draw_scene(scene)
+    image, masks = draw_scene(scene)
     boxes = []
     for mask in masks:
         rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
         boxes.append(np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else np.s_[:0, :0])
-    return Drawing(scene, np.asarray(picture), masks, masks.sum(axis=(1, 2)), boxes)
+    return Drawing(scene, np.asarray(image), masks, masks.sum(axis=(1, 2)), boxes)
 
 
 class CaptionedWindows(IterableDataset):
     """
-    Endless pictures, (SIDE, SIDE, 3) bytes, and their captions.
+    Endless images, (SIDE, SIDE, 3) bytes, and their captions.
 
     Args:
         split (`str`): Of RefShapes.
-        seed (`int`, *optional*, defaults to 0): Of what is cut out and said.
+        seed (`int`, *optional*, defaults to 0): Decides what is cut out and said.
         start (`int`, *optional*, defaults to 0): The first scene.
     """
 
@@ -102,13 +102,13 @@ class CaptionedWindows(IterableDataset):
             thing = int(rng.integers(len(pool[place].scene.objects)))
             if pool[place].areas[thing]:
                 cut = cut_single if rng.random() < PLAIN_GROUND else cut_window
-                picture, told = cut(rng, pool[place], thing)
-                yield {"picture": picture, "caption": describe(rng, pool[place].scene, told)}
+                image, shown = cut(rng, pool[place], thing)
+                yield {"image": image, "caption": describe(rng, pool[place].scene, shown)}
 
 
 def cut_window(rng: np.random.Generator, drawing: Drawing, thing: int) -> tuple[np.ndarray, list[int]]:
     """A square around a thing, and the things that can be seen in it, largest first."""
-    scene, picture, masks, areas, boxes = drawing
+    scene, image, masks, areas, boxes = drawing
     rows, columns = boxes[thing]
     extent = max(rows.stop - rows.start, columns.stop - columns.start)
     side = int(min(scene.width, scene.height, max(28, extent * np.exp(rng.uniform(0.0, 1.9)))))
@@ -117,42 +117,42 @@ def cut_window(rng: np.random.Generator, drawing: Drawing, thing: int) -> tuple[
     top = int(np.clip(rows.start - rng.uniform(0, slack), 0, scene.height - side))
     window = np.s_[top : top + side, left : left + side]
     seen = masks[:, *window].sum(axis=(1, 2))
-    told = [
+    shown = [
         number for number in np.argsort(-seen) if seen[number] > 0.6 * areas[number] and seen[number] > 0.02 * side**2
     ]
-    return shrink(picture[window]), told[:MOST_THINGS] or [thing]
+    return shrink(image[window]), shown[:MOST_THINGS] or [thing]
 
 
 def cut_single(rng: np.random.Generator, drawing: Drawing, thing: int) -> tuple[np.ndarray, list[int]]:
     """A thing alone on plain ground: black, white or any colour."""
     box = drawing.boxes[thing]
-    mask, inner = drawing.masks[thing][box], drawing.picture[box]
+    mask, inner = drawing.masks[thing][box], drawing.image[box]
     kind = rng.random()
     ground = [0] * 3 if kind < 0.5 else [255] * 3 if kind < 0.65 else rng.integers(0, 256, 3).tolist()
     side = round(max(mask.shape) * rng.uniform(1.0, 1.4))
     sides = mask.shape if rng.random() < 0.3 else (side, side)  # squeezed, or filled up
     canvas = np.empty((*sides, 3), np.uint8)
     canvas[:] = ground
-    top, left = ((length - own) // 2 for length, own in zip(sides, mask.shape, strict=True))
+    top, left = ((length - inside) // 2 for length, inside in zip(sides, mask.shape, strict=True))
     canvas[top : top + mask.shape[0], left : left + mask.shape[1]][mask] = inner[mask]
     return shrink(canvas), [thing]
 
 
-def shrink(picture: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+def shrink(image: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def describe(rng: np.random.Generator, scene: Scene, things: list[int]) -> str:
     """A caption: each thing with its article, joined by "and"."""
     phrases = []
     for number in things:
-        fact = scene.objects[number]
-        is_patterned = fact.pattern != "plain" and rng.random() < 0.5
+        item = scene.objects[number]
+        is_patterned = item.pattern != "plain" and rng.random() < 0.5
         plan = Description(
-            noun=fact.category,
-            colour=fact.colour if rng.random() < 0.85 else "",
-            pattern=fact.pattern if is_patterned else "",
-            accent=fact.accent if is_patterned and rng.random() < 0.3 else "",
+            noun=item.category,
+            colour=item.colour if rng.random() < 0.85 else "",
+            pattern=item.pattern if is_patterned else "",
+            accent=item.accent if is_patterned and rng.random() < 0.3 else "",
         )
         phrase = noun_phrase(rng, plan)
         phrases.append(f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}")
@@ -202,7 +202,7 @@ def build_blip() -> tuple[Any, Any]:
         "sep_token_id": tokenizer.sep_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    # BLIP's own default leaves a new eye at zero.
+    # BLIP's default leaves a new image encoder at zero.
     vision = {
         **LAYER,
         "num_hidden_layers": 4,
@@ -215,12 +215,12 @@ def build_blip() -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def lend_eye(clip: CLIPModel, blip: BlipForConditionalGeneration, pixel_values: torch.Tensor) -> None:
+def copy_image_encoder(clip: CLIPModel, blip: BlipForConditionalGeneration, pixel_values: torch.Tensor) -> None:
     """
-    Gives a BLIP the eye of a CLIP of the same size, which captions alone teach slowly.
+    Copy a CLIP's image encoder into a BLIP of the same size, which captions alone teach slowly.
 
     CLIP normalises its tokens before the first block and BLIP does not. Their means can be taken off the weights that make them; the
-    spread of patches becomes a constant, that of some pictures.
+    spread of patches becomes a constant, that of some images.
     """
     eye, taught = blip.vision_model, clip.vision_model
     norm = taught.pre_layrnorm
@@ -229,7 +229,6 @@ def lend_eye(clip: CLIPModel, blip: BlipForConditionalGeneration, pixel_values: 
     spread[1:] = spread[1:].mean()
 
     def normalise(weights: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
-        """Of (…, width)."""
         return (weights - weights.mean(-1, keepdim=True)) * norm.weight / spread
 
     eye.embeddings.class_embedding.copy_(normalise(taught.embeddings.class_embedding, spread[0]) + norm.bias)
@@ -237,20 +236,20 @@ def lend_eye(clip: CLIPModel, blip: BlipForConditionalGeneration, pixel_values: 
     kernel = taught.embeddings.patch_embedding.weight  # (width, 3, patch, patch)
     eye.embeddings.patch_embedding.weight.copy_(normalise(kernel.movedim(0, -1), spread[1]).movedim(-1, 0))
     eye.embeddings.patch_embedding.bias.copy_(norm.bias)
-    for own, other in zip(eye.encoder.layers, taught.encoder.layers, strict=True):
+    for layer, other in zip(eye.encoder.layers, taught.encoder.layers, strict=True):
         attention = other.self_attn
         for name in ("weight", "bias"):
             parts = [getattr(part, name) for part in (attention.q_proj, attention.k_proj, attention.v_proj)]
-            getattr(own.self_attn.qkv, name).copy_(torch.cat(parts))
-        own.self_attn.projection.load_state_dict(attention.out_proj.state_dict())
+            getattr(layer.self_attn.qkv, name).copy_(torch.cat(parts))
+        layer.self_attn.projection.load_state_dict(attention.out_proj.state_dict())
         for name in ("layer_norm1", "layer_norm2", "mlp"):
-            getattr(own, name).load_state_dict(getattr(other, name).state_dict())
+            getattr(layer, name).load_state_dict(getattr(other, name).state_dict())
     eye.post_layernorm.load_state_dict(taught.post_layernorm.state_dict())
 
 
 def collate(processor: Any, is_captioner: bool, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     images = processor.image_processor
-    pixels = torch.from_numpy(np.stack([row["picture"] for row in rows])) / 255
+    pixels = torch.from_numpy(np.stack([row["image"] for row in rows])) / 255
     pixels = ((pixels - torch.tensor(images.image_mean)) / torch.tensor(images.image_std)).permute(0, 3, 1, 2)
     texts = processor.tokenizer(
         [row["caption"] for row in rows], padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"
@@ -273,7 +272,9 @@ def fit(name: str, folder: Path, steps: int, batch_size: int, learning_rate: flo
     model, processor = build_blip() if is_captioner else build_clip()
     if is_captioner:
         some = list(islice(CaptionedWindows("train", seed=8), 64))
-        lend_eye(CLIPModel.from_pretrained(folder / "clip"), model, collate(processor, True, some)["pixel_values"])
+        copy_image_encoder(
+            CLIPModel.from_pretrained(folder / "clip"), model, collate(processor, True, some)["pixel_values"]
+        )
     checkpoints = sorted((folder / f"{name}-run").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     first = int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0
     # What a stopped run has seen is not seen again.
@@ -317,7 +318,7 @@ def save_halved(model: Any, folder: Path) -> None:
 
 @torch.no_grad()
 def check(clip: Path, blip: Path) -> str:
-    """How often a picture of another split finds its caption among 50, and a caption names all that its picture shows."""
+    """How often an image of another split finds its caption among 50, and a caption names all that its image shows."""
     rows = [row for row, _ in zip(CaptionedWindows("val"), range(300), strict=False)]
     model, processor = CLIPModel.from_pretrained(clip).eval(), CLIPProcessor.from_pretrained(clip)
     batch = collate(processor, False, rows)
@@ -332,9 +333,11 @@ def check(clip: Path, blip: Path) -> str:
     for row, caption in list(zip(rows, captions, strict=True))[:12]:
         print(f"  {row['caption']!r}  ->  {caption!r}")
     words = [set(row["caption"].split()) - {"a", "an", "and", "with"} for row in rows]
-    told = np.mean([len(own & set(caption.split())) / len(own) for own, caption in zip(words, captions, strict=True)])
+    said = np.mean(
+        [len(true & set(caption.split())) / len(true) for true, caption in zip(words, captions, strict=True)]
+    )
     return (
-        f"CLIP finds a caption among 50: {found:.1%}; BLIP says {told:.1%} of a caption's words; {check_looks(clip)}"
+        f"CLIP finds a caption among 50: {found:.1%}; BLIP says {said:.1%} of a caption's words; {check_looks(clip)}"
     )
 
 
@@ -346,15 +349,15 @@ def check_looks(clip: Path, scenes: int = 60) -> str:
     for index in range(scenes):
         drawing = draw("val", index)
         seen = [number for number, area in enumerate(drawing.areas) if area > 50]
-        facts = [drawing.scene.objects[number] for number in seen]
+        items = [drawing.scene.objects[number] for number in seen]
         texts = [
-            f"a {'' if fact.pattern == 'plain' else fact.pattern} {fact.colour} {fact.category}" for fact in facts
+            f"a {'' if item.pattern == 'plain' else item.pattern} {item.colour} {item.category}" for item in items
         ]
-        crops = [cut_out(drawing.picture, drawing.masks[number]) for number in seen]
+        crops = [cut_out(drawing.image, drawing.masks[number]) for number in seen]
         inputs = processor(images=crops, text=texts, padding=True, return_tensors="pt")
-        for fact, pick in zip(facts, model(**inputs).logits_per_text.argmax(1).tolist(), strict=True):
-            found = facts[pick]
-            right.append((found.category == fact.category, found.colour == fact.colour, found.pattern == fact.pattern))
+        for item, pick in zip(items, model(**inputs).logits_per_text.argmax(1).tolist(), strict=True):
+            found = items[pick]
+            right.append((found.category == item.category, found.colour == item.colour, found.pattern == item.pattern))
     category, colour, pattern = np.mean(right, axis=0)
     return f"of {len(right)} things on black: category {category:.1%}, colour {colour:.1%}, pattern {pattern:.1%}"
 

@@ -1,4 +1,4 @@
-"""The Space: hf_ris comes as the wheel beside this file."""
+"""The Space: installs hf_ris from the wheel beside this file, and serves the demo."""
 
 import importlib.util
 import subprocess

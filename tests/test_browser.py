@@ -63,8 +63,8 @@ def page(browser, address, request):
 
 
 def upload_scene(page, text):
-    page.locator("#picture input[type=file]").first.set_input_files(SCENE)
-    expect(page.locator("#picture img").first).to_be_visible(timeout=PATIENCE)
+    page.locator("#image input[type=file]").first.set_input_files(SCENE)
+    expect(page.locator("#image img").first).to_be_visible(timeout=PATIENCE)
     page.locator("#expressions textarea").fill(text)
 
 
@@ -124,7 +124,7 @@ def test_another_model_explains_itself(page):
 
 def test_what_is_wrong_is_said(page):
     page.locator("#go").click()
-    expect(page.locator("#note")).to_contain_text("There is no picture yet", timeout=PATIENCE)
+    expect(page.locator("#note")).to_contain_text("There is no image yet", timeout=PATIENCE)
     upload_scene(page, "the black teapot in the middle")
     ask(page, 1)
     page.locator("#expressions textarea").fill("\n".join(["the tree"] * 9))
@@ -143,7 +143,7 @@ def test_by_keyboard_alone(page):
 
 def test_a_scene_is_drawn(page):
     page.locator("#draw").click()
-    expect(page.locator("#picture img").first).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#image img").first).to_be_visible(timeout=PATIENCE)
     rows = len(page.locator("#expressions textarea").input_value().splitlines())
     assert rows
     ask(page, rows)

@@ -67,12 +67,12 @@ def test_overlay_and_masks_are_written(segment, tmp_path, images):
         (["a tree"], {"model": "no-such/model"}, ""),
         (["a tree", "--threshold", "35"], {}, "Invalid value for '--threshold'"),
         (["a tree", "--no-target-threshold", "-1"], {}, "Invalid value for '--no-target-threshold'"),
-        (["a tree", "--output", "overlay.txt"], {}, "--output must end like a picture"),
-        (["a tree", "--output", "overlay.psd"], {}, "--output must end like a picture"),  # PIL can only read these
-        (["a tree", "--output", "overlay.xbm"], {}, "--output must end like a picture"),  # black and white only
+        (["a tree", "--output", "overlay.txt"], {}, "--output must end like an image"),
+        (["a tree", "--output", "overlay.psd"], {}, "--output must end like an image"),  # PIL can only read these
+        (["a tree", "--output", "overlay.xbm"], {}, "--output must end like an image"),  # black and white only
         (["a tree", "--device", "banana"], {}, "--device must name a device"),
-        ([], {}, "EXPRESSION` is an empty list"),
-        (["a tree", "--expressions", "all.csv"], {}, "--expressions goes with a folder"),
+        ([], {}, "EXPRESSION is missing"),
+        (["a tree", "--expressions", "all.csv"], {}, "--expressions must be left out for a single image"),
     ],
 )
 def test_wrong_input_ends_with_a_message(segment, arguments, options, message):

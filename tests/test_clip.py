@@ -52,7 +52,7 @@ def test_texts_have_the_originals_features(system):
 @torch.no_grad()
 def test_pictures_have_the_originals_features(system):
     prefix, part = system
-    features = part.encode_pictures(OUTPUTS[f"{prefix}refcoco.cropped_imgs"])
+    features = part.encode_images(OUTPUTS[f"{prefix}refcoco.cropped_imgs"])
     if prefix == "rn.":  # where Global-Local normalises each
         features = nn.functional.normalize(features, dim=-1)
     assert_close(features, OUTPUTS[f"{prefix}refcoco.crop_features"])

@@ -131,20 +131,20 @@ def test_an_expression_without_words_hides_none(tokenizer):
 
 def test_chance_follows_from_the_draw(processor, rows):
     collator = ReferringSegmentationCollator(processor, flip_probability=0.5, mask_probability=0.3)
-    numbered = [{**row, "draw": 100 + number} for number, row in enumerate(rows)]
+    numbered = [{**row, "seed": 100 + number} for number, row in enumerate(rows)]
     first = collator(numbered)
     torch.rand(7)  # what torch drew in between does not matter
     alone = collator(numbered[2:])
     assert all(torch.equal(first[key], collator(numbered)[key]) for key in first)
     for key in ("input_ids", "masked_input_ids", "hidden_words"):
         assert torch.equal(first[key][2:], alone[key]), key
-    other = collator([{**row, "draw": 200 + number} for number, row in enumerate(rows)])
+    other = collator([{**row, "seed": 200 + number} for number, row in enumerate(rows)])
     assert not torch.equal(first["hidden_words"], other["hidden_words"])
 
 
 def test_nothing_is_random_about_rows_that_are_evaluated(processor, rows):
     collator = ReferringSegmentationCollator(processor, flip_probability=1.0, mask_probability=0.5)
-    still = collator([{**row, "draw": None} for row in rows])
+    still = collator([{**row, "seed": None} for row in rows])
     plain = ReferringSegmentationCollator(processor, expression="first")(rows)
     assert still.keys() == plain.keys()
     assert all(torch.equal(still[key], plain[key]) for key in plain)

@@ -97,7 +97,7 @@ def test_logits_are_per_expression_at_stride_four(model, inputs, monkeypatch):
         one = [inputs["pixel_values"][index // 2], inputs["input_ids"][index], inputs["attention_mask"][index]]
         single = model(*(each[None] for each in one))
         torch.testing.assert_close(single.logits[0], output.logits[index], atol=1e-4, rtol=1e-4)
-    monkeypatch.setattr(modeling_trainable_segmentation, "PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(modeling_trainable_segmentation, "PIXELS_PER_PASS", 1)
     torch.testing.assert_close(model(**inputs).logits, output.logits, atol=1e-4, rtol=1e-4)
 
 
@@ -193,8 +193,8 @@ def test_gradient_checkpointing_and_any_attention_change_nothing(config, lesson)
         ({"decoder_num_heads": 5}, "decoder_num_heads"),
         ({"kernel_size": 4}, "kernel_size"),
         ({"kernel_size": -1}, "kernel_size"),
-        ({"clip_config": {"layers": [3, 4, 6]}}, "layers must be 4"),
-        ({"clip_config": {"width": 1}}, "width must be positive and even"),
+        ({"clip_config": {"layers": [3, 4, 6]}}, "`layers` must be 4"),
+        ({"clip_config": {"width": 1}}, "`width` must be positive and even"),
         ({"dropout": 1.0}, "dropout"),
         ({"mask_grounding_stages": [2]}, "mask_grounding_stages"),
     ],
@@ -217,12 +217,12 @@ def test_expressions_are_cut_before_their_end(processor, tokenizer, caplog):
 
 @pytest.mark.parametrize("size", [(50, 80), (64, 64), (90, 33)])
 def test_a_mask_goes_to_the_model_and_back(processor, size):
-    """Through the letterbox and its inverse, for pictures of any shape."""
+    """Through the letterbox and its inverse, for images of any shape."""
     height, width = size
     mask = torch.zeros(size)
     mask[height // 4 : height // 2, width // 4 : -width // 4] = 1
-    picture = torch.zeros(3, *size, dtype=torch.uint8)
-    labels = processor.image_processor(picture, mask.numpy(), return_tensors="pt")["labels"]
+    image = torch.zeros(3, *size, dtype=torch.uint8)
+    labels = processor.image_processor(image, mask.numpy(), return_tensors="pt")["labels"]
     assert labels.shape == (1, 64, 64) and labels.min() >= 0 and labels.max() <= 1
     logits = (labels.clamp(1e-4, 1 - 1e-4)).logit()
     back = processor.probabilities(logits, size)[0] > 0.5
@@ -233,8 +233,8 @@ def test_a_mask_goes_to_the_model_and_back(processor, size):
 def test_a_size_given_with_the_call_is_the_one_masks_come_back_from(processor):
     mask = torch.zeros(48, 64)
     mask[6:20, 40:60] = 1
-    picture, size = torch.zeros(3, 48, 64, dtype=torch.uint8), {"height": 64, "width": 128}
-    labels = processor.image_processor(picture, mask.numpy(), size=size, return_tensors="pt")["labels"]
+    image, size = torch.zeros(3, 48, 64, dtype=torch.uint8), {"height": 64, "width": 128}
+    labels = processor.image_processor(image, mask.numpy(), size=size, return_tensors="pt")["labels"]
     logits = labels[:, 2::4, 2::4].clamp(1e-4, 1 - 1e-4).logit()
     back = processor.probabilities(logits, (48, 64))[0] > 0.5
     assert (back & (mask > 0)).sum() / (back | (mask > 0)).sum() > 0.7
@@ -273,7 +273,7 @@ def test_masks_of_large_images_are_read_in_bands(processor, monkeypatch):
     outputs = SimpleNamespace(logits=logits)
     whole = processor.probabilities(logits, (61, 47))
     mask = processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]["mask"]
-    monkeypatch.setattr(masks, "PIXELS_AT_ONCE", 5 * 47)
+    monkeypatch.setattr(masks, "BAND_PIXELS", 5 * 47)
     assert torch.equal(processor.probabilities(logits, (61, 47)), whole)
     assert torch.equal(processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]["mask"], mask)
 
@@ -288,9 +288,9 @@ def test_a_saved_model_is_one_call(folder, ris, images):
 
 
 def test_it_loads_and_answers_where_this_package_is_missing(folder):
-    told = []
-    push_model(folder, "me/cris", licence="mit", dry_run=True, note=told.append)
-    assert any("modeling_cris.py" in line for line in told)
+    notes = []
+    push_model(folder, "me/cris", licence="mit", dry_run=True, note=notes.append)
+    assert any("modeling_cris.py" in line for line in notes)
 
 
 def test_it_is_evaluated_by_its_own_protocol(ris):
@@ -322,7 +322,13 @@ def test_it_is_trained_and_mask_grounding_is_a_matter_of_configuration(folder, t
 
     options = {"max_steps": 2, "eval_rows": 2, "samples": 1, "dataloader_num_workers": 0}
     metrics = train(
-        "finetune", tmp_path, drawn=("refshapes",), parts={"model": str(folder)}, config=BOTH, eval_steps=2, **options
+        "finetune",
+        tmp_path,
+        refshapes=("refshapes",),
+        parts={"model": str(folder)},
+        config=BOTH,
+        eval_steps=2,
+        **options,
     )
     assert "eval_mIoU" in metrics
     again = pipeline("referring-segmentation", model=str(tmp_path), device="cpu").model
@@ -436,7 +442,7 @@ def test_training_starts_from_a_released_clip(tmp_path, clip_folder, form, caplo
 
 def test_another_start_is_refused_by_name(tmp_path):
     save_file({"visual.proj": torch.zeros(2, 2)}, tmp_path / "vit.safetensors")
-    with pytest.raises(ValueError, match=r"init_from=.*vit\.safetensors.*no CLIP with a ResNet"):
+    with pytest.raises(ValueError, match=r"`init_from` must be a CLIP with a ResNet.*vit\.safetensors"):
         build_cris(0, {}, init_from=str(tmp_path / "vit.safetensors"), text="none")
     with pytest.raises(ValueError, match=r"no CLIP of timm has: 'fc\.weight'"):
         rename_timm({"stem.conv1.conv.weight": torch.zeros(1), "fc.weight": torch.zeros(1)})
@@ -496,7 +502,7 @@ def test_muon_trains_its_convolutions_if_asked(model):
 def test_options_that_would_do_nothing_are_refused(tmp_path, folder):
     rows = load_refshapes("refshapes", "val", num_rows=2)
     cases = [
-        ("cris-r50-refcoco", {"model": str(folder)}, {"weight_decay": 0.1}, "--weight-decay must be left out"),
+        ("cris-r50-refcoco", {"model": str(folder)}, {"weight_decay": 0.1}, "`weight_decay` must be left out"),
         ("finetune", {"model": str(folder)}, {"config": {"alignment_module": False}}, "no field 'alignment_module'"),
         ("cris-r50-refcoco", {"init_from": "none.pt", "text": str(folder)}, {}, r"there is no file .*none\.pt"),
     ]
@@ -507,8 +513,6 @@ def test_options_that_would_do_nothing_are_refused(tmp_path, folder):
         hf_ris.CRISImageProcessor()(rows[0]["image"], do_resize=False)
     with pytest.raises(ValueError, match="resample"):
         hf_ris.CRISImageProcessor()(rows[0]["image"], resample=2)
-    with pytest.raises(ValueError, match="--lora must be left out"):
-        train("cris-tiny-refshapes", tmp_path, parts={"model": str(folder)}, lora=4)
 
 
 def test_half_precision_is_trained_in_full(folder, tmp_path):
@@ -517,8 +521,8 @@ def test_half_precision_is_trained_in_full(folder, tmp_path):
     assert {each.dtype for each in model.parameters()} == {torch.float32}
 
 
-def test_squashed_masks_are_not_compared_with_fitted_ones(ris):
-    with pytest.raises(ValueError, match=r"squashed pictures.*allowed are original, cris"):
+def test_masks_over_padded_images_are_not_compared_in_a_square(ris):
+    with pytest.raises(ValueError, match="must be 'original' or 'cris' for CRIS, which pads images; got 'lavt'"):
         evaluate(ris, load_refshapes("refshapes", "val", num_rows=2), protocol="lavt")
 
 
@@ -550,7 +554,7 @@ def test_hidden_words_leave_no_trace_in_batch_norms(config, inputs):
 def test_adapters_leave_batch_norms_as_they_are(folder, tmp_path):
     options = {"max_steps": 2, "eval_rows": 2, "samples": 0, "dataloader_num_workers": 0, "learning_rate": 1e-2}
     parts = {"model": str(folder)}
-    train("finetune", tmp_path, drawn=("refshapes",), parts=parts, lora=2, eval_steps=2, **options)
+    train("finetune", tmp_path, refshapes=("refshapes",), parts=parts, lora=2, eval_steps=2, **options)
     before, after = (load_file(where / "model.safetensors") for where in (folder, tmp_path))
     assert all(torch.equal(each, after[name]) for name, each in before.items() if "running" in name)
     changed = {name for name, each in before.items() if not torch.equal(each, after[name])}

@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 from hf_ris.cli import app
 from hf_ris.data import FEATURES, RefShapesStream, decode_mask, load_refcoco
 from hf_ris.data.segmentation import encode_segmentations
-from hf_ris.evaluation import PROTOCOLS, Questions, evaluate, shuffle_expressions
-from hf_ris.evaluation_report import Sample, by_words
+from hf_ris.evaluation import PROTOCOLS, evaluate, shuffle_expressions
+from hf_ris.evaluation_questions import Questions
+from hf_ris.evaluation_report import Sample, kind_of
 from hf_ris.reporting import table, write_section
 
 
@@ -199,7 +200,7 @@ def test_killed_or_shared_out_it_ends_with_the_same_numbers(tmp_path):
     assert len(list((tmp_path / "killed").glob("predictions-*.jsonl"))) == 2
 
 
-def test_the_report_shows_numbers_and_pictures(rows, tmp_path):
+def test_the_report_shows_numbers_and_images(rows, tmp_path):
     results = evaluate(guess_by_text, rows, output=tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
 
@@ -214,18 +215,18 @@ def test_the_report_shows_numbers_and_pictures(rows, tmp_path):
     [
         ("red mug", "neither: looks alone"),
         ("the bright one", "neither: looks alone"),
-        ("man on the left", "place in the picture"),
-        ("Upper tree", "place in the picture"),
-        ("the topmost box", "place in the picture"),
-        ("the fourth man", "place in the picture"),
+        ("man on the left", "place in the image"),
+        ("Upper tree", "place in the image"),
+        ("the topmost box", "place in the image"),
+        ("the fourth man", "place in the image"),
         ("mug left of the tree", "relation to something else"),
         ("dog next to the bench", "relation to something else"),
-        ("left side of the picture", "place in the picture"),
-        ("man on left side of pic", "place in the picture"),
+        ("left side of the picture", "place in the image"),
+        ("man on left side of pic", "place in the image"),
     ],
 )
 def test_what_an_expression_tells(text, kind):
-    assert by_words(Sample(text, 0.1, 0.5, {})) == kind
+    assert kind_of(Sample(text, 0.1, 0.5, {})) == kind
 
 
 def test_questions_of_one_image_stand_together(rows):
@@ -234,17 +235,17 @@ def test_questions_of_one_image_stand_together(rows):
 
     assert len(set(keys)) == len(keys) == sum(map(len, rows["expressions"]))
     for number in range(len(questions)):
-        items = questions[number]
-        assert len({len(item["text"]) for item in items}) == 1, "no padding"
-        assert len(items) == 1 or sum(len(item["text"]) for item in items) <= 3
+        lengths = [len(image.request.expressions) for image in questions[number]]
+        assert len(set(lengths)) == 1, "no padding"
+        assert len(lengths) == 1 or sum(lengths) <= 3
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"protocol": "coco"}, "protocol='coco'.*original, lavt, cris"),
+        ({"protocol": "coco"}, "`protocol` must be one of .*'original', 'lavt', 'cris'.*, got 'coco'"),
         ({"text_column": "tokens"}, "`text_column` must be .* got 'tokens'"),
-        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"protocol": "lavt"}, "model_size"),
     ],
 )
@@ -273,7 +274,7 @@ def test_expressions_that_ask_nothing_are_named_before_the_run(rows):
 
     for dataset, message in (
         (with_expressions(), "has no expression"),
-        (with_expressions({"sent": " ", "raw": ""}), "expression 7 of referent .*, got '', without a letter or digit"),
+        (with_expressions({"sent": " ", "raw": ""}), "Expression 7 of referent .*, got '', without a letter or digit"),
     ):
         with pytest.raises(ValueError, match=message):
             evaluate(must_not_run, dataset)
@@ -307,7 +308,7 @@ def test_a_broken_image_is_named_or_counted_as_a_miss(rows, ris, tmp_path, num_w
     spoilt, image_id = spoil(rows, tmp_path, 2)
     referent = next(row["ref_id"] for row in rows if row["image_id"] == image_id)
     output = tmp_path / "out"
-    with pytest.raises(ValueError, match=rf"the image broken\.png of referent {referent} cannot be read"):
+    with pytest.raises(ValueError, match=rf"The image broken\.png of referent {referent} cannot be read"):
         evaluate(ris, spoilt, output=output, batch_size=4, num_workers=num_workers)
     results = evaluate(
         ris, spoilt, output=output, batch_size=4, num_workers=num_workers, on_error="report"
@@ -393,16 +394,16 @@ def test_damaged_masks_and_those_of_another_size_are_named(rows):
         ({**rows[0]["mask"], "counts": rows[0]["mask"]["counts"] + "1"}, "its mask has"),
     ):
         row = {**rows[0], "mask": mask}
-        with pytest.raises(ValueError, match=rf"referent {row['ref_id']} of image {row['image_id']}: {message}"):
+        with pytest.raises(ValueError, match=rf"Referent {row['ref_id']} of image {row['image_id']}: {message}"):
             evaluate(tell_the_truth, datasets.Dataset.from_list([row], features=FEATURES))
-    with pytest.raises(ValueError, match=r"predicted mask is \(5, 5\)"):
+    with pytest.raises(ValueError, match=r"predicted mask is \[5, 5\]"):
         evaluate(lambda items: [[{"mask": np.zeros((5, 5), bool)} for _ in i["text"]] for i in items], rows)
 
 
 def test_the_command_names_what_is_wrong():
     for arguments, message in (
-        (["bundled", "refcoco"], "needs --root"),
-        (["bundled", "refshapes", "--root", "x"], "takes no --root"),
+        (["bundled", "refcoco"], "--root must name a folder"),
+        (["bundled", "refshapes", "--root", "x"], "must be left out for refshapes"),
         (["bundled", "refshapes", "--split", "dev"], "split='dev'"),
     ):
         done = CliRunner().invoke(app, ["evaluate", *arguments])

@@ -1,4 +1,4 @@
-"""Folders of pictures: every line once, whatever happens on the way."""
+"""Folders of images: every line once, through errors, kills and other runs."""
 
 import json
 import os
@@ -17,27 +17,27 @@ from transformers import pipeline
 from typer.testing import CliRunner
 
 from hf_ris.cli import app
-from hf_ris.folder import Request, read_requests, segment_folder
+from hf_ris.folder import FolderEntry, read_entries, segment_folder
 
 
-REQUESTS = [
-    Request("b.png", ["the red mug", "a tree"]),
-    Request("a.png", ["a tree"]),
-    Request("sub/c.jpg", ["a fish"]),
+ENTRIES = [
+    FolderEntry("b.png", ["the red mug", "a tree"]),
+    FolderEntry("a.png", ["a tree"]),
+    FolderEntry("sub/c.jpg", ["a fish"]),
 ]
 
 
 @pytest.fixture
 def folder(images, tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     (folder / "sub").mkdir(parents=True)
-    for name, picture in zip(("a.png", "b.png", "sub/c.jpg"), images, strict=True):
-        picture.save(folder / name)
+    for name, image in zip(("a.png", "b.png", "sub/c.jpg"), images, strict=True):
+        image.save(folder / name)
     return folder
 
 
-def run(ris, folder, output, requests=REQUESTS, **options):
-    return [line for lines in segment_folder(ris, folder, requests, output, **options) for line in lines]
+def run(ris, folder, output, entries=ENTRIES, **options):
+    return [line for lines in segment_folder(ris, folder, entries, output, **options) for line in lines]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -46,7 +46,7 @@ def test_a_line_for_each_expression(batch_size, ris, folder, tmp_path):
 
     assert lines == [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert [(line["image"], line["label"]) for line in lines] == [
-        (request.image, text) for request in REQUESTS for text in request.text
+        (entry.image, text) for entry in ENTRIES for text in entry.text
     ]
     for line in lines:
         expected = ris(folder / line["image"], text=line["label"], output_format="array")
@@ -59,7 +59,7 @@ def test_cut_off_anywhere_it_ends_with_the_same_bytes(batch_size, ris, folder, t
     run(ris, folder, tmp_path / "whole", batch_size=batch_size)
     whole = (tmp_path / "whole" / "results.jsonl").read_bytes()
     out = tmp_path / "out"
-    next(iter(segment_folder(ris, folder, REQUESTS, out, batch_size)))
+    next(iter(segment_folder(ris, folder, ENTRIES, out, batch_size)))
     for length in range(0, len(whole), 97):
         (out / "results.jsonl").write_bytes(whole[:length])
         run(ris, folder, out, batch_size=batch_size)
@@ -75,10 +75,10 @@ def test_what_is_there_is_not_computed_again(ris, folder, tmp_path, monkeypatch)
     assert asked == []
 
 
-def test_one_bad_picture_does_not_lose_the_others(ris, folder, tmp_path):
-    (folder / "a.png").write_bytes(b"no picture")
-    requests = [*REQUESTS, Request("none.png", ["a tree", "a mug"]), Request("b.png", [" "])]
-    lines = run(ris, folder, tmp_path / "out", requests, batch_size=3)
+def test_one_bad_image_does_not_lose_the_others(ris, folder, tmp_path):
+    (folder / "a.png").write_bytes(b"no image")
+    entries = [*ENTRIES, FolderEntry("none.png", ["a tree", "a mug"]), FolderEntry("b.png", [" "])]
+    lines = run(ris, folder, tmp_path / "out", entries, batch_size=3)
 
     assert [line["image"] for line in lines if "error" in line] == ["a.png", "none.png", "none.png", "b.png"]
     assert "a.png" in lines[2]["error"] and "without a letter" in lines[-1]["error"]
@@ -101,7 +101,7 @@ def test_nothing_leads_out_of_the_folder(ris, folder, tmp_path, images):
         "own.png",
         "sub/../a.png",
     ]
-    lines = run(ris, folder, tmp_path / "out", [Request(name, ["a tree"]) for name in names])
+    lines = run(ris, folder, tmp_path / "out", [FolderEntry(name, ["a tree"]) for name in names])
     assert ["mask" in line for line in lines] == [False] * 6 + [True] * 2
     for line in lines[:4]:
         assert line["error"] == f"{line['image']!r} leads out of the folder {str(folder)!r}"
@@ -112,9 +112,9 @@ import sys, time
 from pathlib import Path
 import hf_ris
 from transformers import pipeline
-from hf_ris.folder import Request, segment_folder
+from hf_ris.folder import FolderEntry, segment_folder
 ris = pipeline("referring-segmentation", model=sys.argv[1], device="cpu")
-for lines in segment_folder(ris, sys.argv[2], [Request("a.png", ["a tree"]), Request("b.png", ["a tree"])], sys.argv[3]):
+for lines in segment_folder(ris, sys.argv[2], [FolderEntry("a.png", ["a tree"]), FolderEntry("b.png", ["a tree"])], sys.argv[3]):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -124,51 +124,51 @@ def test_two_runs_do_not_share_a_folder(folder, model_folder, tmp_path):
     """The second is told so and nothing is lost; a run that was killed holds nothing."""
     ris = pipeline("referring-segmentation", model=str(model_folder), device="cpu")
     out = tmp_path / "out"
-    requests = [Request("a.png", ["a tree"]), Request("b.png", ["a tree"])]
+    entries = [FolderEntry("a.png", ["a tree"]), FolderEntry("b.png", ["a tree"])]
     command = [sys.executable, "-c", TWO_RUNS, str(model_folder), str(folder), str(out)]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert first.stdout.readline() == "held\n"
         before = (out / "results.jsonl").read_bytes()
         with pytest.raises(ValueError, match="is being written by another run"):
-            run(ris, folder, out, requests)
+            run(ris, folder, out, entries)
         assert (out / "results.jsonl").read_bytes() == before
     finally:
         first.kill()
         first.wait()
-    lines = segment_folder(ris, folder, requests, out)
+    lines = segment_folder(ris, folder, entries, out)
     next(lines)
     with pytest.raises(ValueError, match="is being written by another run"):
-        run(ris, folder, out, requests)  # nor within a process
+        run(ris, folder, out, entries)  # nor within a process
     assert len(list(lines)) == 1
     assert len((out / "results.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_run_that_another_thread_ends_lets_go_of_the_folder(ris, folder, tmp_path):
     """As web servers do, which read a generator by threads that are free just then."""
-    requests = [Request("a.png", ["a tree"]), Request("b.png", ["a tree"])]
-    lines = segment_folder(ris, folder, requests, tmp_path / "out")
+    entries = [FolderEntry("a.png", ["a tree"]), FolderEntry("b.png", ["a tree"])]
+    lines = segment_folder(ris, folder, entries, tmp_path / "out")
     for step in (lambda: next(lines), lines.close):
         thread = threading.Thread(target=step)
         thread.start()
         thread.join()
-    assert ["mask" in line for line in run(ris, folder, tmp_path / "out", requests)] == [True, True]
+    assert ["mask" in line for line in run(ris, folder, tmp_path / "out", entries)] == [True, True]
 
 
 def test_a_damaged_line_is_named(ris, folder, tmp_path):
-    requests = [Request("a.png", ["a tree"])]
-    run(ris, folder, tmp_path / "out", requests)
+    entries = [FolderEntry("a.png", ["a tree"])]
+    run(ris, folder, tmp_path / "out", entries)
     (tmp_path / "out" / "results.jsonl").write_text('{"image": "a.p\n')
     with pytest.raises(ValueError, match=r"results\.jsonl is damaged: .*a\.p.*; delete it, or name another folder"):
-        run(ris, folder, tmp_path / "out", requests)
+        run(ris, folder, tmp_path / "out", entries)
 
 
 def test_one_bad_expression_does_not_lose_the_others(ris, folder, tmp_path):
-    requests = [Request("b.png", ["the red mug", " ", "half a \ud83d", "a tree"])]
+    entries = [FolderEntry("b.png", ["the red mug", " ", "half a \ud83d", "a tree"])]
     for _ in range(2):
-        lines = run(ris, folder, tmp_path / "out", requests)
+        lines = run(ris, folder, tmp_path / "out", entries)
         assert ["mask" in line for line in lines] == [True, False, False, True]
-        assert [line["label"] for line in lines] == requests[0].text
+        assert [line["label"] for line in lines] == entries[0].text
         assert "without a letter" in lines[1]["error"] and "surrogate" in lines[2]["error"]
 
 
@@ -176,13 +176,13 @@ def test_results_of_another_run_are_left_alone(ris, folder, tmp_path):
     out = tmp_path / "out"
     run(ris, folder, out)
     before = (out / "results.jsonl").read_bytes()
-    for requests, options, message in (
-        (REQUESTS[1:], {}, "holds results for other expressions"),
-        (REQUESTS[:2], {}, "more results than were asked for"),
-        (REQUESTS, {"threshold": 0.3}, "holds results made with"),
+    for entries, options, message in (
+        (ENTRIES[1:], {}, "holds results for other expressions"),
+        (ENTRIES[:2], {}, "more results than were asked for"),
+        (ENTRIES, {"threshold": 0.3}, "holds results made with"),
     ):
         with pytest.raises(ValueError, match=message):
-            run(ris, folder, out, requests, **options)
+            run(ris, folder, out, entries, **options)
     ris.model.config.note = "changed"
     with pytest.raises(ValueError, match="holds results made with configuration="):
         run(ris, folder, out)
@@ -212,13 +212,13 @@ def test_results_of_another_run_are_left_alone(ris, folder, tmp_path):
 )
 def test_files_of_expressions(name, content, tmp_path):
     (tmp_path / name).write_text(content)
-    assert read_requests(tmp_path / name) == REQUESTS
+    assert read_entries(tmp_path / name) == ENTRIES
 
 
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("all.txt", "", r"\.csv, \.jsonl"),
+        ("all.txt", "", r"one of \['\.csv', '\.jsonl'\], got"),
         ("none.csv", None, "cannot be read"),
         ("all.csv", "picture,text\n", "lacks the columns image"),
         ("all.csv", "image,text\n", "holds no line"),
@@ -237,11 +237,11 @@ def test_unreadable_files_of_expressions_are_named(name, content, message, tmp_p
     if content is not None:
         (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(ValueError, match=message):
-        read_requests(tmp_path / name)
+        read_entries(tmp_path / name)
 
 
 def test_a_killed_command_continues(folder, model_folder, tmp_path):
-    """`hf-ris segment` is killed after its first picture, and ends like one that was not."""
+    """`hf-ris segment` is killed after its first image, and ends like one that was not."""
     file = tmp_path / "all.jsonl"
     many = [
         {"image": name, "text": f"the {word} mug"} for word in ("red", "blue", "big") for name in ("a.png", "b.png")
@@ -273,4 +273,4 @@ def test_the_command_names_what_failed(folder, model_folder, tmp_path):
 
     for wrong in ([*arguments, "a tree"], arguments[:3], [str(folder)]):
         done = CliRunner().invoke(app, ["segment", *wrong])
-        assert done.exit_code == 2 and "is a folder" in done.stderr
+        assert done.exit_code == 2 and "for a folder" in done.stderr

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
@@ -23,7 +24,9 @@ def test_a_spread_model_is_the_same_model(tmp_path):
         str(script),
         str(tmp_path),
     ]
-    subprocess.run(command, check=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    scripts = str(Path(__file__).parents[1] / "scripts")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": scripts}
+    subprocess.run(command, check=True, timeout=200, env=environment)
 
     whole, spread = (torch.load(tmp_path / f"{name}.pt") for name in ("whole", "spread"))
     torch.testing.assert_close(spread, whole)
@@ -40,8 +43,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from hf_ris.data import ReferringSegmentationCollator
-from hf_ris.training.building import build_magnet_tiny
-from hf_ris.training.rows import DrawnRows
+from hf_ris.training.rows import RefShapesRows
+from tiny_models import build_magnet_tiny
 
 folder = sys.argv[1]
 torch.distributed.init_process_group("gloo")
@@ -49,7 +52,7 @@ losses = {"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5}
 (whole, processor), (spread, _) = (build_magnet_tiny(0, losses) for _ in range(2))
 processor.image_processor.size = {"height": 32, "width": 32}
 collator = ReferringSegmentationCollator(processor, padding="longest", mask_probability=0.15)
-rows = DrawnRows(("refshapes",), 8)
+rows = RefShapesRows(("refshapes",), 8)
 batch = collator([rows[index] for index in range(8)])
 
 # As accelerate does it: the layers that the model names, the word embeddings, and the rest.

@@ -34,7 +34,7 @@ def build(tiny_config, **changes) -> MagNetForReferringSegmentation:
 
 @pytest.fixture
 def batch(processor) -> dict[str, torch.Tensor]:
-    """Two pictures with two expressions each, a word of every expression hidden."""
+    """Two images with two expressions each, a word of every expression hidden."""
     torch.manual_seed(1)
     texts = ["the red mug", "the fish on the left", "a small green house", "blue star"]
     inputs = processor(text=texts, padding="longest", return_tensors="pt")
@@ -145,7 +145,7 @@ def test_the_alignment_loss_is_its_formula():
 
 
 @pytest.mark.parametrize("filled", [0.0, 1.0])
-def test_a_picture_without_foreground_or_background_adds_nothing(filled):
+def test_an_image_without_foreground_or_background_adds_nothing(filled):
     loss = AlignmentLoss(pixel_width=6, text_width=5, width=4, temperature=0.1, num_pixels=8)
     features = torch.randn(1, 6, 4, 4, requires_grad=True)
     terms = loss(features, torch.randn(1, 3, 5), torch.ones(1, 3), torch.full((1, 8, 8), filled))
@@ -274,7 +274,7 @@ def test_losses_survive_autocast(tiny_config, batch):
     assert all(torch.isfinite(term) for term in output.loss_dict.values())
 
 
-def test_words_are_named_alike_by_any_attention(tiny_config, batch):
+def test_any_attention_names_the_same_words(tiny_config, batch):
     model = build(tiny_config, **BOTH).eval()
     inputs = batch["pixel_values"], batch["masked_input_ids"], batch["attention_mask"], batch["labels"]
     with torch.no_grad():
@@ -292,7 +292,7 @@ def test_words_can_be_named_after_training_too(tiny_config, batch):
             batch["pixel_values"], batch["masked_input_ids"], batch["attention_mask"], batch["labels"]
         )
     assert logits.shape == (*batch["input_ids"].shape, tiny_config.text_config.vocab_size)
-    with pytest.raises(ValueError, match="mask_grounding_loss_weight is 0"):
+    with pytest.raises(ValueError, match="`mask_grounding_loss_weight` is 0"):
         build(tiny_config).name_words(
             batch["pixel_values"], batch["input_ids"], batch["attention_mask"], batch["labels"]
         )
@@ -304,10 +304,10 @@ def test_heads_are_saved_and_can_be_left_out(tiny_config, batch, tmp_path):
     again = MagNetForReferringSegmentation.from_pretrained(tmp_path)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
-    plain, told = MagNetForReferringSegmentation.from_pretrained(
+    plain, report = MagNetForReferringSegmentation.from_pretrained(
         tmp_path, mask_grounding_loss_weight=0.0, alignment_loss_weight=0.0, output_loading_info=True
     )
-    assert not told["unexpected_keys"] and not told["missing_keys"]
+    assert not report["unexpected_keys"] and not report["missing_keys"]
     with torch.no_grad():
         torch.testing.assert_close(plain.eval()(**batch).logits, again.eval()(**batch).logits)
 

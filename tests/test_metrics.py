@@ -110,9 +110,9 @@ def test_two_processes_give_the_same(tmp_path):
 @pytest.mark.parametrize(
     "counts, options, message",
     [
-        (np.zeros((0, 3)), {}, "no sample"),
-        ([[5, 4, 9]], {}, r"sample 0 .*\[5, 4, 9\]"),
-        ([[1, 1, 1]], {"comparison": "=="}, "comparison='=='"),
+        (np.zeros((0, 3)), {}, "at least one sample"),
+        ([[5, 4, 9]], {}, r"Sample 0 .*\[5, 4, 9\]"),
+        ([[1, 1, 1]], {"comparison": "=="}, "`comparison` must be one of .*, got '=='"),
     ],
 )
 def test_unfit_counts_are_named(counts, options, message):

@@ -9,7 +9,7 @@ from tiny_parts import loud
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.modeling import magnet_decoders, modeling_trainable_segmentation
 from hf_ris.modeling.grounding_losses import dice_loss, mask_loss
-from hf_ris.modeling.layers import average_pool
+from hf_ris.modeling.layers import average_pool, cell_centres
 from hf_ris.modeling.masks import enlarge_logits
 from hf_ris.modeling.modeling_magnet import FusionStage
 
@@ -90,7 +90,7 @@ def test_expressions_in_parts_give_the_same(tiny_model, inputs, monkeypatch):
     seen = []
     hook = tiny_model.pixel_decoder.register_forward_hook(lambda _, __, output: seen.append(len(output[0])))
     together = tiny_model(**inputs)
-    monkeypatch.setattr(modeling_trainable_segmentation, "PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(modeling_trainable_segmentation, "PIXELS_PER_PASS", 1)
     in_parts = tiny_model(**inputs)
     hook.remove()
 
@@ -128,14 +128,14 @@ def test_absolute_positions_stretch_to_any_size(tiny_config, inputs, size):
         return model(pixels, inputs["input_ids"], inputs["attention_mask"]).logits
 
     table = embeddings.position_embeddings.clone()
-    stretched, alike = logits(table), logits(table[:, :1].expand_as(table))
+    stretched, uniform = logits(table), logits(table[:, :1].expand_as(table))
     assert stretched.shape == (4, -(-size[0] // 4), -(-size[1] // 4))
-    assert (stretched - alike).abs().max() > 0.1, "positions differ"
+    assert (stretched - uniform).abs().max() > 0.1, "positions differ"
     without = logits(torch.zeros_like(table))
     # One position for all, however far it is stretched, is a shift of every patch.
     embeddings.norm.bias.add_(table[0, 0])
-    torch.testing.assert_close(logits(torch.zeros_like(table)), alike, atol=1e-4, rtol=1e-4)
-    assert (without - alike).abs().max() > 0.1
+    torch.testing.assert_close(logits(torch.zeros_like(table)), uniform, atol=1e-4, rtol=1e-4)
+    assert (without - uniform).abs().max() > 0.1
 
 
 @torch.no_grad()
@@ -290,7 +290,7 @@ def test_the_last_mask_alone_may_be_supervised(tiny_model, inputs):
 
 
 def test_learns_a_handful_of_samples(tiny_config, inputs):
-    """A red and a blue square on each picture: after a few steps the word decides which one is masked."""
+    """A red and a blue square on each image: after a few steps the word decides which one is masked."""
     torch.manual_seed(0)
     config = copy.deepcopy(tiny_config)
     config.text_config.hidden_dropout_prob = config.text_config.attention_probs_dropout_prob = 0.0
@@ -347,12 +347,12 @@ def test_numbers_that_do_not_fit_are_named(tiny_model, inputs):
         tiny_model(inputs["pixel_values"][:0], inputs["input_ids"])
     with pytest.raises(ValueError, match=r"labels.*4 expressions, got shape \(3, 64, 96\)"):
         tiny_model(**inputs, labels=torch.zeros(3, 64, 96))
-    with pytest.raises(ValueError, match="labels must be between 0 and 1, got values from 0 to 255"):
+    with pytest.raises(ValueError, match="`labels` must be between 0 and 1, got values from 0 to 255"):
         tiny_model(**inputs, labels=torch.full((4, 64, 96), 255).tril().byte())
-    with pytest.raises(ValueError, match="labels must be between 0 and 1, got values from nan"):
+    with pytest.raises(ValueError, match="`labels` must be between 0 and 1, got values from nan"):
         tiny_model(**inputs, labels=torch.full((4, 64, 96), torch.nan))
     long = torch.ones(4, 65, dtype=torch.long)
-    with pytest.raises(ValueError, match=r"input_ids must hold at most 64 tokens .*, got 65"):
+    with pytest.raises(ValueError, match=r"`input_ids` must hold at most 64 tokens .*, got 65"):
         tiny_model(inputs["pixel_values"], long)
     with pytest.raises(TypeError, match="attentionmask"):
         tiny_model(inputs["pixel_values"], inputs["input_ids"], attentionmask=inputs["attention_mask"])
@@ -410,7 +410,7 @@ def test_the_published_size_runs_at_the_published_resolution():
 
 def test_both_ways_of_sampling_agree(monkeypatch):
     """Maps, which have gradients, and table look-ups, which are faster: places far outside and on the rim included."""
-    monkeypatch.setattr(magnet_decoders, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(magnet_decoders, "SAMPLED_POSITIONS", 7)
     sizes = [(3, 2), (5, 6), (1, 4)]
     cells = sum(height * width for height, width in sizes)
     generator = torch.Generator().manual_seed(0)
@@ -419,7 +419,7 @@ def test_both_ways_of_sampling_agree(monkeypatch):
     offsets[0, 0] = 0.0
     offsets[1, 1] = 100.0
     weights = torch.rand(2, cells, 4, 3, 2, generator=generator)
-    centres = magnet_decoders.pixel_centres(sizes, value.device)
+    centres = torch.cat([cell_centres(size, value.device) for size in sizes])
 
     given = value, offsets, weights, centres, sizes
     torch.testing.assert_close(

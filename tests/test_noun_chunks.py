@@ -5,7 +5,8 @@ import json
 import pytest
 from golden_states import read_json
 
-from hf_ris.modeling.language_parsing import find_target, parse_by_rules, target_phrase
+from hf_ris.modeling.language_expression import Expression
+from hf_ris.modeling.language_parsing import parse_by_rules
 
 
 @pytest.mark.parametrize(
@@ -24,15 +25,15 @@ from hf_ris.modeling.language_parsing import find_target, parse_by_rules, target
         ("white building", "white building"),
     ],
 )
-def test_the_target_comes_first(expression, phrase):
-    assert target_phrase(parse_by_rules(expression)) == phrase
+def test_the_referent_comes_first(expression, phrase):
+    assert Expression(expression).noun_phrase == phrase
 
 
 @pytest.mark.parametrize(
     ("text", "phrase"), [("", ""), ("on the left", "the left"), ("...", "..."), ("left", "left"), ("ß 左", "ß 左")]
 )
 def test_what_names_no_thing_has_a_phrase_too(text, phrase):
-    assert target_phrase(parse_by_rules(text)) == phrase
+    assert Expression(text).noun_phrase == phrase
 
 
 def test_captions_have_the_chunks_that_a_parser_finds():
@@ -48,9 +49,8 @@ def test_real_expressions_have_a_parsers_phrases(real_data):
     rows = [row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()) if row["found"]]
     phrases = heads = 0
     for row in rows:
-        parse = parse_by_rules(row["text"].lower())
-        chunk = find_target(parse)
-        phrases += target_phrase(parse) == row["noun_phrase"]
-        heads += chunk is not None and parse.words[chunk.root].text == row["head"]
+        expression = Expression(row["text"])
+        phrases += expression.noun_phrase == row["noun_phrase"]
+        heads += expression.head == row["head"]
     assert phrases / len(rows) >= 0.85
     assert heads / len(rows) >= 0.92

@@ -104,9 +104,9 @@ def test_every_recorded_point_matches(model, processor, case, monkeypatch):
 
 
 @pytest.mark.parametrize("case", ["pre_land", "pre_port"])
-def test_pictures_and_masks_are_fitted_as_opencv_does(processor, case):
-    picture, mask = (INPUTS[f"{case}.{name}"].numpy() for name in ("image_u8", "mask_u8"))
-    inputs = processor.image_processor(picture, mask > 0, return_tensors="pt")
+def test_images_and_masks_are_fitted_as_opencv_does(processor, case):
+    image, mask = (INPUTS[f"{case}.{name}"].numpy() for name in ("image_u8", "mask_u8"))
+    inputs = processor.image_processor(image, mask > 0, return_tensors="pt")
     error = (inputs["pixel_values"][0] - OUTPUTS[f"{case}.pixel_values"]).abs()
     assert error.max() < 1.1 * GREY_LEVEL
     assert (error > 0.1 * GREY_LEVEL).float().mean() < 0.01, "a grey level, at one place in a hundred"

@@ -1,4 +1,4 @@
-"""Global-Local's pictures, features, ensembles and scores are the original's, for CLIPs with a ViT and with a ResNet."""
+"""Global-Local's images, features, ensembles and scores are the original's, for CLIPs with a ViT and with a ResNet."""
 
 import pytest
 import torch
@@ -6,12 +6,9 @@ from golden_states import read_tensors
 from torch import nn
 
 from hf_ris.conversion.mapping_clip import convert_clip_state_dict, read_clip_config
+from hf_ris.modeling.as_published import published_box, published_images
 from hf_ris.modeling.configuration_zero_shot import GlobalLocalConfig
-from hf_ris.modeling.modeling_global_local import (
-    GlobalLocalForReferringSegmentation,
-    published_box,
-    published_pictures,
-)
+from hf_ris.modeling.modeling_global_local import GlobalLocalForReferringSegmentation
 
 
 STATE = read_tensors("global_local", "state.safetensors")
@@ -40,9 +37,9 @@ def build(kind: str, dataset: str) -> GlobalLocalForReferringSegmentation:
     return model
 
 
-def test_pictures_are_made_as_published(kind):
+def test_images_are_made_as_published(kind):
     model = build(kind, "refcoco")
-    whole, crops = published_pictures(INPUTS["image"], INPUTS["pred_masks"], model.image_text.image_size)
+    whole, crops = published_images(INPUTS["image"], INPUTS["pred_masks"], model.image_text.image_size)
     assert_close(whole, OUTPUTS[f"{kind}.refcoco.resized_imgs"])
     assert_close(crops, OUTPUTS[f"{kind}.refcoco.cropped_imgs"])
 
@@ -56,8 +53,8 @@ def test_boxes_are_the_detectors():
 @torch.no_grad()
 def test_features_and_scores_are_the_originals(kind, dataset):
     model = build(kind, dataset)
-    pictures = published_pictures(INPUTS["image"], INPUTS["pred_masks"], model.image_text.image_size)
-    visual = model.mix_visual(*pictures, INPUTS["pred_masks"])
+    images = published_images(INPUTS["image"], INPUTS["pred_masks"], model.image_text.image_size)
+    visual = model.mix_visual(*images, INPUTS["pred_masks"])
     assert_close(visual, OUTPUTS[f"{kind}.{dataset}.visual_feature"])
     sentences, phrases = (
         model.image_text.encode_texts({"input_ids": INPUTS[f"{name}_tokens"]}) for name in ("sentence", "noun_phrase")
@@ -70,10 +67,10 @@ def test_features_and_scores_are_the_originals(kind, dataset):
 @torch.no_grad()
 def test_batches_of_regions_change_nothing(kind):
     model = build(kind, "refcoco")
-    pictures = published_pictures(INPUTS["image"], INPUTS["pred_masks"], model.image_text.image_size)
-    together = model.mix_visual(*pictures, INPUTS["pred_masks"])
+    images = published_images(INPUTS["image"], INPUTS["pred_masks"], model.image_text.image_size)
+    together = model.mix_visual(*images, INPUTS["pred_masks"])
     model.config.batch_size = 1
-    assert_close(model.mix_visual(*pictures, INPUTS["pred_masks"]), together)
+    assert_close(model.mix_visual(*images, INPUTS["pred_masks"]), together)
 
 
 @torch.no_grad()

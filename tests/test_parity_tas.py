@@ -1,4 +1,4 @@
-"""What TAS's released code decides is reproduced: target phrases, mentions, quadrants, kept proposals, pictures of regions."""
+"""What TAS's released code decides is reproduced: noun phrases, mentions, quadrants, kept regions, images of regions."""
 
 from typing import Any
 
@@ -8,13 +8,24 @@ import torch
 from golden_states import GOLDEN, read_json
 from safetensors.numpy import load_file
 
-from hf_ris.modeling.as_published import Mention, read_mention, rectify_as_published, widen_chunks
+from hf_ris.modeling.as_published import (
+    Mention,
+    PublishedTASSteps,
+    blur,
+    centre_of,
+    cut_out_as_published,
+    negatives_as_published,
+    read_mention,
+    rectify_as_published,
+    widen_chunks,
+)
 from hf_ris.modeling.configuration_zero_shot import TASConfig
-from hf_ris.modeling.language_negatives import negative_phrases, negatives_as_published
-from hf_ris.modeling.language_parsing import Chunk, Parse, Word, find_target, parse_by_rules, target_phrase
+from hf_ris.modeling.language_expression import Expression
+from hf_ris.modeling.language_negatives import negative_phrases
+from hf_ris.modeling.language_parsing import Chunk, Parse, Word, parse_by_rules
 from hf_ris.modeling.modeling_tas import TASForReferringSegmentation
 from hf_ris.modeling.modeling_zero_shot import unit
-from hf_ris.modeling.zero_shot_regions import blur, blur_around, centre_of, cut_out, filter_regions
+from hf_ris.modeling.zero_shot_regions import cut_out, filter_regions
 
 
 EXPRESSIONS = read_json("tas", "spatial.json")
@@ -23,11 +34,11 @@ TINY_CLIP = {
     "text_config": {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8},
     "vision_config": {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8},
 }
-PICTURES = load_file(GOLDEN / "tas" / "pictures.safetensors")
+IMAGES = load_file(GOLDEN / "tas" / "pictures.safetensors")
 
 
 def recorded_parse(record: dict[str, Any]) -> Parse:
-    words = [Word(text, tag, dependency, head) for text, _, tag, _, dependency, head in record["parse"]["tokens"]]
+    words = [Word(text, tag, head) for text, _, tag, _, _, head in record["parse"]["tokens"]]
     chunks = [Chunk(start, end, root) for _, start, end, root in record["parse"]["chunks"]]
     return Parse(record["text"].lower(), tuple(words), tuple(chunks))
 
@@ -56,16 +67,17 @@ def normalised(entity: dict[str, Any] | None) -> dict[str, Any] | None:
 @pytest.mark.parametrize("record", EXPRESSIONS, ids=lambda record: record["text"])
 def test_expressions_are_read_and_rectified_as_published(record):
     parse = recorded_parse(record)
-    assert target_phrase(parse) == record["local_sent"]
+    expression = Expression(record["text"], lambda _: parse)
+    assert expression.noun_phrase == record["local_sent"]
     if record["expanded"]:
         assert {str(word): list(span) for word, span in widen_chunks(parse).items()} == record["expanded"]
     assert as_recorded(read_mention(parse)) == normalised(record["entity"])
     for case in record["cases"]:
-        chosen = rectify_as_published(parse, record["local_sent"], case["rowcol"], case["weights"])
+        chosen = rectify_as_published(expression, case["rowcol"], case["weights"])
         assert chosen == case["index"]
 
 
-def test_the_target_phrase_follows_global_locals_rule():
+def test_the_noun_phrase_follows_global_locals_rule():
     for example in read_json("global_local", "noun_phrase.json")["examples"]:
         tokens = example["tokens"]
         chunks, start = [], 0
@@ -76,16 +88,14 @@ def test_the_target_phrase_follows_global_locals_rule():
             )
             chunks.append(Chunk(start, start + length, start))
             start += length
-        words = (
-            Word(text, "", dependency, head)
-            for text, dependency, head in zip(tokens, example["deps"], example["heads"], strict=True)
-        )
+        words = (Word(text, "", head) for text, head in zip(tokens, example["heads"], strict=True))
         parse = Parse(example["joined"], tuple(words), tuple(chunks))
-        assert target_phrase(parse) == example["noun_phrase"], example["sentence"]
+        phrase = Expression(example["sentence"], lambda _: parse).noun_phrase  # noqa: B023
+        assert phrase == example["noun_phrase"], example["sentence"]
 
 
-def test_nothing_is_the_target_of_nothing():
-    assert find_target(Parse("", (), ())) is None
+def test_nothing_is_the_referent_of_nothing():
+    assert Expression("", lambda _: Parse("", (), ())).chunk is None
     assert read_mention(Parse("", (), ())) is None
 
 
@@ -103,22 +113,22 @@ def test_proposals_are_filtered_as_published(record):
 @pytest.mark.parametrize("record", read_json("tas", "pictures.json"), ids=lambda record: record["key"])
 def test_regions_are_cut_out_as_published(record):
     name, number, box = record["key"].split(".")
-    image, mask = PICTURES[f"{name}.image"], PICTURES[f"{name}.{number}.mask"]
+    image, mask = IMAGES[f"{name}.image"], IMAGES[f"{name}.{number}.mask"]
     blurred = blur(image)
-    assert (blurred == PICTURES[f"{name}.gaussian75"]).all()
+    assert (blurred == IMAGES[f"{name}.gaussian75"]).all()
     assert [int(place) for place in centre_of(mask)] == record["centroid_row_col"]
     if box == "sam":
-        assert np.array_equal(cut_out(image, mask, as_published=True), PICTURES[f"{record['key']}.crop"])
-        assert np.array_equal(blur_around(image, blurred, mask, as_published=True), PICTURES[f"{record['key']}.blur"])
+        assert np.array_equal(cut_out_as_published(image, mask), IMAGES[f"{record['key']}.crop"])
+        assert np.array_equal(cut_out_as_published(image, mask, blurred), IMAGES[f"{record['key']}.blur"])
 
 
 def test_cut_outs_hold_the_whole_region_and_are_square():
     image = np.full((20, 30, 3), 200, np.uint8)
     mask = np.zeros((20, 30), bool)
     mask[3:8, 10:22] = True
-    picture = cut_out(image, mask)
-    assert picture.shape == (12, 12, 3)
-    assert (picture == 200).all(axis=2).sum() == mask.sum()
+    crop = cut_out(image, mask)
+    assert crop.shape == (12, 12, 3)
+    assert (crop == 200).all(axis=2).sum() == mask.sum()
 
 
 @pytest.mark.parametrize("record", read_json("tas", "fusion.json"), ids=lambda record: record["key"])
@@ -131,18 +141,18 @@ def test_scores_are_fused_as_published(record):
     model = TASForReferringSegmentation(TASConfig(mode="paper", image_text_config=TINY_CLIP))
     with torch.no_grad():
         model.image_text.network.logit_scale.fill_(np.log(100.0))
-        crops, told, expression, negatives = (
+        crops, captions, expression, negatives = (
             unit(tensors[name].view(-1, tensors[name].shape[-1]))
             for name in ("image_features", "text_captions", "text_expression", "text_negatives")
         )
         terms = {
             "V": model._compare(expression, crops)[0],
-            "P": model._compare(expression, told)[0],
+            "P": model._compare(expression, captions)[0],
             "N": model._compare(negatives, crops).mean(dim=0),
         }
     for name, values in terms.items():
         assert (values - tensors[name][:, 0]).abs().max() <= 1e-4
-    shares = model.share_out(**terms)
+    shares = PublishedTASSteps.share_out(model.combine(**terms))
     assert torch.allclose(shares, tensors["similarity"][:, 0], atol=1e-6, equal_nan=True)
     assert int(shares.argmax()) == record["index"]
 
@@ -153,18 +163,18 @@ def test_negative_phrases_are_the_originals(caption):
     cases = [case for case in read_json("tas", "phrases.json")["cases"] if case["caption"] == caption["caption"]]
     assert cases
     for case in cases:
-        nouns = {phrase: own for phrase, own, *_ in case["rows"]}
+        nouns = {phrase: nouns for phrase, nouns, *_ in case["rows"]}
         nouns[case["local_sent"]] = case["rows"][0][2] if case["rows"] else []
-        pairs = {own[0]: number for _, own, _, _, number, _ in case["rows"] if own}
+        pairs = {words[0]: number for _, words, _, _, number, _ in case["rows"] if words}
         found = negatives_as_published(parse, case["local_sent"], nouns.__getitem__, lambda one, _: pairs[one])  # noqa: B023
         assert found == case["negatives"]
 
 
-def test_a_target_is_not_its_own_negative():
+def test_a_referent_is_not_its_own_negative():
     caption = parse_by_rules("a zebra and two giraffes on top of a hill near a fence")
-    assert negative_phrases(caption, parse_by_rules("the zebra")) == [
+    assert negative_phrases(caption, Expression("the zebra")) == [
         "a photo of two giraffes",
         "a photo of a hill",
         "a photo of a fence",
     ]
-    assert "a photo of two giraffes" not in negative_phrases(caption, parse_by_rules("left giraffe"))
+    assert "a photo of two giraffes" not in negative_phrases(caption, Expression("left giraffe"))

@@ -31,7 +31,7 @@ def encode(image: Image.Image, file_format: str = "PNG", **options) -> bytes:
 # Images
 
 
-def test_every_source_gives_the_same_picture(images, tmp_path):
+def test_every_source_gives_the_same_image(images, tmp_path):
     image = images[0]
     path = tmp_path / "image.png"
     image.save(path)
@@ -123,7 +123,7 @@ def test_exif_orientation_is_applied(images):
 
 
 @pytest.mark.parametrize(
-    "picture, expected",
+    "image, expected",
     [
         (Image.new("L", (4, 3), 100), (100, 100, 100)),
         (Image.new("1", (4, 3), 1), (255, 255, 255)),
@@ -140,16 +140,16 @@ def test_exif_orientation_is_applied(images):
     ],
     ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
 )
-def test_colour_modes(picture, expected):
-    loaded = load_image(picture)
+def test_colour_modes(image, expected):
+    loaded = load_image(image)
     assert loaded.mode == "RGB" and loaded.size == (4, 3)
     assert loaded.getpixel((1, 1)) == expected
 
 
 def test_palette_with_transparency_is_laid_over_white():
-    picture = Image.new("P", (4, 3), 0)
-    picture.putpalette([200, 0, 0, 0, 0, 200])
-    loaded = load_image(encode(picture, transparency=0))
+    image = Image.new("P", (4, 3), 0)
+    image.putpalette([200, 0, 0, 0, 0, 200])
+    loaded = load_image(encode(image, transparency=0))
     assert loaded.getpixel((0, 0)) == (255, 255, 255)
 
 
@@ -185,13 +185,13 @@ def huge_png() -> bytes:
         (np.full((4, 4, 3), np.nan), "nan"),
         (np.full((4, 4, 3), -1), "-1"),
         (Image.new("RGB", (0, 5)), "at least 1 pixel"),
-        (Image.new("F", (4, 3), 7.5), "^`picture` of dtype float32 holds values from 7.5"),
+        (Image.new("F", (4, 3), 7.5), "^`photo` of dtype float32 holds values from 7.5"),
     ],
 )
 def test_unfit_images_are_refused(source, message):
     with pytest.raises(ValueError, match=message) as error:
-        load_image(source, argument="picture")
-    assert "`picture`" in str(error.value)
+        load_image(source, argument="photo")
+    assert "`photo`" in str(error.value)
 
 
 def test_folder_is_no_image(tmp_path):
@@ -343,7 +343,7 @@ def test_masks_of_large_images_are_read_in_bands(processor, monkeypatch):
     logits = torch.randn(1, 12, 16, generator=torch.Generator().manual_seed(0)) * 3
     outputs = SimpleNamespace(logits=logits)
     whole = processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]
-    monkeypatch.setattr(masks, "PIXELS_AT_ONCE", 5 * 47)
+    monkeypatch.setattr(masks, "BAND_PIXELS", 5 * 47)
     assert len(list(processor.probability_bands(logits, (61, 47)))) == 13
     banded = processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]
     torch.testing.assert_close(

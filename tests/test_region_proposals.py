@@ -53,7 +53,7 @@ def test_suppression_is_what_its_definition_says():
 
 
 def test_boxes_are_the_masks_edges():
-    masks = torch.from_numpy(tiny_parts.boxes((20, 30), (3, 4, 10, 9), (0, 0, 30, 20), (29, 19, 30, 20)))
+    masks = tiny_parts.boxes((20, 30), (3, 4, 10, 9), (0, 0, 30, 20), (29, 19, 30, 20))
     assert boxes_of(masks).tolist() == [[3, 4, 9, 8], [0, 0, 29, 19], [29, 19, 29, 19]]
 
 
@@ -121,7 +121,7 @@ def test_of_many_regions_the_largest_stay():
     assert np.array_equal(some, every[np.sort(np.argsort(-areas, kind="stable")[:20])])
 
 
-def test_large_pictures_are_reduced_and_regions_are_not():
+def test_large_images_are_reduced_and_regions_are_not():
     image = np.full((60, 90, 3), 230, np.uint8)
     thing = tiny_parts.boxes((60, 90), (30, 15, 60, 45))[0]
     image[thing] = (200, 30, 30)
@@ -144,7 +144,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
-def test_a_picture_of_a_thousand_regions_fits_in_memory():
+def test_an_image_of_a_thousand_regions_fits_in_memory():
     done = subprocess.run([sys.executable, "-c", LOOK_AT_MOSAIC], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 600, "megabytes"
 
@@ -152,9 +152,9 @@ def test_a_picture_of_a_thousand_regions_fits_in_memory():
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ({"scales": []}, "scales must be one or more numbers above 0"),
-        ({"max_pixels": 0}, "max_pixels must be 1 or larger, got 0"),
-        ({"sigma": -1}, "sigma must be 0 or larger, got -1"),
+        ({"scales": []}, "`scales` must be one or more numbers above 0"),
+        ({"max_pixels": 0}, "`max_pixels` must be 1 or larger, got 0"),
+        ({"sigma": -1}, "`sigma` must be 0 or larger, got -1"),
     ],
 )
 def test_unfit_options_are_named(field, message):

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_ris.modeling.language_parsing import parse_by_rules
-from hf_ris.modeling.language_places import RELATIONS, Direction, names_target, read_directions
-from hf_ris.modeling.tas_rectifier import Layout, _place, find_candidates, rectify
+from hf_ris.modeling.language_expression import Expression
+from hf_ris.modeling.language_lexicon import RELATIONS
+from hf_ris.modeling.language_places import Place, read_places
+from hf_ris.modeling.tas_rectifier import Layout, find_candidates, rate_place, rectify
 
 
 CASES = json.loads((Path(__file__).parent / "spatial_cases.json").read_text(encoding="utf-8"))
@@ -36,8 +37,9 @@ def test_places_lead_to_the_right_region(case):
     def score_phrase(phrase: str) -> np.ndarray:
         return np.array([1.0 if label in phrase else 0.1 for label in labels])
 
-    found = rectify(expression, layout, fits, score_phrase, names_target(parse_by_rules(expression.lower())))
-    assert found.pick == answer, (found.directions, found.totals)
+    reading = Expression(expression)
+    pick, candidates = rectify(reading, layout, fits, score_phrase)
+    assert pick == answer, (reading.places, candidates)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_places_lead_to_the_right_region(case):
     ],
 )
 def test_words_that_are_no_places_say_nothing(expression):
-    assert read_directions(expression) == ()
+    assert read_places(expression) == ()
 
 
 @pytest.mark.parametrize(
@@ -130,18 +132,18 @@ def test_words_that_are_no_places_say_nothing(expression):
     ],
 )
 def test_what_is_said_is_read_once(expression, kinds):
-    assert [direction.kind for direction in read_directions(expression)] == kinds
+    assert [place.kind for place in read_places(expression)] == kinds
 
 
 def test_relations_need_something_that_finds_what_they_are_to():
     _, layout = draw(CASES["scenes"]["desk"])
     fits = np.array([0.9, 1.0, 0.1, 0.1, 0.1])
-    assert rectify("mug left of the laptop", layout, fits).pick == 1
+    assert rectify(Expression("mug left of the laptop"), layout, fits)[0] == 1
 
 
 def test_candidates_are_things_once_and_no_background():
     masks = np.zeros((4, 20, 20), bool)
-    masks[0] = True  # all of the picture
+    masks[0] = True  # all of the image
     masks[1, 2:8, 2:8] = True
     masks[2, 3:7, 3:7] = True  # a part of it
     masks[3, 12:18, 12:18] = True
@@ -150,7 +152,7 @@ def test_candidates_are_things_once_and_no_background():
     assert find_candidates(layout, np.array([1.0, 0.4, 0.3, 0.2]), least=1).tolist() == [1]
 
 
-def test_a_layout_is_in_shares_of_the_picture():
+def test_a_layout_is_in_shares_of_the_image():
     masks = np.zeros((1, 10, 20), bool)
     masks[0, 2:6, 5:15] = True
     layout = Layout.of(masks)
@@ -160,9 +162,9 @@ def test_a_layout_is_in_shares_of_the_picture():
 
 
 AXES = ("x", "y", "depth", "area", "height", "width", "length")
-DIRECTIONS = st.one_of(
+PLACES = st.one_of(
     st.builds(
-        Direction,
+        Place,
         st.sampled_from(("side", "ordinal", "size")),
         st.just(""),
         st.sampled_from(AXES),
@@ -170,12 +172,12 @@ DIRECTIONS = st.one_of(
         st.integers(-9, 9),
         st.booleans(),
     ),
-    st.builds(Direction, st.just("middle"), st.just(""), st.sampled_from(("x", "y", "picture"))),
+    st.builds(Place, st.just("middle"), st.just(""), st.sampled_from(("x", "y", "image"))),
     st.builds(
-        Direction,
+        Place,
         st.just("relation"),
         st.just(""),
-        st.sampled_from(sorted({name for _, name in RELATIONS})),
+        st.sampled_from(sorted(set(RELATIONS.values()))),
         anchors=st.lists(st.just("a tree"), min_size=1, max_size=2).map(tuple),
     ),
 )
@@ -185,25 +187,25 @@ BOXES = st.tuples(*[st.integers(0, 11)] * 4).map(
 
 
 @settings(max_examples=400, deadline=None)
-@given(direction=DIRECTIONS, boxes=st.lists(BOXES, min_size=1, max_size=9), data=st.data())
-def test_any_direction_has_a_place_among_any_candidates(direction, boxes, data):
+@given(place=PLACES, boxes=st.lists(BOXES, min_size=1, max_size=9), data=st.data())
+def test_any_place_rates_any_candidates(place, boxes, data):
     masks = np.zeros((len(boxes), 12, 12), bool)
     for mask, (left, right, top, bottom) in zip(masks, boxes, strict=True):
         mask[top : bottom + 1, left : right + 1] = True
     layout = Layout.of(masks)
     numbers = st.sets(st.integers(0, len(boxes) - 1), min_size=1).map(lambda found: np.array(sorted(found)))
     members = data.draw(numbers)
-    values = _place(direction, layout, members, lambda phrase: np.ones(len(boxes)))
+    values = rate_place(place, layout, members, lambda phrase: np.ones(len(boxes)))
     assert values.shape == members.shape
     assert np.isfinite(values).all()
     assert (values > -0.02).all()  # middles are told apart by a hundredth
     assert (values <= 1).all()
-    if direction.kind == "ordinal":
+    if place.kind == "ordinal":
         assert values.sum() == 1
 
 
 @pytest.mark.parametrize(("rank", "chosen"), [(1, 0), (3, 2), (7, 2), (-1, 2), (-2, 1), (-3, 0), (-4, 0), (-9, 0)])
 def test_ranks_that_do_not_exist_are_the_farthest_that_do(rank, chosen):
     layout = Layout.of(np.eye(3, dtype=bool)[:, None].repeat(3, axis=1))
-    direction = Direction("ordinal", "", "x", sign=-1, rank=rank)
-    assert np.flatnonzero(_place(direction, layout, np.arange(3), None)).tolist() == [chosen]
+    place = Place("ordinal", "", "x", sign=-1, rank=rank)
+    assert np.flatnonzero(rate_place(place, layout, np.arange(3), None)).tolist() == [chosen]

@@ -8,7 +8,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +18,10 @@ import torch
 from local_hub import endpoint, local_hub
 from PIL import Image
 from safetensors.torch import load_file
+from tiny_pretraining import ATTRIBUTES, NameRows, learn_attributes
+from tiny_recipes import RECIPES as TINY_RECIPES
 from transformers import (
-    AutoTokenizer,
     BertModel,
-    EvalPrediction,
-    SwinConfig,
     SwinModel,
     get_scheduler,
     pipeline,
@@ -33,26 +31,14 @@ from typer.testing import CliRunner
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.cli import app
-from hf_ris.data import ReferringSegmentationCollator, RefShapesStream, decode_mask, load_refshapes
-from hf_ris.data.refshapes import COLOURS, draw_scene, sample_scene, true_of, vocabulary
+from hf_ris.data import ReferringSegmentationCollator, RefShapesStream, load_refshapes
 from hf_ris.data.segmentation import encode_mask
 from hf_ris.systems import BUNDLED_ZERO_SHOT
-from hf_ris.training import RECIPES, pretraining, recipes, train
+from hf_ris.training import RECIPES, Recipe, Stage, train
 from hf_ris.training.checkpoints import find_checkpoints, number_of_steps
 from hf_ris.training.data import TrainingData, check_rows
 from hf_ris.training.optimizer import MATRIX_LR, Muon, MuonWithAdamW
-from hf_ris.training.pretraining import (
-    ATTRIBUTES,
-    IGNORED,
-    AttributeModel,
-    AttributeRows,
-    NameRows,
-    attribute_counts,
-    attribute_metrics,
-    tell_places,
-)
-from hf_ris.training.rows import DrawnRows
-from hf_ris.training.tokenizer import build_tokenizer
+from hf_ris.training.rows import RefShapesRows
 from hf_ris.training.train import build, make_arguments
 
 
@@ -60,27 +46,20 @@ EVERYTHING = {"mask_grounding_loss_weight": 1.0, "mask_grounding_layers": 1, "al
 
 
 @pytest.fixture
-def quick_recipe(monkeypatch, tiny_config, processor) -> str:
-    """The bundled recipe with a model of a few thousand parameters and one stage of four steps, named "quick"."""
+def quick_recipe(tiny_config, processor) -> Recipe:
+    """The bundled recipe with a model of a few thousand parameters and one stage of four steps."""
 
     def build(seed: int, config: dict):
         set_seed(seed)
         changed = MagNetConfig.from_dict({**tiny_config.to_dict(), **config})
         return MagNetForReferringSegmentation(changed), copy.deepcopy(processor)
 
-    bundled = RECIPES["magnet-tiny-refshapes"]
+    bundled = TINY_RECIPES["magnet-tiny-refshapes"]
     stage = {"max_steps": 4, "per_device_train_batch_size": 4, "eval_steps": 2, "save_steps": 2}
     arguments = {**bundled.arguments, "dataloader_num_workers": 0, "disable_tqdm": True}
-    quick = replace(
-        bundled,
-        build=build,
-        config={},
-        drawn=("refshapes",),
-        stages=(recipes.Stage("referring", 64, stage),),
-        arguments=arguments,
+    return replace(
+        bundled, build=build, config={}, refshapes=("refshapes",), stages=(Stage(64, stage),), arguments=arguments
     )
-    monkeypatch.setitem(RECIPES, "quick", quick)
-    return "quick"
 
 
 @pytest.fixture(autouse=True)
@@ -105,21 +84,20 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path):
     assert find_checkpoints([tmp_path], resume=True) == [str(tmp_path / "checkpoint-10")]
 
 
-@pytest.mark.parametrize("source", ["drawn", "dataset"])
-def test_a_killed_run_resumes_to_the_same_weights(quick_recipe, tmp_path, monkeypatch, source):
-    """Words hidden, expressions chosen, pictures mirrored, pixels sampled, dropout: all as if nothing had happened."""
+@pytest.mark.parametrize("source", ["refshapes", "dataset"])
+def test_a_killed_run_resumes_to_the_same_weights(quick_recipe, tmp_path, source):
+    """Words hidden, expressions chosen, images mirrored, pixels sampled, dropout: all as if nothing had happened."""
     options = {"eval_rows": 2, "flip_probability": 0.5, "config": EVERYTHING}
     if source == "dataset":
         stage = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "eval_steps": 1, "save_steps": 1}
-        recipe = replace(RECIPES[quick_recipe], drawn=(), stages=(recipes.Stage("referring", 64, stage),))
-        monkeypatch.setitem(RECIPES, quick_recipe, recipe)
+        quick_recipe = replace(quick_recipe, refshapes=(), stages=(Stage(64, stage),))
         rows = understood_rows(8)
         options |= {"train_dataset": rows, "eval_dataset": rows}
     train(quick_recipe, tmp_path / "whole", save_total_limit=4, **options)
     shutil.copytree(tmp_path / "whole" / "stage-1", tmp_path / "killed" / "stage-1")
     checkpoints = sorted((tmp_path / "killed" / "stage-1").glob("checkpoint-*"))
     shutil.rmtree(checkpoints[-1])
-    with pytest.raises(ValueError, match=r"holds checkpoints: add --resume"):
+    with pytest.raises(ValueError, match=r"holds checkpoints: set `resume`"):
         train(quick_recipe, tmp_path / "killed", **options)
     train(quick_recipe, tmp_path / "killed", resume=True, save_total_limit=4, **options)
 
@@ -145,32 +123,30 @@ def read_logs(folder: Path) -> list[dict]:
 
 
 def test_a_run_stopped_between_stages_continues_with_the_next(quick_recipe, tmp_path, monkeypatch):
-    recipe = RECIPES[quick_recipe]
     train(quick_recipe, tmp_path, eval_rows=2)
     first = MagNetForReferringSegmentation.from_pretrained(tmp_path / "stage-1" / "checkpoint-4").state_dict()
-    drawn = []
+    starts = []
     monkeypatch.setattr(
-        "hf_ris.training.rows.DrawnRows.__init__",
-        lambda self, names, num_rows, start: (
-            drawn.append(start),
-            vars(self).update(names=names, num_rows=num_rows, start=start),
+        "hf_ris.training.rows.RefShapesRows.__init__",
+        lambda self, variants, num_rows, start: (
+            starts.append(start),
+            vars(self).update(variants=variants, num_rows=num_rows, start=start),
         )[0],
     )
 
-    second = replace(recipe.stages[0], image_size=32)
-    monkeypatch.setitem(RECIPES, quick_recipe, replace(recipe, stages=(*recipe.stages, second)))
-    train(quick_recipe, tmp_path, eval_rows=2, resume=True, learning_rate=0.0, weight_decay=0.0)
+    second = replace(quick_recipe.stages[0], image_size=32)
+    longer = replace(quick_recipe, stages=(*quick_recipe.stages, second))
+    train(longer, tmp_path, eval_rows=2, resume=True, learning_rate=0.0, weight_decay=0.0)
 
-    assert drawn == [0, 4 * 4], "the second stage goes on with new rows"
+    assert starts == [0, 4 * 4], "the second stage goes on with new rows"
     final = MagNetForReferringSegmentation.from_pretrained(tmp_path).state_dict()
     assert all(torch.equal(final[name], first[name]) for name in first), "and with the weights of the first"
 
 
-def test_a_stage_can_go_on_without_mask_grounding(quick_recipe, tmp_path, monkeypatch):
-    recipe = RECIPES[quick_recipe]
-    second = replace(recipe.stages[0], mask_grounding=False)
-    monkeypatch.setitem(RECIPES, quick_recipe, replace(recipe, stages=(*recipe.stages, second)))
-    train(quick_recipe, tmp_path, eval_rows=2, config=EVERYTHING, logging_steps=2)
+def test_a_stage_can_go_on_without_mask_grounding(quick_recipe, tmp_path):
+    second = replace(quick_recipe.stages[0], mask_grounding=False)
+    recipe = replace(quick_recipe, stages=(*quick_recipe.stages, second))
+    train(recipe, tmp_path, eval_rows=2, config=EVERYTHING, logging_steps=2)
 
     logged = [
         {key for entry in read_logs(tmp_path / f"stage-{stage}") for key in entry if key.startswith("loss_")}
@@ -181,106 +157,27 @@ def test_a_stage_can_go_on_without_mask_grounding(quick_recipe, tmp_path, monkey
     model = MagNetForReferringSegmentation.from_pretrained(tmp_path)
     assert model.config.mask_grounding_loss_weight == 0
     assert not any("mask_grounding" in name for name, _ in model.named_parameters())
-    train(quick_recipe, tmp_path, eval_rows=2, config=EVERYTHING, resume=True)  # its checkpoint has no head
+    train(recipe, tmp_path, eval_rows=2, config=EVERYTHING, resume=True)  # its checkpoint has no head
 
 
-def test_looks_and_names_can_be_learned_first(quick_recipe, tmp_path, monkeypatch):
-    recipe = RECIPES[quick_recipe]
-    first = tuple(replace(recipe.stages[0], task=task, image_size=32) for task in ("attributes", "names"))
-    monkeypatch.setitem(RECIPES, quick_recipe, replace(recipe, stages=first))
+def test_looks_and_names_can_be_learned_first(quick_recipe, tmp_path):
+    stage = replace(quick_recipe.stages[0], image_size=32)
+    recipe = replace(
+        quick_recipe, stages=(replace(stage, pretraining=learn_attributes), replace(stage, rows=NameRows))
+    )
     fresh = recipe.build(42, {})[0].state_dict()
-    train(quick_recipe, tmp_path, eval_rows=2)
+    train(recipe, tmp_path, eval_rows=2)
     state = json.loads((tmp_path / "stage-1" / "checkpoint-4" / "trainer_state.json").read_text())
     assert {f"eval_{name}_accuracy" for name in ATTRIBUTES} <= state["log_history"][-1].keys()
 
     (tmp_path / "stage-2").rename(tmp_path / "thrown-away")
-    train(quick_recipe, tmp_path, eval_rows=2, resume=True, learning_rate=0.0, weight_decay=0.0)
+    train(recipe, tmp_path, eval_rows=2, resume=True, learning_rate=0.0, weight_decay=0.0)
     trained = MagNetForReferringSegmentation.from_pretrained(tmp_path).state_dict()
     changed = {name for name in fresh if not torch.equal(fresh[name], trained[name])}
     assert changed, "a resumed run takes over what the first stage learned"
     word_embeddings = "encoder.text_encoder.embeddings.word_embeddings.weight"
-    assert word_embeddings in changed, "and what it lent to the words"
+    assert word_embeddings in changed, "and what words begin with"
     assert all(name.startswith("encoder.image_encoder.") for name in changed - {word_embeddings})
-
-
-def test_attribute_maps_tell_what_each_cell_shows(processor):
-    item = AttributeRows(processor.image_processor, 4, "val")[3]
-    scene = sample_scene("val", 3)
-    height, width = (side // 4 for side in item["pixel_values"].shape[-2:])
-    assert item["labels"].shape == (3, height, width)
-
-    front = scene.objects[-1]  # nothing covers it
-    row, column = int(front.y / scene.height * height), int(front.x / scene.width * width)
-    shown = [words[number] for words, number in zip(ATTRIBUTES.values(), item["labels"][:, row, column], strict=True)]
-    assert shown == [front.category, front.colour, front.pattern]
-    nothing = item["labels"][0] == 0
-    assert nothing.any()
-    assert (item["labels"][1:, nothing] == IGNORED).all()
-
-
-def test_cut_outs_take_their_attribute_maps_along(processor):
-    rows = AttributeRows(processor.image_processor, 8)
-    across, down = np.meshgrid(np.arange(320), np.arange(320))
-    marked = (across > 130) & (down > 100)
-    picture = Image.fromarray(np.where(marked, 255, 0).astype(np.uint8)).convert("RGB")
-    for seed in range(8):
-        item = rows.show(picture, marked.astype(np.int8)[None], np.random.default_rng(seed))
-        shown = torch.nn.functional.avg_pool2d(item["pixel_values"], 4)[0] > 0
-        assert (shown == item["labels"][0].bool()).float().mean() > 0.9
-        assert item["labels"].shape == (1, 16, 24)
-
-
-def test_a_scene_is_drawn_once_for_its_views(processor, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(pretraining, "draw_scene", lambda scene: (drawn.append(scene.index), draw_scene(scene))[1])
-    rows = AttributeRows(processor.image_processor, 8, "val", views=4)
-    items = [rows[number] for number in range(2, 8)]
-    assert drawn == [0, 1]
-    whole = processor.image_processor(draw_scene(sample_scene("val", 1))[0], return_tensors="pt")["pixel_values"][0]
-    assert torch.equal(items[2]["pixel_values"], whole)
-    assert not torch.equal(items[2]["pixel_values"], items[3]["pixel_values"])
-
-
-def test_names_mean_all_that_looks_like_it():
-    names = NameRows(66)
-    rows = [names[number] for number in range(6, 66)]
-    assert [row["image_id"] for row in rows[:12]] == [2] * 3 + [3] * 3 + [4] * 3 + [5] * 3
-
-    told = Counter()
-    for row in rows:
-        scene = sample_scene("train", row["image_id"])
-        _, masks = draw_scene(scene)
-        expression = row["expressions"][0]["sent"]
-        called = sorted(true_of(scene, expression))
-        assert called, expression
-        np.testing.assert_array_equal(decode_mask(row["mask"]), masks[called].any(axis=0), expression)
-        told[len(called)] += 1
-    assert told[1] and told[2], "of one object or of several"
-
-
-def test_words_start_with_what_tells_their_attributes_apart(optimized):
-    model, _ = optimized
-    tokenizer = build_tokenizer(vocabulary())
-    words = torch.nn.Embedding(len(tokenizer), 8)
-    before = words.weight.detach().clone()
-    attributes = AttributeModel(model.encoder.image_encoder, width=8)
-    attributes.lend_to(words, tokenizer)
-
-    rows = [name for names in ATTRIBUTES.values() for name in names]
-    for word in ("teapot", "red", "striped"):
-        torch.testing.assert_close(words.weight[tokenizer.vocab[word]], attributes.head.weight[rows.index(word)])
-    assert torch.equal(words.weight[tokenizer.vocab["left"]], before[tokenizer.vocab["left"]])
-
-
-def test_an_encoder_is_told_places():
-    config = SwinConfig(image_size=64, embed_dim=16, depths=[1], num_heads=[1], use_absolute_embeddings=True)
-    encoder = SwinModel(config)
-    tell_places(encoder)
-    table = encoder.embeddings.position_embeddings[0].unflatten(0, encoder.embeddings.patch_grid)
-
-    assert (table[:, 0] - table[:, -1]).norm() > 0.1 and (table[0] - table[-1]).norm() > 0.1, "left is not right"
-    torch.testing.assert_close(table[3, :, 8:], table[12, :, 8:])
-    tell_places(SwinModel(SwinConfig(image_size=64, embed_dim=16, depths=[1], num_heads=[1])))  # has no table
 
 
 @pytest.fixture
@@ -379,20 +276,6 @@ def test_an_optimizer_that_was_saved_takes_the_same_steps(optimized):
         assert torch.equal(parameter, other_model.state_dict()[name]), name
 
 
-def test_attribute_accuracy_counts_cells_of_objects():
-    labels = torch.tensor([[[[0, 3]], [[IGNORED, 2]], [[IGNORED, 1]]]])
-    right = [
-        torch.nn.functional.one_hot(labels[:, plane].clamp(min=0), len(words)).flatten(1, 2).transpose(1, 2).float()
-        for plane, words in enumerate(ATTRIBUTES.values())
-    ]
-    wrong_colour = [right[0], torch.zeros(1, len(COLOURS), 2), right[2]]
-    counts = attribute_counts(tuple(wrong_colour), labels)
-
-    assert counts.tolist() == [[1, 0, 1, 1]]
-    metrics = attribute_metrics(EvalPrediction(counts.numpy(), None))
-    assert metrics == {"category_accuracy": 1.0, "colour_accuracy": 0.0, "pattern_accuracy": 1.0}
-
-
 @pytest.mark.parametrize(
     "option", [{"bf16": True}, {"gradient_accumulation_steps": 2}, {"activation_checkpointing": True}]
 )
@@ -408,16 +291,16 @@ def test_overrides_win_over_the_recipe(quick_recipe, tmp_path):
     assert not list(tmp_path.glob("*/checkpoint-*"))
 
 
-def test_drawn_rows_are_those_of_the_stream():
-    names = ("refshapes", "refshapes+")
-    rows = DrawnRows(names, num_rows=6, start=3)
-    stream = itertools.islice(RefShapesStream(names, start=3), 6)
+def test_training_rows_are_those_of_the_stream():
+    variants = ("refshapes", "refshapes+")
+    rows = RefShapesRows(variants, num_rows=6, start=3)
+    stream = itertools.islice(RefShapesStream(variants, start=3), 6)
     assert len(rows) == 6
     for number, expected in enumerate(stream):
         row = rows[number]
-        assert row.pop("draw") == 3 + number
+        assert row.pop("seed") == 3 + number
         assert row == expected
-    assert rows[2]["image"] is rows[3]["image"], "drawn once"
+    assert rows[2]["image"] is rows[3]["image"], "rendered once"
     pickle.dumps(rows)  # what a loader's worker is given where processes are not forked
 
 
@@ -427,7 +310,12 @@ def run_in_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     script = folder / "run.py"
     script.write_text(SOME_PROCESSES)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_DATASETS_CACHE": str(folder / "cache"),
+        "PYTHONPATH": str(Path(__file__).parents[1] / "scripts"),
+    }
 
     def run(launcher: str) -> list[dict]:
         together = (
@@ -460,17 +348,16 @@ from hf_ris.modeling.configuration_magnet import MagNetConfig
 from hf_ris.modeling.processing_magnet import MagNetImageProcessor
 from hf_ris.modeling.modeling_magnet import MagNetForReferringSegmentation
 from hf_ris.modeling.processing_magnet import MagNetProcessor
-from hf_ris.training import RECIPES, train
-from hf_ris.training.building import build_magnet_tiny
-from hf_ris.training.recipes import Recipe, Stage
+from hf_ris.training import Recipe, Stage, train
+from tiny_models import build_magnet_tiny
 
 folder, batch_size, launcher = sys.argv[1:]
-stage = Stage("referring", 32, {"max_steps": 3, "per_device_train_batch_size": int(batch_size)})
-RECIPES["quick"] = Recipe("", build_magnet_tiny, (stage,), drawn=("refshapes",))
+stage = Stage(32, {"max_steps": 3, "per_device_train_batch_size": int(batch_size)})
+recipe = Recipe("", build_magnet_tiny, (stage,), refshapes=("refshapes",))
 
 def main():
     train(
-        "quick", folder, eval_rows=8, config={"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5},
+        recipe, folder, eval_rows=8, config={"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5},
         logging_steps=1, eval_steps=2, seed=0, disable_tqdm=True,
     )
 
@@ -586,14 +473,14 @@ def test_a_model_is_built_on_pretrained_parts(tiny_config, tokenizer, tmp_path, 
     small = {
         name: getattr(tiny_config, name) for name in ("hidden_dim", "group_norm_groups", "decoder_feedforward_dim")
     }
-    model, processor = build("magnet", parts, {**small, "mask_grounding_layers": 1}, seed=0)
+    model, processor = build(RECIPES["magnet"], parts, {**small, "mask_grounding_layers": 1}, seed=0)
 
     for part, pretrained in ((model.encoder.image_encoder, swin), (model.encoder.text_encoder, bert)):
         for name, weight in part.state_dict().items():
             assert torch.equal(weight, pretrained.state_dict()[name]), name
     assert processor.tokenizer.get_vocab() == tokenizer.get_vocab()
     assert model.config.backbone_config.drop_path_rate == 0.3
-    random, _ = build("magnet", {**parts, "from_scratch": True}, small, seed=0)
+    random, _ = build(RECIPES["magnet"], {**parts, "from_scratch": True}, small, seed=0)
     name = "encoder.text_encoder.embeddings.word_embeddings.weight"
     assert not torch.equal(random.state_dict()[name], model.state_dict()[name])
 
@@ -617,30 +504,28 @@ def test_the_published_recipe_is_lavts():
 
 def test_impossible_runs_are_named(quick_recipe, tmp_path, model_folder):
     rows = load_refshapes("refshapes", "val", num_rows=2)
+    model = {"model": str(model_folder)}
     for message, recipe, options in (
-        (r"--recipe must be one of .*magnet-tiny-refshapes.*got 'magic'", "magic", {}),
-        ("must hold a checkpoint", "magnet-tiny-refshapes", {"resume": True}),
-        ("no data of its own.*--dataset", "magnet", {}),
-        ("no data of its own", "finetune", {"parts": {"model": str(model_folder)}}),
-        ("--dataset must be left out", "magnet-tiny-refshapes", {"train_dataset": rows}),
-        ("--model must be given.*starts from a checkpoint", "finetune", {"train_dataset": rows}),
-        ("--backbone must be left out", quick_recipe, {"parts": {"backbone": "swin"}}),
+        (r"`recipe` must be one of \['finetune', 'magnet', .*, got 'magic'", "magic", {}),
+        ("must hold a checkpoint", quick_recipe, {"resume": True}),
+        ("`train_dataset` must be given .*--dataset", "magnet", {}),
+        ("`train_dataset` must be given", "finetune", {"parts": model}),
+        ("`train_dataset` must be left out", quick_recipe, {"train_dataset": rows}),
+        ("`model` must be given: .* starts from a checkpoint", "finetune", {"train_dataset": rows}),
+        ("`backbone` must be left out: this recipe", quick_recipe, {"parts": {"backbone": "swin"}}),
+        ("`text` must be left out: a checkpoint", quick_recipe, {"parts": {**model, "text": "bert"}}),
+        ("`max_steps` must be given", "finetune", {"parts": model, "refshapes": ["refshapes"]}),
+        ("`model` must be given with lora=4", quick_recipe, {"lora": 4}),
+        ("`lora` must be left out", TINY_RECIPES["cris-tiny-refshapes"], {"lora": 4, "parts": model}),
+        ("`optim` must be left out: this recipe has its own optimizer", quick_recipe, {"optim": "adafactor"}),
         (
-            "--text must be left out.*from a checkpoint",
-            quick_recipe,
-            {"parts": {"model": str(model_folder), "text": "bert"}},
-        ),
-        ("--max-steps must be given", "finetune", {"parts": {"model": str(model_folder)}, "drawn": ["refshapes"]}),
-        ("--lora needs --model", quick_recipe, {"lora": 4}),
-        ("--optim must be left out: the recipe has its own optimizer", quick_recipe, {"optim": "adafactor"}),
-        (
-            "is a tas, which is not trained",
+            "`model` must be a system that is trained, got .*, a tas",
             "finetune",
-            {"parts": {"model": str(BUNDLED_ZERO_SHOT)}, "drawn": ["refshapes"], "max_steps": 1},
+            {"parts": {"model": str(BUNDLED_ZERO_SHOT)}, "refshapes": ["refshapes"], "max_steps": 1},
         ),
         (
             "no field 'mask_grounding_los_weight'",
-            "magnet-tiny-refshapes",
+            TINY_RECIPES["magnet-tiny-refshapes"],
             {"config": {"mask_grounding_los_weight": 2.0}},
         ),
         ("`text_column` must be .* got 'cooked'", quick_recipe, {"text_column": "cooked"}),
@@ -650,7 +535,9 @@ def test_impossible_runs_are_named(quick_recipe, tmp_path, model_folder):
 
     result = CliRunner().invoke(app, ["train", "--output-dir", str(tmp_path), "--recipe", "magic"])
     assert result.exit_code == 2
-    assert "magnet-tiny-refshapes" in result.output
+    assert "cris-r50-refcoco" in result.output
+    result = CliRunner().invoke(app, ["train", "--help"])
+    assert all(name in result.output for name in RECIPES)
     for option in ("--max-step", "--resume-from-checkpoint"):
         result = CliRunner().invoke(app, ["train", "--output-dir", str(tmp_path), option, "3"])
         assert result.exit_code == 2
@@ -680,7 +567,7 @@ def test_a_checkpoint_of_another_architecture_is_named(quick_recipe, tmp_path):
         train(quick_recipe, tmp_path, resume=True, config=EVERYTHING)
     with pytest.raises(ValueError, match=r"another architecture: for mask_decoder\S+ it has shape"):
         train(quick_recipe, tmp_path, resume=True, config={"decoder_feedforward_dim": 48})
-    with pytest.raises(ValueError, match="was trained without --lora, and this training is with --lora 2"):
+    with pytest.raises(ValueError, match="was trained without `lora`, and this training is with lora=2"):
         train(quick_recipe, tmp_path, resume=True, lora=2, parts={"model": str(tmp_path)})
 
 
@@ -700,28 +587,12 @@ def test_a_checkpoint_of_another_architecture_is_named(quick_recipe, tmp_path):
         ),
     ],
 )
-def test_unfit_rows_are_named_before_the_first_step(quick_recipe, tmp_path, monkeypatch, change, message):
-    monkeypatch.setitem(RECIPES, quick_recipe, replace(RECIPES[quick_recipe], drawn=()))
+def test_unfit_rows_are_named_before_the_first_step(quick_recipe, tmp_path, change, message):
+    recipe = replace(quick_recipe, refshapes=())
     rows = understood_rows(3)
     damaged = datasets.Dataset.from_list(
         [{**row, **(change if number == 1 else {})} for number, row in enumerate(rows)]
     )
     with pytest.raises(ValueError, match=message):
-        train(quick_recipe, tmp_path, damaged.cast(rows.features), config=EVERYTHING)
+        train(recipe, tmp_path, damaged.cast(rows.features), config=EVERYTHING)
     assert not list(tmp_path.rglob("checkpoint-*"))
-
-
-def test_the_bundled_recipe_fits_the_wheel():
-    model, processor = RECIPES["magnet-tiny-refshapes"].build(0, {})
-
-    assert 4 * sum(parameter.numel() for parameter in model.parameters()) < 16e6
-    assert model.config.text_config.vocab_size == len(processor.tokenizer)
-
-
-def test_own_vocabulary_knows_its_words_and_spells_the_others(tmp_path):
-    build_tokenizer(vocabulary()).save_pretrained(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-
-    assert tokenizer.tokenize("The SMALL red mug, left") == ["the", "small", "red", "mug", ",", "left"]
-    assert tokenizer.tokenize("zebra") == ["z", "##e", "##b", "##r", "##a"]
-    assert tokenizer.unk_token_id not in tokenizer(" ".join(vocabulary()))["input_ids"]

@@ -81,8 +81,8 @@ def cases(processor, tokenizer, build, tmp_path_factory):
     def make(name: str) -> Any:
         if name in TRAINED:
             images = hf_ris.CRISImageProcessor(size={"height": 64, "width": 64})
-            own = processor if name == "magnet" else hf_ris.CRISProcessor(images, tokenizer)
-            return pipeline("referring-segmentation", model=build(name), processor=own, device="cpu")
+            chosen = processor if name == "magnet" else hf_ris.CRISProcessor(images, tokenizer)
+            return pipeline("referring-segmentation", model=build(name), processor=chosen, device="cpu")
         if name == "global-local":
             clip, sam = tiny_parts.save_clip(folder / "clip"), tiny_parts.save_sam(folder / "sam")
             return hf_ris.zero_shot(name, image_text=clip, proposer=sam, proposer_options=SAM_OPTIONS, device="cpu")
@@ -102,7 +102,7 @@ def cases(processor, tokenizer, build, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images() -> list[Image.Image]:
-    """Three pictures of different sizes, with three things on each for proposers to find."""
+    """Three images of different sizes, with three objects on each for proposers to find."""
     drawn = []
     for width, height in ((80, 60), (50, 70), (96, 64)):
         image = Image.new("RGB", (width, height), (120, 120, 120))

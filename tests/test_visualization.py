@@ -1,4 +1,4 @@
-"""Overlays can be read: every mask in its own colour, a legend, whatever the size of the picture."""
+"""Overlays can be read: every mask in its own colour, a legend, at any size of the image."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ def square(size: tuple[int, int], left: float, right: float) -> np.ndarray:
 
 @pytest.mark.parametrize("shade", [0, 128, 255])
 def test_masks_stand_out_in_different_colours(shade):
-    picture = Image.new("RGB", (640, 480), (shade,) * 3)
-    overlay = draw_overlay(picture, [result(square(picture.size, 0.1, 0.4)), result(square(picture.size, 0.6, 0.9))])
+    image = Image.new("RGB", (640, 480), (shade,) * 3)
+    overlay = draw_overlay(image, [result(square(image.size, 0.1, 0.4)), result(square(image.size, 0.6, 0.9))])
     first, second, outside = (np.array(overlay.getpixel((x, 240)), int) for x in (160, 480, 320))
     assert outside.tolist() == [shade] * 3, "what was not found stays as it is"
     for one, other in [(first, second), (first, outside), (second, outside)]:
@@ -39,19 +39,19 @@ def test_any_size(size):
 
 
 def test_legend_names_every_expression():
-    picture = Image.new("RGB", (640, 480))
-    mask = square(picture.size, 0.1, 0.4)
-    heights = [draw_overlay(picture, [result(mask)] * count).height for count in (1, 2, 4)]
+    image = Image.new("RGB", (640, 480))
+    mask = square(image.size, 0.1, 0.4)
+    heights = [draw_overlay(image, [result(mask)] * count).height for count in (1, 2, 4)]
     assert heights[1] - heights[0] > 15
     assert heights[2] - heights[1] == 2 * (heights[1] - heights[0])
-    long = draw_overlay(picture, result(mask, "the mug " * 40 + "x" * 300))
+    long = draw_overlay(image, result(mask, "the mug " * 40 + "x" * 300))
     assert long.height > heights[2], "long expressions are wrapped, not cut"
 
 
-def test_nothing_found_leaves_the_picture_alone():
-    picture = Image.new("RGB", (640, 480), "navy")
-    overlay = draw_overlay(picture, result(np.zeros((480, 640), bool)))
-    np.testing.assert_array_equal(np.asarray(overlay.crop((0, 0, 640, 480))), np.asarray(picture))
+def test_nothing_found_leaves_the_image_alone():
+    image = Image.new("RGB", (640, 480), "navy")
+    overlay = draw_overlay(image, result(np.zeros((480, 640), bool)))
+    np.testing.assert_array_equal(np.asarray(overlay.crop((0, 0, 640, 480))), np.asarray(image))
     assert overlay.height > 480
 
 

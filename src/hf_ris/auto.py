@@ -1,4 +1,4 @@
-"""`AutoModelForReferringSegmentation`: from a checkpoint to the model class of its system."""
+"""`AutoModelForReferringSegmentation`: the model class of a checkpoint's system."""
 
 from collections import OrderedDict
 from typing import Any
@@ -10,22 +10,22 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from .systems import SYSTEMS, System
 
 
-def _system_of(config_class: Any) -> System | None:
-    return next((system for system in SYSTEMS.values() if system.load("config") is config_class), None)
+def _find_system(config_class: Any) -> System | None:
+    return next((system for system in SYSTEMS.values() if system.config() is config_class), None)
 
 
 class _ModelMapping(_LazyAutoMapping):
     """Configuration class to model class; a system's model is imported when one of its checkpoints is loaded."""
 
     def __getitem__(self, config_class: Any) -> Any:
-        system = _system_of(config_class)
-        return system.load("model") if system else super().__getitem__(config_class)
+        system = _find_system(config_class)
+        return system.model() if system else super().__getitem__(config_class)
 
     def __contains__(self, config_class: object) -> bool:
-        return _system_of(config_class) is not None or super().__contains__(config_class)
+        return _find_system(config_class) is not None or super().__contains__(config_class)
 
     def keys(self) -> list[Any]:
-        return [system.load("config") for system in SYSTEMS.values()] + super().keys()
+        return [system.config() for system in SYSTEMS.values()] + super().keys()
 
 
 class AutoModelForReferringSegmentation(_BaseAutoModelClass):
@@ -46,10 +46,10 @@ class AutoModelForReferringSegmentation(_BaseAutoModelClass):
 
 def load_whole(source: str, **options: Any) -> PreTrainedModel:
     """
-    A model, none of whose weights is missing, and random instead; options of `from_pretrained`.
+    Load a model and refuse one that lacks weights, which would be random; options of `from_pretrained`.
 
     Raises:
-        ValueError: If one is missing.
+        ValueError: If a weight is missing.
         OSError: If there is no such model.
     """
     model, report = AutoModelForReferringSegmentation.from_pretrained(source, output_loading_info=True, **options)

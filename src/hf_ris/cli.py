@@ -4,8 +4,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .systems import TASK, ZERO_SHOT_TASK, find_model
+from .cli_data import DatasetName, Images, Root, SplitBy, check_drawn, data, friendly_errors, load_rows, note
+from .systems import SYSTEMS, TASK, ZERO_SHOT_TASK, find_model
 
 
 app = typer.Typer(
@@ -24,32 +23,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(data, name="data")
 
 
-# What several commands take.
 Threshold = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Foreground probability above which a pixel counts; by default the model's own."),
 ]
 NoTargetThreshold = Annotated[
     float | None, typer.Option(min=0, max=1, help="A score below this means that nothing was found. Off by default.")
-]
-DatasetName = Annotated[
-    str,
-    typer.Argument(
-        help="refshapes, refshapes+, refshapesg (drawn), refcoco, refcoco+, refcocog, grefcoco, refclef or folder (these "
-        "need --root)."
-    ),
-]
-Root = Annotated[
-    str | None,
-    typer.Option(help="Folder with the annotations in their authors' layout, or folder or Hub id of a copy."),
-]
-SplitBy = Annotated[
-    str | None, typer.Option(help="For refcocog: umd or google; refcoco: unc or google; refclef: unc or berkeley.")
-]
-Images = Annotated[
-    Path | None, typer.Option(help="Folder of the photos (COCO's train2014), if not below the annotations.")
 ]
 
 
@@ -88,7 +70,7 @@ def segment(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Write the picture with the masks drawn over it here; for a folder, the folder for results.jsonl."
+            help="Write the image with the masks drawn over it here; for a folder of images, the folder for results.jsonl."
         ),
     ] = None,
     mask_dir: Annotated[
@@ -96,7 +78,7 @@ def segment(
     ] = None,
     explain: Annotated[
         Path | None,
-        typer.Option(help="Of a zero-shot model: write a picture of its regions and of how it chose among them."),
+        typer.Option(help="For a zero-shot model: write an image of its regions and of how it chose among them."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, masks as COCO run-length code.")] = False,
     threshold: Threshold = None,
@@ -109,16 +91,18 @@ def segment(
     """Segment what expressions refer to in an image, or in a folder of images."""
     thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
     options = {name: value for name, value in thresholds.items() if value is not None}
-    with _friendly_errors():
+    with friendly_errors():
         if os.path.isdir(image):  # unlike `Path.is_dir`, this takes any text
             if expressions or mask_dir or as_json or explain:
-                raise ValueError(f"{image!r} is a folder: it takes --expressions and --output, and no EXPRESSION")
+                raise ValueError(
+                    f"EXPRESSION, --mask-dir, --explain and --json must be left out for a folder, got {image!r}."
+                )
             if expressions_file is None or output is None:
-                raise ValueError(f"{image!r} is a folder: --expressions FILE and --output FOLDER are needed")
+                raise ValueError(f"--expressions and --output are needed for a folder, got {image!r}.")
             _segment_folder(Path(image), expressions_file, output, model, device, batch_size, options)
         else:
             if expressions_file is not None:
-                raise ValueError(f"--expressions goes with a folder of images, and {image!r} is none")
+                raise ValueError(f"--expressions must be left out for a single image, got {image!r}.")
             _segment_image(image, expressions or [], output, mask_dir, explain, as_json, model, device, options)
 
 
@@ -133,40 +117,39 @@ def _segment_image(
     device: str | None,
     options: dict[str, Any],
 ) -> None:
-    # What can be wrong is looked at before anything slow begins.
-    from .modeling.inputs import check_expressions
-
-    check_expressions(expressions, argument="EXPRESSION")
-    _note("loading libraries ...")
-    from .modeling.inputs import load_image
+    # Everything that can be wrong is checked before anything slow begins.
+    if not expressions:
+        raise ValueError("EXPRESSION is missing: write what to look for, in quotes.")
+    note("loading libraries ...")
+    from .modeling.inputs import read_request
     from .results import to_json, to_table
 
     if output is not None:
         _check_writable(output)
     if explain is not None:
         _check_writable(explain, "--explain")
-    picture = load_image(image)
+    request = read_request(image, expressions)
     model = model or ("bundled-zero-shot" if explain else "bundled")
     ris = _load_pipeline(model, device, ZERO_SHOT_TASK if explain else TASK)
     if explain is not None:
         options = {**options, "explain": True}
 
     start = time.perf_counter()
-    results = ris(picture, text=expressions, output_format="array", **options)
-    _note(f"segmented {len(results)} expression(s) in {time.perf_counter() - start:.1f} s")
+    results = ris(request, output_format="array", **options)
+    note(f"segmented {len(results)} expression(s) in {time.perf_counter() - start:.1f} s")
 
     if output is not None:
         from .visualization import draw_overlay
 
         output.parent.mkdir(parents=True, exist_ok=True)
-        draw_overlay(picture, results).save(output)
-        _note(f"wrote {output}")
+        draw_overlay(request.image, results).save(output)
+        note(f"wrote {output}")
     if explain is not None:
         from .visualization import draw_explanation
 
         explain.parent.mkdir(parents=True, exist_ok=True)
-        draw_explanation(picture, results).save(explain)
-        _note(f"wrote {explain}")
+        draw_explanation(request.image, results).save(explain)
+        note(f"wrote {explain}")
     if mask_dir is not None:
         _write_masks(mask_dir, results)
     typer.echo(to_json(results) if as_json else to_table(results))
@@ -181,19 +164,19 @@ def _segment_folder(
     batch_size: int,
     options: dict[str, float],
 ) -> None:
-    _note("loading libraries ...")
-    from .folder import RESULTS, read_requests, segment_folder
+    note("loading libraries ...")
+    from .folder import RESULTS, read_entries, segment_folder
 
-    requests = read_requests(expressions)
+    entries = read_entries(expressions)
     ris = _load_pipeline(model or "bundled", device)
     failed = []
-    with typer.progressbar(length=len(requests), label="segmenting", file=sys.stderr) as progress:
-        for lines in segment_folder(ris, folder, requests, output, batch_size, **options):
+    with typer.progressbar(length=len(entries), label="segmenting", file=sys.stderr) as progress:
+        for lines in segment_folder(ris, folder, entries, output, batch_size, **options):
             failed += [line for line in lines[:1] if "error" in line]
             progress.update(1)
     for line in failed:
-        _note(f"hf-ris: {line['image']}: {line['error']}")
-    _note(f"wrote {output / RESULTS}: {len(requests) - len(failed)} of {len(requests)} images segmented")
+        note(f"hf-ris: {line['image']}: {line['error']}")
+    note(f"wrote {output / RESULTS}: {len(entries) - len(failed)} of {len(entries)} images segmented")
     if failed:
         raise typer.Exit(1)
 
@@ -221,7 +204,7 @@ def evaluate(
     on_error: Annotated[
         str,
         typer.Option(
-            help="What becomes of images that cannot be read: raise (end the run) or report (count as misses)."
+            help="What to do with images that cannot be read: raise (end the run) or report (count as misses)."
         ),
     ] = "raise",
     output: Annotated[
@@ -233,14 +216,14 @@ def evaluate(
     ] = None,
 ) -> None:
     """Evaluate a model on a dataset: oIoU, mIoU and P@0.5 to P@0.9 under a named protocol. Runs under torchrun, too."""
-    with _friendly_errors():
-        _note("loading libraries ...")
+    with friendly_errors():
+        note("loading libraries ...")
         from .evaluation import evaluate as run
         from .evaluation import join_processes
 
         state = join_processes()
         with state.main_process_first():
-            rows = _load_rows(dataset, split, root, split_by, images, num_rows)
+            rows = load_rows(dataset, split, root, split_by, images, num_rows)
         thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
         options: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
         ris = _load_pipeline(model, device or str(state.device), **options)
@@ -249,108 +232,29 @@ def evaluate(
         if state.is_main_process:
             typer.echo(json.dumps(results, indent=2))
             if output is not None:
-                _note(f"wrote {output / 'results.json'} and {output / 'report.html'}")
+                note(f"wrote {output / 'results.json'} and {output / 'report.html'}")
 
 
-data = typer.Typer(help="Look at and convert datasets.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(data, name="data")
+class _TrainCommand(typer.core.TyperCommand):
+    """Lists the recipes below its help. They are read when they are asked for: importing them takes seconds."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from .training import describe_recipes
+
+        self.epilog = f"Recipes:\n\n{describe_recipes()}"
+        super().format_help(ctx, formatter)
 
 
-@data.command()
-def check(
-    root: Annotated[
-        Path,
-        typer.Argument(help="Folder with refcoco, refcoco+, refcocog, grefcoco or refclef in it, or one of them."),
-    ],
-    images: Images = None,
-) -> None:
-    """Count referents, images and expressions of RefCOCO's files, and tell what is missing."""
-    with _friendly_errors():
-        from .data.check import PHOTOS, check_refer
-
-        whole = True
-        absent: dict[str, None] = {}
-        row = "{:<18} {:<6} {:>9} {:>11} {:>7}  {}"
-        typer.echo(row.format("dataset", "split", "referents", "expressions", "images", ""))
-        for found in check_refer(root, images):
-            verdict = "" if not found.published else "as published"
-            if found.differing:
-                verdict = "published: " + ", ".join(f"{number:,} {key}" for key, number in found.differing.items())
-            if found.left_out:
-                verdict += f"{'; ' if verdict else ''}{found.left_out:,} more are left out"
-            if found.missing:
-                verdict += f"{'; ' if verdict else ''}{len(found.missing):,} images are missing"
-            counts = [f"{found.counts[key]:,}" for key in ("referents", "expressions", "images")]
-            typer.echo(row.format(f"{found.name} ({found.split_by})", found.split, *counts, verdict).rstrip())
-            whole = whole and not found.differing and not found.missing
-            absent |= dict.fromkeys(found.missing)
-        for name in absent:
-            typer.echo(f"missing: {name}")
-        if absent:
-            _note(PHOTOS)
-    if not whole:
-        raise typer.Exit(1)
-
-
-@data.command()
-def export(
-    dataset: DatasetName,
-    output: Annotated[Path, typer.Argument(help="The folder; it may hold other splits of the dataset.")],
-    split: Annotated[str, typer.Option(help="Such as train, val, testA or testB.")] = "train",
-    root: Root = None,
-    split_by: SplitBy = None,
-    images: Images = None,
-    num_rows: Annotated[int | None, typer.Option(min=1, help="The first referents only.")] = None,
-) -> None:
-    """Write a split as Parquet files with the pictures inside, which load anywhere."""
-    with _friendly_errors():
-        _note("loading libraries ...")
-        from .data.export import export_parquet
-
-        folder = export_parquet(_load_rows(dataset, split, root, split_by, images, num_rows), output)
-        _note(f"wrote {folder}")
-
-
-def _check_drawn(dataset: str, root: str | None, split_by: str | None, images: Path | None) -> None:
-    if root or split_by or images:
-        raise ValueError(f"{dataset} is drawn: it takes no --root, --split-by or --images")
-
-
-def _load_rows(
-    dataset: str, split: str, root: str | None, split_by: str | None, images: Path | None, num_rows: int | None
-) -> Any:
-    from .data import load_image_folder, load_refcoco, load_refshapes
-
-    if dataset.startswith("refshapes"):
-        _check_drawn(dataset, root, split_by, images)
-        return load_refshapes(dataset, split, num_rows=num_rows)
-    if dataset == "folder":
-        if root is None or split_by or images:
-            raise ValueError("folder needs --root, and takes no --split-by or --images")
-        rows = load_image_folder(root, split)
-    elif root is None:
-        raise ValueError(f"{dataset} needs --root: a folder, or the Hub id of a copy such as jxu124/refcoco")
-    else:
-        rows = load_refcoco(dataset, split, root, split_by, images)
-    return rows if num_rows is None else rows.select(range(min(num_rows, len(rows))))
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(cls=_TrainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
     output_dir: Annotated[Path, typer.Option(help="Where checkpoints and the trained model go.")],
-    recipe: Annotated[
-        str,
-        typer.Option(
-            help="What is trained, and how: magnet, cris-r50-refcoco, cris-r101-refcoco, cris-r50-refcocog, cris-r101-refcocog, "
-            "finetune, magnet-tiny-refshapes or cris-tiny-refshapes."
-        ),
-    ] = "magnet-tiny-refshapes",
+    recipe: Annotated[str, typer.Option(help="What is trained, and how; all recipes are listed below.")] = "finetune",
     dataset: Annotated[
         str | None,
         typer.Option(
             help="folder (one's own; needs --root), refcoco, refcoco+, refcocog, grefcoco or refclef (need --root), or refshapes, "
-            "refshapes+ or refshapesg, drawn on the way (need --max-steps). By default the recipe's."
+            "refshapes+ or refshapesg, drawn on the way (need --max-steps)."
         ),
     ] = None,
     root: Root = None,
@@ -381,7 +285,8 @@ def train(
         typer.Option(help="Which text is read: sent (cleaned) or raw (as written); by default the recipe's."),
     ] = None,
     flip_probability: Annotated[
-        float, typer.Option(min=0, max=1, help="How often a picture is mirrored, left and right in its text too.")
+        float,
+        typer.Option(min=0, max=1, help="How often an image is mirrored, with left and right swapped in its text."),
     ] = 0.0,
     eval_rows: Annotated[int | None, typer.Option(min=1, help="Evaluate on the first referents of val only.")] = None,
     samples: Annotated[int, typer.Option(min=0, help="Predictions drawn at each evaluation.")] = 8,
@@ -397,8 +302,8 @@ def train(
     # On a shared machine, threads that spin while they wait for each other cost several times the work itself. This is
     # read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with _friendly_errors():
-        _note("loading libraries ...")
+    with friendly_errors():
+        note("loading libraries ...")
         from .evaluation import join_processes
         from .training import read_arguments
         from .training import train as run
@@ -407,15 +312,15 @@ def train(
         state = join_processes(cpu=overrides.get("use_cpu", False))
         rows: dict[str, Any] = {}
         if dataset is None and (root or split_by or images):
-            raise ValueError("--root, --split-by and --images belong to a --dataset")
+            raise ValueError("--root, --split-by and --images must be left out without --dataset.")
         if dataset is not None and dataset.startswith("refshapes"):
-            _check_drawn(dataset, root, split_by, images)
-            rows["drawn"] = (dataset,)
+            check_drawn(dataset, root, split_by, images)
+            rows["refshapes"] = (dataset,)
         elif dataset is not None:
             with state.main_process_first():
-                rows["train_dataset"] = _load_rows(dataset, "train", root, split_by, images, None)
+                rows["train_dataset"] = load_rows(dataset, "train", root, split_by, images, None)
                 if eval_split != "none":
-                    rows["eval_dataset"] = _load_rows(dataset, eval_split, root, split_by, images, None)
+                    rows["eval_dataset"] = load_rows(dataset, eval_split, root, split_by, images, None)
         parts = {
             "model": model and find_model(model),
             "backbone": backbone,
@@ -443,13 +348,18 @@ def train(
             **overrides,
         )
         if state.is_main_process:
-            _note(f"wrote {output_dir}")
+            note(f"wrote {output_dir}")
             typer.echo(json.dumps(metrics, indent=2))
 
 
 @app.command()
 def convert(
-    system: Annotated[str, typer.Argument(help="Which published system the checkpoint is of: magnet or cris.")],
+    system: Annotated[
+        str,
+        typer.Argument(
+            help=f"The published system of the checkpoint: {' or '.join(each.model_type for each in SYSTEMS.values() if not each.is_zero_shot)}."
+        ),
+    ],
     source: Annotated[
         str, typer.Argument(help="The file, or hub-id::file, such as yxchng/magnet_weights::magnet_refcoco.pth.")
     ],
@@ -470,12 +380,12 @@ def convert(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")] = None,
 ) -> None:
     """Convert a checkpoint that a paper's authors published."""
-    with _friendly_errors():
-        _note("loading libraries ...")
+    with friendly_errors():
+        note("loading libraries ...")
         from .conversion import convert as run
 
-        run(system, source, output, config, tokenizer, image_size, text_length, revision, _note)
-        _note(f"wrote {output}")
+        run(system, source, output, config, tokenizer, image_size, text_length, revision, note)
+        note(f"wrote {output}")
 
 
 @app.command()
@@ -491,31 +401,33 @@ def push(
         list[Path] | None, typer.Option(help="results.json of hf-ris evaluate, for the card. May be given often.")
     ] = None,
     licence: Annotated[
-        str | None, typer.Option("--license", help="Of the weights, such as apache-2.0, where no card says it.")
+        str | None, typer.Option("--license", help="Licence of the weights, such as apache-2.0, if no card names it.")
     ] = None,
-    is_dataset: Annotated[bool, typer.Option("--dataset", help="SOURCE is of hf-ris data export.")] = False,
+    is_dataset: Annotated[bool, typer.Option("--dataset", help="SOURCE is a folder of hf-ris data export.")] = False,
     is_space: Annotated[bool, typer.Option("--space", help="SOURCE is the demo's folder, spaces_demo.")] = False,
     wheel: Annotated[
-        Path | None, typer.Option(help="For a Space: this package's wheel; by default built of SOURCE's checkout.")
+        Path | None, typer.Option(help="For a Space: this package's wheel; by default built from SOURCE's checkout.")
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="Let everyone see it. By default only you do.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make it public. By default it is private.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Prepare and check all, show it, upload nothing.")
     ] = False,
     revision: Annotated[str | None, typer.Option(help="A branch; made if missing.")] = None,
 ) -> None:
     """Publish a model, a dataset or the demo on the Hub, once it has been loaded and has answered."""
-    with _friendly_errors():
+    with friendly_errors():
         if is_dataset and is_space:
-            raise ValueError("--dataset and --space exclude each other")
+            raise ValueError("--dataset and --space must not be given together.")
         if (results or licence) and (is_dataset or is_space):
-            raise ValueError("--results and --license belong to a model")
+            raise ValueError(
+                "--results and --license must be left out with --dataset and --space: they describe a model."
+            )
         if wheel is not None and not is_space:
-            raise ValueError("--wheel belongs to a --space")
-        _note("loading libraries ...")
+            raise ValueError("--wheel must be left out without --space.")
+        note("loading libraries ...")
         from .hub import push_dataset, push_model, push_space
 
-        options: dict[str, Any] = {"public": public, "dry_run": dry_run, "revision": revision, "note": _note}
+        options: dict[str, Any] = {"public": public, "dry_run": dry_run, "revision": revision, "note": note}
         if is_dataset:
             pushed = push_dataset(source, repo, **options)
         elif is_space:
@@ -537,37 +449,22 @@ def demo(
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Try it out on a page in the browser."""
-    with _friendly_errors():
-        _note("loading libraries ...")
+    with friendly_errors():
+        note("loading libraries ...")
         from .demo import launch
 
         launch(model or [], server_name=host, server_port=port, share=share, inbrowser=open_browser)
 
 
-@contextmanager
-def _friendly_errors() -> Iterator[None]:
-    """A wrong input ends with its message and exit code 2, not with a traceback."""
-    try:
-        yield
-    except (ValueError, OSError, ImportError, MemoryError, FloatingPointError) as error:
-        typer.echo(f"hf-ris: {error}", err=True)
-        raise typer.Exit(2) from error
-
-
-def _note(message: str) -> None:
-    """Progress goes to stderr, so that stdout holds the result alone."""
-    typer.echo(message, err=True)
-
-
 def _check_writable(output: Path, option: str = "--output") -> None:
-    """Refuse an ending that PIL does not know or cannot write colours to, found out by writing a small picture."""
+    """Refuse an ending that PIL cannot write in colour, by writing a small image."""
     from PIL import Image
 
     try:
         Image.new("RGB", (64, 64)).save(BytesIO(), Image.registered_extensions()[output.suffix.lower()])
     except (KeyError, ValueError, OSError) as error:
         raise ValueError(
-            f"{option} must end like a picture that can be written (.png, .jpg, ...), got {str(output)!r}."
+            f"{option} must end like an image that can be written (.png, .jpg, ...), got {str(output)!r}."
         ) from error
 
 
@@ -588,23 +485,23 @@ def _load_pipeline(model: str, device: str | None, task: str = TASK, **options: 
         raise ValueError(f"--model must be a folder or a Hub id; there is no folder {model!r}.")
 
     start = time.perf_counter()
-    _note(f"loading model {model} ...")
+    note(f"loading model {model} ...")
     logging.disable_progress_bar()
     ris = pipeline(task, model=source, device=device, **options)
     if device is not None:  # under `torchrun`, transformers leaves the model where it is
         ris.model.to(device)
         ris.device = ris.model.device
-    _note(f"loaded in {time.perf_counter() - start:.1f} s onto {ris.device}")
+    note(f"loaded in {time.perf_counter() - start:.1f} s onto {ris.device}")
     return ris
 
 
 def _write_masks(folder: Path, results: list[dict[str, Any]]) -> None:
-    from .results import mask_pictures
+    from .results import mask_images
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, mask in mask_pictures(results):
+    for name, mask in mask_images(results):
         mask.save(folder / name)
-        _note(f"wrote {folder / name}")
+        note(f"wrote {folder / name}")
 
 
 if __name__ == "__main__":  # what `torchrun -m hf_ris.cli` runs

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +24,9 @@ from .conversion.files import CLIP_TOKENIZER, Checkpoint, locate, read_state_dic
 from .conversion.mapping_clip import convert_clip_state_dict, read_clip_config
 from .fields import check_fields
 from .modeling.clip_resnet import CLIPResNetModel
-from .modeling.configuration_zero_shot import FelzenszwalbConfig, GlobalLocalConfig, TASConfig
+from .modeling.configuration_zero_shot import FelzenszwalbConfig
 from .modeling.modeling_global_local import GlobalLocalForReferringSegmentation
 from .modeling.modeling_tas import TASForReferringSegmentation
-from .modeling.modeling_zero_shot import ZeroShotPreTrainedModel
 from .modeling.processing_zero_shot import ZeroShotSegmentationProcessor
 from .modeling.zero_shot_parts import Part
 from .systems import ZERO_SHOT_TASK
@@ -37,9 +37,8 @@ WEIGHT_FREE = "felzenszwalb"
 
 
 class Composition(NamedTuple):
-    """What a system is made of."""
+    """A system's model, and its default parts."""
 
-    config_class: Any
     model_class: Any
     parts: dict[str, str]
 
@@ -47,12 +46,10 @@ class Composition(NamedTuple):
 # Small enough for a laptop. The papers used facebook/sam-vit-huge and Salesforce/blip2-opt-2.7b.
 COMPOSITIONS = {
     "global-local": Composition(
-        GlobalLocalConfig,
         GlobalLocalForReferringSegmentation,
         {"image_text": "openai/clip-vit-base-patch32", "proposer": "facebook/sam-vit-base"},
     ),
     "tas": Composition(
-        TASConfig,
         TASForReferringSegmentation,
         {
             "image_text": "openai/clip-vit-base-patch32",
@@ -73,7 +70,7 @@ def zero_shot(
     **options: Any,
 ) -> Pipeline:
     """
-    Composes a pipeline of parts that were trained elsewhere.
+    Compose a pipeline of parts that were trained elsewhere.
 
     Args:
         system (`str`):
@@ -85,13 +82,13 @@ def zero_shot(
             Folder or Hub id of a SAM or of a model for instance segmentation; `"felzenszwalb"` for regions of like colour, which need no
             weights; `"none"` where each call brings its regions.
         captioner (`str` or `Path`, *optional*, defaults to `"Salesforce/blip-image-captioning-base"`):
-            Of TAS: folder or Hub id of a BLIP, BLIP-2 or Florence-2; `"none"` for V alone.
+            Folder or Hub id of a BLIP, BLIP-2 or Florence-2; `"none"` for V alone. TAS only.
         device (*optional*):
             Where it runs; by default the first accelerator.
         dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
-            Of the networks.
+            The networks' precision.
         options:
-            Of the system's configuration, such as `mode` or `caption_weight`.
+            Fields of the system's configuration, such as `mode` or `caption_weight`.
 
     Returns:
         A [`ZeroShotReferringSegmentationPipeline`]. Its `model.push_to_hub(repo_id)` or `save_pretrained(folder)` save all parts as one
@@ -102,60 +99,38 @@ def zero_shot(
         OSError: If a part cannot be found.
     """
     if system not in COMPOSITIONS:
-        raise ValueError(f"system must be one of {list(COMPOSITIONS)}, got {system!r}")
-    composition = COMPOSITIONS[system]
+        raise ValueError(f"`system` must be one of {list(COMPOSITIONS)}, got {system!r}.")
+    model_class, sources = COMPOSITIONS[system]
     given = {"image_text": image_text, "proposer": proposer, "captioner": captioner}
-    sources = {}
     for name, source in given.items():
-        if name not in composition.parts:
-            if source is not None and source != NONE:
-                raise ValueError(f"{name} must be left out: {system!r} has none")
-            continue
-        sources[name] = composition.parts[name] if source is None else str(source)
-    model = compose(composition, sources, dtype, options)
-    return pipeline(
-        ZERO_SHOT_TASK,
-        model=model,
-        processor=ZeroShotSegmentationProcessor(max_size=model.config.max_size),
-        device=device,
-    )
-
-
-def compose(
-    composition: Composition, sources: dict[str, str], dtype: torch.dtype, options: dict[str, Any]
-) -> ZeroShotPreTrainedModel:
-    """
-    A model of parts.
-
-    Args:
-        composition (`Composition`): Of the system.
-        sources (`dict[str, str]`): Folder or Hub id of each part, "none" or "felzenszwalb".
-        dtype (`torch.dtype`): Of the networks.
-        options (`dict[str, Any]`): Of the configuration.
-    """
+        if name not in sources and source is not None and source != NONE:
+            raise ValueError(f"`{name}` must be left out: {system!r} has none.")
+    sources = {name: default if given[name] is None else str(given[name]) for name, default in sources.items()}
     if sources["image_text"] == NONE:
-        raise ValueError("image_text must be a folder or a Hub id; nothing works without it")
-    config_class = composition.config_class
+        raise ValueError("`image_text` must be a folder or a Hub id: nothing works without it.")
+    config_class = model_class.config_class
     check_fields(options, config_class.__dataclass_fields__.keys() - {"parts"}, config_class.__name__)
-    classes = composition.model_class.part_classes
     loaded = {
-        name: load_part(name, source, classes[name], dtype) for name, source in sources.items() if source != NONE
+        name: load_part(name, source, model_class.part_classes[name], dtype)
+        for name, source in sources.items()
+        if source != NONE
     }
     if sources["proposer"] == WEIGHT_FREE:  # its options are its configuration
-        options = dict(options)
-        loaded["proposer"] = LoadedPart(_felzenszwalb(options.pop("proposer_options", None) or {}))
+        proposer_options = options.pop("proposer_options", None) or {}
+        check_fields(proposer_options, FelzenszwalbConfig.__annotations__, "proposer_options")
+        loaded["proposer"] = LoadedPart(FelzenszwalbConfig(**proposer_options))
     parts = {name: describe_part(sources[name], part.network is not None) for name, part in loaded.items()}
     for name, part in loaded.items():
         part.config.name_or_path = parts[name]["source"]  # a folder of this machine says nothing elsewhere
-    config = composition.config_class(
-        **{f"{name}_config": part.config for name, part in loaded.items()}, parts=parts, **options
-    )
+    configs = {f"{name}_config": part.config for name, part in loaded.items()}
+    config = config_class(**configs, parts=parts, **options)
     with torch.device("meta"):  # all weights are the parts' own
-        model = composition.model_class._from_config(config, dtype=dtype)
+        model = model_class._from_config(config, dtype=dtype)
     for name, part in model.named_parts():
         if loaded[name].network is not None:
             part.network, part.processor = loaded[name].network, loaded[name].processor
-    return model.eval()
+    processor = ZeroShotSegmentationProcessor(max_size=config.max_size)
+    return pipeline(ZERO_SHOT_TASK, model=model.eval(), processor=processor, device=device)
 
 
 class LoadedPart(NamedTuple):
@@ -168,13 +143,7 @@ class LoadedPart(NamedTuple):
 
 def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: torch.dtype) -> LoadedPart:
     """
-    Loads what a part is made of.
-
-    Args:
-        name (`str`): "image_text", "proposer" or "captioner".
-        source (`str`): Folder or Hub id of a model of transformers; of an image-text model also of open_clip, or a file of OpenAI's.
-        classes (`Mapping[str, type[Part]]`): What there is for this part, by `model_type`.
-        dtype (`torch.dtype`): Of the network.
+    Load a part's network and processor from a source as in [`zero_shot`]; `classes` are the part's by `model_type`.
 
     Raises:
         ValueError: If the model is of no use as this part.
@@ -189,39 +158,30 @@ def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: 
     if name == "image_text" and kind is None:
         return load_released_clip(released_clip_file(source), dtype, tokenizer=source)
     if kind not in classes:
-        raise ValueError(f"{name}={source!r} is a {kind!r}; allowed are {', '.join(classes)}")
+        raise ValueError(f"`{name}` must be one of {list(classes)}, got the {kind!r} {source!r}.")
     network, report = classes[kind].network_class.from_pretrained(source, dtype=dtype, output_loading_info=True)
     if report["missing_keys"]:
-        raise ValueError(f"{name}={source!r} lacks weights, such as {sorted(report['missing_keys'])[0]}")
+        raise ValueError(f"`{name}={source!r}` lacks weights, such as {min(report['missing_keys'])}.")
     return LoadedPart(network.config, network, AutoProcessor.from_pretrained(source))
-
-
-def _felzenszwalb(options: dict[str, Any]) -> FelzenszwalbConfig:
-    check_fields(options, FelzenszwalbConfig.__annotations__, "proposer_options")
-    return FelzenszwalbConfig(**options)
 
 
 def load_released_clip(source: str, dtype: torch.dtype, tokenizer: str = CLIP_TOKENIZER) -> LoadedPart:
     """
-    A CLIP under OpenAI's names: OpenAI's own archives (ViT-B-32.pt, RN50.pt, …) and open_clip's weights.
-
-    Args:
-        source (`str`): The file, or `hub-id::file`.
-        dtype (`torch.dtype`): Of the network.
-        tokenizer (`str`, *optional*): Folder or Hub id of its tokenizer; all of OpenAI's are one.
+    Load a CLIP under OpenAI's names from a file or `hub-id::file`: OpenAI's own archives (ViT-B-32.pt, RN50.pt, …) and open_clip's
+    weights. All of OpenAI's have one tokenizer.
     """
     checkpoint = locate(source)
     state = read_state_dict(checkpoint)
     if not {"token_embedding.weight", "visual.conv1.weight"} <= set(state):
-        raise ValueError(f"image_text={source!r} holds no CLIP under OpenAI's names")
-    described = _read_open_clip_config(source, checkpoint)
-    network_facts, colours = described.get("model_cfg", {}), described.get("preprocess_cfg", {})
+        raise ValueError(f"`image_text={source!r}` holds no CLIP under OpenAI's names.")
+    description = _read_open_clip_config(source, checkpoint)
+    options, colours = description.get("model_cfg", {}), description.get("preprocess_cfg", {})
     config = read_clip_config(
         state,
         # OpenAI's own have no description, and a quick GELU.
-        activation="quick_gelu" if not described or network_facts.get("quick_gelu") else "gelu",
-        head_width=network_facts.get("vision_cfg", {}).get("head_width", 64),
-        text_heads=network_facts.get("text_cfg", {}).get("heads"),
+        activation="quick_gelu" if not description or options.get("quick_gelu") else "gelu",
+        head_width=options.get("vision_cfg", {}).get("head_width", 64),
+        text_heads=options.get("text_cfg", {}).get("heads"),
     )
     network = (CLIPResNetModel if config.model_type == "clip_resnet" else CLIPModel)(config)
     network.load_state_dict(convert_clip_state_dict(state))
@@ -231,38 +191,32 @@ def load_released_clip(source: str, dtype: torch.dtype, tokenizer: str = CLIP_TO
         crop_size={"height": side, "width": side},
         **{f"image_{name}": list(colours[name]) for name in ("mean", "std") if name in colours},
     )
-    return LoadedPart(
-        config, network.to(dtype).eval(), CLIPProcessor(images, CLIPTokenizer.from_pretrained(tokenizer))
-    )
+    processor = CLIPProcessor(images, CLIPTokenizer.from_pretrained(tokenizer))
+    return LoadedPart(config, network.to(dtype).eval(), processor)
 
 
 def _read_open_clip_config(source: str, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What open_clip says of its weights, in a file beside them; empty where there is none."""
-    repository, separator, name = source.partition("::")
-    beside = Path(name if separator else checkpoint.path.name).with_name("open_clip_config.json")
-    if not separator:
-        path = checkpoint.path.with_name(beside.name)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    try:
-        return json.loads(locate(f"{repository}::{beside.as_posix()}").path.read_text(encoding="utf-8"))
-    except RemoteEntryNotFoundError:  # it says that there is none; where the Hub cannot be asked, that is an error
-        return {}
+    """open_clip's description of its weights, in a file beside them; empty where there is none."""
+    repository, separator, file = source.partition("::")
+    path = checkpoint.path.with_name("open_clip_config.json")
+    if separator:
+        try:
+            path = locate(f"{repository}::{Path(file).with_name(path.name).as_posix()}").path
+        except RemoteEntryNotFoundError:  # where the Hub cannot be asked, that is an error
+            return {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def describe_part(source: str, has_weights: bool = True) -> dict[str, Any]:
-    """Where a part comes from and under which licence, as its card says; `None` where it says nothing."""
+    """Describe where a part comes from, and its licence by its card; `None` where that says nothing."""
     local = Path(source)
     is_on_hub = has_weights and not local.exists()
     repository = source.partition("::")[0]
     licence = None
     if has_weights:
-        try:
-            card = ModelCard.load(
-                repository if is_on_hub else (local if local.is_dir() else local.parent) / "README.md"
-            )
-            licence = card.data.license
-        except Exception:  # no card, or one that cannot be read: what it is under is then not known
-            licence = None
+        card = repository if is_on_hub else (local if local.is_dir() else local.parent) / "README.md"
+        with suppress(Exception):  # no card, or one that cannot be read
+            licence = ModelCard.load(card).data.license
     return {
         "source": repository if is_on_hub or not has_weights else local.name,  # nobody else has this folder
         "license": licence if isinstance(licence, str) else None,

@@ -1,37 +1,15 @@
-"""The demo: a page where a picture and expressions become masks. `hf-ris demo` serves it, and so does the Space."""
+"""The demo: a page where an image and expressions become masks. `hf-ris demo` serves it, and so does the Space."""
 
-import base64
-import io
-import json
 import os
 import random
 import tempfile
-import threading
-import time
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
-from transformers import AutoProcessor, Pipeline, pipeline
-from transformers.utils import logging
-
-from .auto import load_whole
-from .composition import zero_shot
-from .data.refshapes import EXAMPLES
-from .data.refshapes.rows import scene_rows
-from .modeling.inputs import check_expressions, load_image
-from .modeling.pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline
-from .results import mask_pictures, to_plain
-from .systems import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, find_model
-from .visitors import VisitorModels, task_of
-from .visualization import COLOURS, draw_explanation, draw_overlay, outline
+from transformers import Pipeline
 
 
 try:
@@ -39,38 +17,29 @@ try:
 except ImportError as error:
     raise ImportError('The demo needs Gradio: pip install "hf_ris[demo]"') from error
 
-try:  # on a Space with shared GPUs a call has to ask for one
-    import spaces
-except ImportError:
-    on_gpu: Callable[[Any], Any] = lambda function: function  # noqa: E731
-else:
-    on_gpu = spaces.GPU(duration=60)
+from .composition import zero_shot
+from .data.refshapes import EXAMPLES
+from .data.refshapes.rows import scene_rows
+from .demo_backend import LONGEST_SIDE, MOST_EXPRESSIONS, DemoBackend, device, load
+from .systems import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, find_model
+from .visitors import task_of
 
 
-logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
-
-MOST_EXPRESSIONS = len(COLOURS)
-LONGEST_EXPRESSION = 200  # characters
-MOST_PIXELS = 50_000_000
 LARGEST_FILE = "20mb"
-LONGEST_SIDE = 2048  # pixels; larger pictures are reduced to it
-SESSIONS = 64  # visitors of whom Gradio remembers the page, some megabytes each
-AT_ONCE = 8  # requests that are read, or whose model is fetched, while one is answered
-WAITING = 32  # requests in the queue; further ones are turned away
-KEPT_SECONDS = 600  # that pictures shown or uploaded lie on the server's disk, and one minute more at most
+SESSIONS = 64  # visitors whose page Gradio remembers, some megabytes each
+CONCURRENT_REQUESTS = 8  # requests that are read, or wait for their model, while one is answered
+QUEUE_SIZE = 32  # requests in the queue; further ones are turned away
+KEPT_SECONDS = 600  # how long images that are shown or uploaded stay on the server's disk, give or take a minute
 SCENES = 100_000
-FILL = 0.6  # how much of a mask's fill covers the picture, at full opacity
 
-TRAINED = "MagNet tiny: bundled, knows drawings only"
-CHOOSING = "TAS tiny: bundled, knows drawings only, zero-shot"
-COMPOSED = "TAS: CLIP, SAM and BLIP from the Hub, zero-shot"
+BUNDLED_NAME = "MagNet tiny: bundled, knows drawings only"
+BUNDLED_ZERO_SHOT_NAME = "TAS tiny: bundled, knows drawings only, zero-shot"
+HUB_TAS_NAME = "TAS: CLIP, SAM and BLIP from the Hub, zero-shot"
 
 TITLE = "Point at things with words"
-INTRODUCTION = """A picture and an expression go in, the mask of what the expression refers to comes out. The bundled model knows drawn
+INTRODUCTION = """An image and an expression go in, the mask of what the expression refers to comes out. The bundled model knows drawn
 scenes; choose another one for photos."""
-FOOTNOTE = f"Pictures are reduced to {LONGEST_SIDE} pixels a side, deleted after {KEPT_SECONDS // 60} minutes, and used for nothing else."
-OUTPUTS = 8  # of the page
-PROGRESS = gr.Progress()
+FOOTNOTE = f"Images are reduced to {LONGEST_SIDE} pixels a side, deleted after {KEPT_SECONDS // 60} minutes, and used for nothing else."
 SET_OPACITY = "(o) => { document.querySelector('#answer').style.setProperty('--mask-opacity', o); return o; }"
 STYLE = """
 .gradio-container { max-width: 1200px !important; margin: auto !important; }
@@ -85,308 +54,24 @@ STYLE = """
 """
 
 
-class Reply(NamedTuple):
-    """What a request gave."""
-
-    picture: Image.Image
-    results: list[dict[str, Any]]
-    note: str
-
-
-class Models:
-    """
-    Pipelines by what the page calls them. Those it offers stay loaded, of the others the last one asked.
-
-    Args:
-        offered (`dict[str, Callable]`): Name -> function that loads it. What is not among these is taken for a Hub id.
-    """
-
-    def __init__(self, offered: dict[str, Callable[[], Pipeline]]) -> None:
-        self.offered = offered
-        self.visitors = VisitorModels()
-        self._loaded: dict[str, Pipeline] = {}
-        self._loading = {name: threading.Lock() for name in offered}
-        self._visited: tuple[str, Path | None, Any] = ("", None, None)
-
-    @contextmanager
-    def fetch(self, name: str) -> Iterator[Callable[[], Pipeline]]:
-        """
-        Brings a model to this machine, as several may at the same time, and gives what loads it, which is to be called one at a time.
-
-        Raises:
-            ValueError: If this is no Hub id, or of something else than a model of this library, or of a very large one.
-            OSError: If it cannot be fetched.
-        """
-        if name not in self.offered:
-            with self.visitors.use(name) as folder:
-                yield partial(self._visit, name, folder)
-            return
-        with self._loading[name]:
-            if name not in self._loaded:
-                self._loaded[name] = remember_little(self.offered[name]())
-        yield partial(self._loaded.__getitem__, name)
-
-    def _visit(self, name: str, folder: Path) -> Pipeline:
-        if self._visited[:2] != (name, folder):
-            self._visited = ("", None, None)  # there need not be room for both
-            self._visited = (name, folder, remember_little(load(str(folder))))
-        return self._visited[2]
-
-    def loaded(self, name: str) -> Pipeline | None:
-        """A model, if it is loaded."""
-        return self._visited[2] if name == self._visited[0] else self._loaded.get(name)
-
-
-def remember_little(ris: Pipeline) -> Pipeline:
-    """Zero-shot models keep what they saw of the last pictures, for further expressions; here, of the last one."""
-    if isinstance(ris, ZeroShotReferringSegmentationPipeline):
-        ris.model.config.cache_size = 1
-    return ris
-
-
-def load(source: str, **options: Any) -> Pipeline:
-    """A whole model from a folder or the Hub, with code from nowhere but this package; options of `from_pretrained`."""
-    task = task_of(source, **options)
-    model = load_whole(source, use_safetensors=True, trust_remote_code=False, **options)
-    processor = AutoProcessor.from_pretrained(source, trust_remote_code=False, **options)
-    return pipeline(task, model=model, processor=processor, device=device())
-
-
-def device() -> str:
-    if torch.cuda.is_available():  # as Spaces with shared GPUs say
-        return "cuda"
-    return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
-
-
-def read_request(path: str | None, text: str) -> tuple[Image.Image, list[str]]:
-    """
-    The picture, at most `LONGEST_SIDE` pixels a side, and expressions, one of them a line.
-
-    Raises:
-        ValueError: If there is no picture or no expression, or too much of either.
-    """
-    if path is None:
-        raise ValueError("There is no picture yet: drop one, or choose an example.")
-    expressions = [line.strip() for line in (text or "").splitlines() if line.strip()]
-    if not expressions:
-        raise ValueError("There is no expression yet: write what to look for, such as: the red mug on the left.")
-    if len(expressions) > MOST_EXPRESSIONS:
-        raise ValueError(f"These are {len(expressions)} expressions; the page takes {MOST_EXPRESSIONS} at once.")
-    for expression in expressions:
-        if len(expression) > LONGEST_EXPRESSION:
-            raise ValueError(
-                f"The expression {expression[:40]!r} ... has {len(expression)} characters; at most are {LONGEST_EXPRESSION}."
-            )
-    try:
-        with Image.open(path) as header:  # nothing is decoded yet
-            pixels = header.width * header.height
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError("The file is no picture that can be read.") from error
-    if pixels > MOST_PIXELS:
-        raise ValueError(f"The picture has {pixels / 1e6:.0f} million pixels; at most are {MOST_PIXELS / 1e6:.0f}.")
-    picture = load_image(path)
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-    return picture, check_expressions(expressions)
-
-
-def explain(error: Exception) -> str:
-    """What a visitor is told. What is not their doing goes to the log."""
-    if isinstance(error, ValueError):
-        return escape(str(error))
-    logger.error("A request failed.", exc_info=error)
-    if isinstance(error, OSError):
-        return "The model cannot be fetched from the Hub just now."
-    return "Something went wrong here; trying once more, or another model, may help."
-
-
-def show(reply: Reply) -> Any:
-    """The annotated picture: masks with their outlines, each in its own colour."""
-    parts, colours = [], {}
-    for number, result in enumerate(reply.results):
-        repeated = sum(other["label"] == result["label"] for other in reply.results) > 1
-        label = f"{number + 1}. {result['label']}" if repeated else result["label"]
-        colours[label] = to_hex(number)
-        fill = FILL * np.asarray(result["mask"], dtype=np.float32)
-        parts.append((np.maximum(fill, outline(result["mask"], reply.picture.size)), label))
-    return gr.AnnotatedImage(value=(reply.picture, parts), color_map=colours)
-
-
-def to_hex(number: int) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*COLOURS[number % len(COLOURS)])
-
-
-def to_html(reply: Reply, opacity: float, is_complete: bool = True) -> str:
-    """
-    A table of the answers, and, once they are complete, a link to all of them as files, which holds the files itself: the server
-    keeps none.
-    """
-    rows = []
-    for number, result in enumerate(reply.results):
-        box = result["box"]
-        share = np.asarray(result["mask"]).mean()
-        place = "nothing found" if box is None else "{xmin}, {ymin} to {xmax}, {ymax}".format(**box)
-        rows.append(
-            f'<tr><td><span class="swatch" style="background:{to_hex(number)}"></span>{escape(result["label"])}</td>'
-            f'<td class="number">{result["score"]:.0%}</td><td class="number">{place}</td><td class="number">{share:.1%}</td></tr>'
-        )
-    link = ""
-    if is_complete:
-        archive = base64.b64encode(pack(reply, opacity)).decode()
-        link = (
-            f'<p><a download="masks.zip" href="data:application/zip;base64,{archive}">Download the masks</a> '
-            "(pictures, and all of it as JSON)</p>"
-        )
-    return (
-        '<table class="answers"><thead><tr><th scope="col">expression</th><th scope="col" class="number">score</th>'
-        '<th scope="col" class="number">box in pixels</th><th scope="col" class="number">of the picture</th></tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>{link}"
-    )
-
-
-def pack(reply: Reply, opacity: float) -> bytes:
-    """The masks as pictures, the annotated picture and `results.json`, zipped."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, mask in mask_pictures(reply.results):
-            archive.writestr(name, _encode(mask, "png"))
-        archive.writestr("overlay.jpg", _encode(draw_overlay(reply.picture, reply.results, FILL * opacity), "jpeg"))
-        archive.writestr("results.json", json.dumps(to_plain(reply.results), indent=2, ensure_ascii=False))
-    return file.getvalue()
-
-
-def _encode(picture: Image.Image, kind: str) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, kind)
-    return file.getvalue()
-
-
 def draw_me_a_scene() -> tuple[Image.Image, str]:
-    """A drawn scene that no model has seen, and for some of its things an expression that is true of nothing else."""
+    """Draw a scene that no model has seen, with an expression for some of its objects, one a line."""
     rows = scene_rows("refshapes", "val", random.randrange(SCENES))
     return rows[0]["image"], "\n".join(random.choice(row["expressions"])["sent"] for row in rows)
 
 
-class Desk:
-    """
-    Answers what the page and the API ask.
-
-    Args:
-        offered (`dict[str, Callable]`): The models to choose from, by name; the first is the default.
-    """
-
-    def __init__(self, offered: dict[str, Callable[[], Pipeline]]) -> None:
-        self.models = Models(offered)
-        self.default = next(iter(offered))
-        self._reading = threading.Lock()  # large pictures are decoded one at a time
-        self._turn = threading.Lock()  # to load a visitor's model and to ask any; not held while one is fetched
-        self._on_gpu = on_gpu(self._ask)
-
-    def read(self, path: str | None, text: str) -> tuple[Image.Image, list[str]]:
-        """As `read_request`, one at a time."""
-        with self._reading:
-            return read_request(path, text)
-
-    def ask(
-        self, name: str, get: Callable[[], Pipeline], picture: Image.Image, expressions: list[str], **options: Any
-    ) -> list[dict[str, Any]]:
-        """What a model answers that was fetched."""
-        with self._turn:
-            get()  # here, since a shared GPU is used by a process of its own, which would forget it
-            return self._on_gpu(name, picture, expressions, **options)
-
-    def _ask(self, name: str, picture: Image.Image, expressions: list[str], **options: Any) -> list[dict[str, Any]]:
-        ris = cast(Any, self.models.loaded(name))
-        return ris(picture, text=expressions, output_format="array", **options)
-
-    def on_page(
-        self,
-        path: str | None,
-        text: str,
-        name: str,
-        threshold: float,
-        set_for: str,
-        opacity: float,
-        progress: Any = PROGRESS,
-    ) -> Iterator[tuple[Any, ...]]:
-        """
-        Answers one expression after the other, so that the first is seen early and the rest can be stopped. A model for which the
-        threshold was not set takes its own, and the slider moves there.
-        """
-        name = (name or self.default).strip()
-        try:
-            picture, expressions = self.read(path, text)
-            progress((0, len(expressions)), desc="loading the model")
-            with self.models.fetch(name) as get:
-                with self._turn:
-                    ris = get()
-                is_zero_shot = isinstance(ris, ZeroShotReferringSegmentationPipeline)
-                slider = gr.skip()
-                if not is_zero_shot and name != set_for:
-                    slider = threshold = cast(Any, ris.processor).threshold
-                options: dict[str, Any] = {"explain": True} if is_zero_shot else {"threshold": threshold}
-                results: list[dict[str, Any]] = []
-                start = time.perf_counter()
-                for number, expression in enumerate(expressions, start=1):
-                    progress((number - 1, len(expressions)), desc=expression)
-                    results += self.ask(name, get, picture, [expression], **options)
-                    seconds = time.perf_counter() - start
-                    note = f"{number} of {len(expressions)} answered, {seconds:.2f} s on {device()}"
-                    is_complete = number == len(expressions)
-                    answer = outputs_of(Reply(picture, results, note), opacity, is_zero_shot, is_complete)
-                    yield slider, set_for if is_zero_shot else name, *answer
-                    slider = gr.skip()  # which may have been moved meanwhile
-        except Exception as error:  # the last answer stays
-            message = explain(error)
-            gr.Warning(message, title="That did not work")
-            yield *(gr.skip(),) * (OUTPUTS - 1), f"That did not work. {message}"
-
-    def on_threshold(
-        self, path: str | None, text: str, name: str, threshold: float, opacity: float
-    ) -> Iterator[tuple[Any, ...]]:
-        """As the button, with a threshold set by hand; says nothing where there is nothing to ask, or the model has no threshold."""
-        name = (name or self.default).strip()
-        ris = self.models.loaded(name) if path and (text or "").strip() else None
-        if ris is None or isinstance(ris, ZeroShotReferringSegmentationPipeline):
-            yield gr.skip(), name, *(gr.skip(),) * (OUTPUTS - 2)
-        else:
-            yield from self.on_page(path, text, name, threshold, name, opacity)
-
-    def segment(self, image: str, text: str, model: str, threshold: float | None = None) -> list[dict[str, Any]]:
-        """
-        Segments what expressions refer to in a picture. Expressions are lines of `text`, at most 8; `model` is one of the page's or the
-        Hub id of a model of hf_ris; `threshold` is the foreground probability above which a pixel counts, by default the model's own. Gives
-        a list with a dictionary for each expression: `label`, `score` (0 to 1), `mask` (COCO's run-length code: `size` and `counts`) and
-        `box` (xmin, ymin, xmax, ymax in pixels, maxima exclusive; null where nothing was found). Pictures of more than 2048 pixels a side
-        are reduced to that.
-        """
-        try:
-            picture, expressions = self.read(image, text)
-            name = (model or self.default).strip()
-            with self.models.fetch(name) as get:
-                return to_plain(self.ask(name, get, picture, expressions, threshold=threshold))
-        except Exception as error:
-            raise gr.Error(explain(error), title="That did not work", print_exception=False) from error
-
-
-def outputs_of(reply: Reply, opacity: float, is_zero_shot: bool, is_complete: bool) -> tuple[Any, ...]:
-    """What the page shows: annotated picture, table, JSON, explanation and its tab, note."""
-    drawing = draw_explanation(reply.picture, reply.results) if is_zero_shot else None
-    tab = gr.Tab(visible=is_zero_shot)
-    return show(reply), to_html(reply, opacity, is_complete), to_plain(reply.results), drawing, tab, reply.note
-
-
 def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks:
     """
-    The page.
+    Build the page.
 
     Args:
         offered (`dict[str, Callable]`): The models to choose from, by name; the first is chosen at the start.
-        folder (`Path`): Where the examples' pictures are written.
+        folder (`Path`): Folder for the examples' images.
     """
-    # Gradio keeps figures of its last 10,000 requests, and sums all of them up anew after each.
+    # Gradio keeps statistics of its last 10,000 requests, and sums all of them up anew after each.
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "500")
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "500")
-    desk = Desk(offered)
+    backend = DemoBackend(offered)
     with gr.Blocks(title=TITLE, delete_cache=(60, KEPT_SECONDS), analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
         with gr.Row():
@@ -406,13 +91,17 @@ def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks
 
         set_for = gr.State("")  # the model whose threshold the slider shows
         outputs = [threshold, set_for, *answers]
-        shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": AT_ONCE}
+        shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": CONCURRENT_REQUESTS}
         options: dict[str, Any] = {"api_visibility": "private", **shared}
         asked = gr.on(
-            [go.click, text.submit], desk.on_page, [image, text, name, threshold, set_for, opacity], outputs, **options
+            [go.click, text.submit],
+            backend.on_page,
+            [image, text, name, threshold, set_for, opacity],
+            outputs,
+            **options,
         )
         again = threshold.input(
-            desk.on_threshold,
+            backend.on_threshold,
             [image, text, name, threshold, opacity],
             outputs,
             trigger_mode="always_last",
@@ -425,24 +114,24 @@ def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks
         api = gr.Button(visible=False)
         asked_for = gr.Number(label="Threshold", visible=False)
         api.click(
-            desk.segment,
+            backend.segment,
             [image, text, name, asked_for],
             gr.JSON(visible=False),
             api_name="segment",
             **shared,
         )
-    return page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
+    return page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
 
 
 def _question() -> tuple[Any, ...]:
     image = gr.Image(
         type="filepath",
-        image_mode=None,  # as it came: nothing is decoded before its size is known
+        image_mode=None,  # the file as it is: nothing is decoded before its size is known
         format="png",
         sources=["upload", "webcam", "clipboard"],
-        label="Picture",
+        label="Image",
         height=380,
-        elem_id="picture",
+        elem_id="image",
     )
     text = gr.Textbox(
         label="Expressions, one a line",
@@ -479,13 +168,13 @@ def _options(names: list[str]) -> tuple[Any, ...]:
             elem_id="threshold",
         )
         opacity = gr.Slider(
-            0.0, 1.0, 0.8, step=0.05, label="Opacity", info="Of the masks over the picture.", elem_id="opacity"
+            0.0, 1.0, 0.8, step=0.05, label="Opacity", info="Of the masks over the image.", elem_id="opacity"
         )
     return name, threshold, opacity
 
 
 def _answers() -> list[Any]:
-    """As [`outputs_of`] fills them."""
+    """The outputs, in the order of [`fill_outputs`]."""
     with gr.Tabs():
         with gr.Tab("Answer"):
             answer = gr.AnnotatedImage(label="Answer", height=380, elem_id="answer")
@@ -496,7 +185,7 @@ def _answers() -> list[Any]:
             explanation = gr.Image(
                 label="Regions and what they scored",
                 interactive=False,
-                alt_text="The regions of the picture, numbered, and a table of their scores",
+                alt_text="The regions of the image, numbered, and a table of their scores",
                 elem_id="explanation",
             )
     note = gr.Markdown(elem_id="note")
@@ -504,7 +193,7 @@ def _answers() -> list[Any]:
 
 
 def _write_examples(folder: Path) -> list[list[str]]:
-    """Scenes to choose from: a picture's path and expressions."""
+    """Draw the scenes to choose from; gives each one's path and expressions."""
     examples = []
     for number, example in enumerate(EXAMPLES):
         path = folder / f"example-{number}.png"
@@ -514,7 +203,7 @@ def _write_examples(folder: Path) -> list[list[str]]:
 
 
 def serve(page: gr.Blocks, folder: str | Path, **options: Any) -> Any:
-    """Serves a page; options of [`gradio.Blocks.launch`]. Fonts are the visitor's own: nothing is fetched from elsewhere."""
+    """Serve a page; options of [`gradio.Blocks.launch`]. Fonts are the visitor's: nothing is fetched from elsewhere."""
     theme = gr.themes.Default(
         primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
@@ -529,28 +218,28 @@ def serve(page: gr.Blocks, folder: str | Path, **options: Any) -> Any:
 
 def launch(models: Sequence[str] = (), **options: Any) -> None:
     """
-    Serves the page until it is interrupted.
+    Serve the page until it is interrupted.
 
     Args:
         models (`Sequence[str]`, *optional*): Folders or Hub ids to offer beside the bundled models.
-        options: Of [`gradio.Blocks.launch`].
+        options: Options of [`gradio.Blocks.launch`].
 
     Raises:
-        ValueError: If one is of something else than this library.
-        OSError: If one cannot be found.
+        ValueError: If a model is of something else than this library.
+        OSError: If a model cannot be found.
     """
     offered: dict[str, Callable[[], Pipeline]] = {
-        TRAINED: partial(load, str(BUNDLED_CHECKPOINT)),
-        CHOOSING: partial(load, str(BUNDLED_ZERO_SHOT)),
+        BUNDLED_NAME: partial(load, str(BUNDLED_CHECKPOINT)),
+        BUNDLED_ZERO_SHOT_NAME: partial(load, str(BUNDLED_ZERO_SHOT)),
     }
     for name in models:
         source = find_model(name)
-        task_of(source)  # what is wrong is said now, not to visitors
+        task_of(source)  # an unfit model is refused now, not when a visitor asks it
         offered[str(name)] = partial(load, source)
-    offered[COMPOSED] = partial(zero_shot, "tas", device=device())
+    offered[HUB_TAS_NAME] = partial(zero_shot, "tas", device=device())
     with tempfile.TemporaryDirectory(prefix="hf-ris-demo-") as folder:
         page = build(offered, Path(folder))
         serve(page, folder, **options)
 
 
-__all__ = ["Desk", "Models", "build", "launch", "serve"]
+__all__ = ["build", "launch", "serve"]

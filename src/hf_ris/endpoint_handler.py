@@ -1,4 +1,4 @@
-"""What an Inference Endpoint runs: a picture and expressions in, masks out. It goes beside a pushed model as `handler.py`."""
+"""Handler of an Inference Endpoint: an image and expressions in, masks out. A pushed model carries it as `handler.py`."""
 
 import base64
 import binascii
@@ -20,7 +20,7 @@ LONGEST_FILE = 64 * 2**20  # characters of base64
 
 class EndpointHandler:
     """
-    Answers requests with the model in this repository, whose own code it runs.
+    Answer requests with the model in this repository, whose code it runs.
 
     Args:
         path (`str`): The repository's folder.
@@ -35,29 +35,29 @@ class EndpointHandler:
         Args:
             data (`dict[str, Any]`):
                 `inputs`: a dictionary with the `image`, a file's bytes in base64, and its `text`, an expression or a list of them.
-                `parameters`, which may be left out: `threshold` and `no_target_threshold` as of the pipeline, and `mask`: "rle" (COCO's
+                `parameters`, which may be left out: the pipeline's `threshold` and `no_target_threshold`, and `mask`: "rle" (COCO's
                 run-length code, the default) or "png" (a file's bytes in base64).
 
         Returns:
             `list[dict[str, Any]]`: For each expression its `label`, `score`, `mask` and `box`.
 
         Raises:
-            ValueError: If the request is unfit; the message names what.
+            ValueError: If the request is unfit; the message says why.
         """
         inputs, parameters = data.get("inputs"), data.get("parameters") or {}
         if not isinstance(inputs, dict) or not {"image", "text"} <= inputs.keys():
-            raise ValueError("inputs must be a dictionary with an image and its text")
+            raise ValueError("`inputs` must be a dictionary with an image and its text.")
         if not isinstance(parameters, dict):
-            raise ValueError(f"parameters must be a dictionary, got {type(parameters).__name__}")
+            raise ValueError(f"`parameters` must be a dictionary, got {type(parameters).__name__}.")
         unknown = sorted(set(parameters) - {*OPTIONS, "mask"})
         if unknown:
-            raise ValueError(f"parameters has {unknown[0]!r}; allowed are mask, threshold and no_target_threshold")
+            raise ValueError(f"`parameters` may hold mask, threshold and no_target_threshold, got {unknown[0]!r}.")
         kind = parameters.get("mask", "rle")
         if kind not in MASKS:
-            raise ValueError(f"mask must be 'rle' or 'png', got {kind!r}")
+            raise ValueError(f"`mask` must be 'rle' or 'png', got {kind!r}.")
         texts = read_texts(inputs["text"])
         answers = self.pipeline(
-            read_picture(inputs["image"]),
+            read_image(inputs["image"]),
             text=texts,
             output_format="rle" if kind == "rle" else "pil",
             **{name: parameters[name] for name in OPTIONS if name in parameters},
@@ -67,48 +67,50 @@ class EndpointHandler:
 
 def read_texts(given: Any) -> list[str]:
     """
-    The expressions of a request.
+    Check the expressions of a request.
 
     Raises:
-        ValueError: If there are very many, or one is very long.
+        ValueError: If there are too many, or one is too long.
     """
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list):
-        raise ValueError(f"text must be a string or a list of strings, got {type(given).__name__}")
+        raise ValueError(f"`text` must be a string or a list of strings, got {type(given).__name__}.")
     if len(texts) > MOST_EXPRESSIONS:
-        raise ValueError(f"text holds {len(texts)} expressions; allowed are {MOST_EXPRESSIONS}")
+        raise ValueError(f"`text` must hold at most {MOST_EXPRESSIONS} expressions, got {len(texts)}.")
     for text in texts:
         if isinstance(text, str) and len(text) > LONGEST_EXPRESSION:
-            raise ValueError(f"text holds an expression of {len(text)} characters; allowed are {LONGEST_EXPRESSION}")
+            raise ValueError(
+                f"`text` must hold expressions of at most {LONGEST_EXPRESSION} characters, got {len(text)}."
+            )
     return texts
 
 
-def read_picture(encoded: Any) -> bytes:
+def read_image(encoded: Any) -> bytes:
     """
-    A picture's bytes, of which nothing was decoded yet.
+    Read an image file's bytes, and check its size before anything is decoded.
 
     Raises:
-        ValueError: If they are no picture's, or it has very many pixels.
+        ValueError: If this is no image, or one with too many pixels.
     """
     content = read_bytes(encoded)
     try:
         with Image.open(BytesIO(content)) as header:
             pixels = header.width * header.height
     except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError("image is no picture that can be read") from error
+        raise ValueError("`image` must be an image file that can be read.") from error
     if pixels > MOST_PIXELS:
-        raise ValueError(f"image has {pixels} pixels; allowed are {MOST_PIXELS}")
+        raise ValueError(f"`image` must have at most {MOST_PIXELS} pixels, got {pixels}.")
     return content
 
 
 def read_bytes(encoded: Any) -> bytes:
-    """A file's bytes from base64, and from nothing else: a request names no files or addresses."""
+    """Decode base64, and nothing else: a request cannot name a file or an address."""
     if isinstance(encoded, str) and len(encoded) > LONGEST_FILE:
-        raise ValueError(f"image has {len(encoded)} characters; allowed are {LONGEST_FILE}")
+        raise ValueError(f"`image` must have at most {LONGEST_FILE} characters, got {len(encoded)}.")
     try:
         return base64.b64decode("".join((encoded.partition("base64,")[2] or encoded).split()), validate=True)
     except (AttributeError, TypeError, binascii.Error) as error:
-        raise ValueError(f"image must be a picture's bytes in base64: {error}") from error
+        raise ValueError(f"`image` must be a file's bytes in base64: {error}.") from error
 
 
 def to_base64(mask: Image.Image) -> str:

@@ -1,7 +1,6 @@
 """An evaluation as one self-contained HTML page: the numbers, where they come from, and the best, median and worst answers."""
 
 import base64
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from .data.segmentation import decode_mask
-from .modeling.language_places import DEPTHS, MIDDLES, ORDINALS, SIDES
+from .modeling.language_expression import LOOK, PLACE, RELATION, Expression
 from .protocols import Protocol
 from .referring_segmentation_iou import sample_ious, summarize
 
@@ -25,27 +24,17 @@ SHOWN = 6  # answers in each gallery
 THUMBNAIL = 320  # pixels of the longer side
 OUTLINE = (214, 0, 108)
 
-PICTURE = re.compile(r"\bof (?:the |this )?(?:pic(?:ture)?|photo(?:graph)?|image|screen|frame|shot|scene)\b")
-RELATIONS = re.compile(
-    r"\b(?:(?:left|right|top|bottom|front|back|side|edge|middle|cent(?:er|re)) of|next to|close(?:st)? to|near(?:est)?(?: to)?|"
-    r"beside|behind|between|among|above|below|under(?:neath)?|over|across from|facing|holding|wearing|riding|sitting on|"
-    r"standing (?:on|by)|than)\b"
-)
-LOCATIONS = re.compile(
-    rf"\b(?:{'|'.join([*SIDES, *DEPTHS, *MIDDLES, *ORDINALS, 'central', 'far', 'corner', 'edge', 'side'])})\b"
-)
-
 
 @dataclass(frozen=True)
 class Sample:
     """
-    One answer, with what the page says of it.
+    An answer, as the page shows it.
 
     Attributes:
         text (`str`): The expression.
-        area (`float`): Share of the picture that the true mask covers.
-        iou (`float`): Of predicted and true mask; 1 where both are empty, so that what was rightly not found looks right.
-        answer (`dict[str, Any]`): As it is written down by the evaluation.
+        area (`float`): Share of the image that the true mask covers.
+        iou (`float`): IoU of predicted and true mask; 1 where both are empty, so that what was rightly not found looks right.
+        answer (`dict[str, Any]`): The answer in the evaluation's file.
     """
 
     text: str
@@ -55,35 +44,30 @@ class Sample:
 
 
 LENGTHS = {"1-2 words": 2, "3-4": 4, "5-7": 7, "8 and more": 10**9}
+SIZES = {"nothing": 0.0, "below 1 %": 0.01, "1-5 %": 0.05, "5-20 %": 0.2, "above 20 %": 1.0}
+KINDS = {LOOK: "neither: looks alone", PLACE: "place in the image", RELATION: "relation to something else"}
 
 
 def length_of(text: str) -> str:
-    """Which of `LENGTHS` an expression has."""
+    """Name the one of `LENGTHS` that an expression has."""
     words = len(text.split())
     return next(name for name, limit in LENGTHS.items() if words <= limit)
 
 
-def by_words(sample: Sample) -> str:
-    text = PICTURE.sub("", sample.text.lower())  # the left side of the picture is a place
-    if RELATIONS.search(text):
-        return "relation to something else"
-    return "place in the picture" if LOCATIONS.search(text) else "neither: looks alone"
+def kind_of(sample: Sample) -> str:
+    """Name the one of `KINDS` that an expression is of."""
+    return KINDS[Expression(sample.text).kind]
 
 
-def by_size(sample: Sample) -> str:
-    if sample.area == 0:
-        return "nothing"
-    limits = ((0.01, "below 1 %"), (0.05, "1-5 %"), (0.2, "5-20 %"), (1.0, "above 20 %"))
-    return next(name for limit, name in limits if sample.area <= limit)
+def size_of(sample: Sample) -> str:
+    """Name the one of `SIZES` that the true mask has."""
+    return next(name for name, limit in SIZES.items() if sample.area <= limit)
 
 
 BREAKDOWNS: dict[str, tuple[Callable[[Sample], str], tuple[str, ...]]] = {
     "Length of the expression": (lambda sample: length_of(sample.text), tuple(LENGTHS)),
-    "What the expression tells": (
-        by_words,
-        ("neither: looks alone", "place in the picture", "relation to something else"),
-    ),
-    "Size of the object, of the picture": (by_size, ("nothing", "below 1 %", "1-5 %", "5-20 %", "above 20 %")),
+    "What the expression tells": (kind_of, tuple(KINDS.values())),
+    "Share of the image that the object fills": (size_of, tuple(SIZES)),
 }
 
 
@@ -96,14 +80,14 @@ def render_report(
     answers: list[dict[str, Any]],
 ) -> str:
     """
-    Makes the page.
+    Render the page.
 
     Args:
-        figures (`dict[str, float]`): What the metric gave.
-        facts (`dict[str, Any]`): What was evaluated how, with the numbers of `expressions`, `referents` and `images`.
-        protocol (`Protocol`): How masks were compared.
+        figures (`dict[str, float]`): The metric's results.
+        facts (`dict[str, Any]`): Model, dataset and settings, with the numbers of `expressions`, `referents` and `images`.
+        protocol (`Protocol`): The rules by which masks were compared.
         texts (`list[str]`): The expressions, as they were asked.
-        dataset (`datasets.Dataset`): The rows.
+        dataset (`datasets.Dataset`): The dataset's rows.
         answers (`list[dict[str, Any]]`): The answers to the expressions.
 
     Returns:
@@ -136,12 +120,12 @@ def render_report(
         ],
         breakdowns={title: _break_down(samples, *how, protocol) for title, how in BREAKDOWNS.items()},
         errors=dict.fromkeys(sample.answer["error"] for sample in samples if "error" in sample.answer),
-        galleries={title: [_picture(sample, dataset) for sample in shown] for title, shown in galleries.items()},
+        galleries={title: [_show(sample, dataset) for sample in shown] for title, shown in galleries.items()},
     )
 
 
 def _various(samples: Iterable[Sample]) -> list[Sample]:
-    """The first few, each of another image."""
+    """Take the first few, each of another image."""
     chosen: dict[int, Sample] = {}
     for sample in samples:
         chosen.setdefault(sample.answer["image_id"], sample)
@@ -161,17 +145,17 @@ def _break_down(
     return rows
 
 
-def _picture(sample: Sample, dataset: datasets.Dataset) -> dict[str, Any]:
-    """What a gallery shows of a sample: image, truth and prediction side by side."""
+def _show(sample: Sample, dataset: datasets.Dataset) -> dict[str, Any]:
+    """Image, truth and prediction of a sample, for a gallery."""
     row = dataset[sample.answer["row"]]
     image = row["image"].convert("RGB")
     scale = min(1.0, THUMBNAIL / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    picture = image.resize(size, Image.Resampling.LANCZOS)
+    thumbnail = image.resize(size, Image.Resampling.LANCZOS)
     panels = {
-        "image": picture,
-        "truth": _spotlight(picture, decode_mask(row["mask"])),
-        "prediction": _spotlight(picture, decode_mask(sample.answer["mask"])),
+        "image": thumbnail,
+        "truth": _spotlight(thumbnail, decode_mask(row["mask"])),
+        "prediction": _spotlight(thumbnail, decode_mask(sample.answer["mask"])),
     }
     return {
         "text": sample.text,
@@ -180,17 +164,17 @@ def _picture(sample: Sample, dataset: datasets.Dataset) -> dict[str, Any]:
     }
 
 
-def _spotlight(picture: Image.Image, mask: np.ndarray) -> Image.Image:
-    """The picture inside of a mask, which is stretched over it, a line around, and pale greys outside."""
-    inside = Image.fromarray(mask.astype(np.uint8) * 255).resize(picture.size)
-    pale = Image.blend(picture.convert("L").convert("RGB"), Image.new("RGB", picture.size, "white"), 0.65)
+def _spotlight(image: Image.Image, mask: np.ndarray) -> Image.Image:
+    """Draw an image pale outside of a mask, which is stretched over it, with a line around the mask."""
+    inside = Image.fromarray(mask.astype(np.uint8) * 255).resize(image.size)
+    pale = Image.blend(image.convert("L").convert("RGB"), Image.new("RGB", image.size, "white"), 0.65)
     pale.paste(OUTLINE, mask=inside.filter(ImageFilter.MaxFilter(5)))
-    return Image.composite(picture, pale, inside)
+    return Image.composite(image, pale, inside)
 
 
-def _data_url(picture: Image.Image) -> str:
+def _data_url(image: Image.Image) -> str:
     buffer = BytesIO()
-    picture.save(buffer, format="JPEG", quality=85)
+    image.save(buffer, format="JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

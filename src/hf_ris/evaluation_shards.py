@@ -1,4 +1,4 @@
-"""The answers of an evaluation on disk: lines of JSON, masks as COCO run-length code, a file for each process."""
+"""An evaluation's answers on disk: lines of JSON, masks as COCO run-length code, a file for each process."""
 
 import json
 from collections.abc import Iterable
@@ -7,17 +7,11 @@ from typing import Any
 
 
 SHARDS = "predictions-*.jsonl"
-Key = tuple[int, int]  # a row, and an expression of it
+Key = tuple[int, int]  # the number of a row, and of an expression in it
 
 
 class Shard:
-    """
-    The file that one process writes its answers to.
-
-    Args:
-        folder (`Path`): Where it lies.
-        process (`int`): Number of the process.
-    """
+    """The file in `folder` that the process of this number writes its answers to."""
 
     def __init__(self, folder: Path, process: int) -> None:
         self.path = folder / SHARDS.replace("*", f"{process:05d}")
@@ -34,7 +28,7 @@ class Shard:
 
 def read_shards(folder: Path) -> dict[Key, dict[str, Any]]:
     """
-    All answers of all processes of all runs so far. Questions that could not be asked are left out: they may be by now.
+    Read the answers of all processes of all runs so far, but not those with an error: their questions are asked again.
 
     Raises:
         ValueError: If a line is damaged; the message names it.
@@ -48,7 +42,7 @@ def read_shards(folder: Path) -> dict[Key, dict[str, Any]]:
                 answer = json.loads(line)
                 key = key_of(answer)
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}: line {number} is damaged; delete it, and it is asked again") from error
+                raise ValueError(f"{path}: line {number} is damaged; delete it, and it is asked again.") from error
             if "error" not in answer:
                 answers[key] = answer
     return answers

@@ -1,4 +1,4 @@
-"""Segments a folder of pictures, so that a stopped run goes on where it was and ends with the same file."""
+"""Segments a folder of images, so that a stopped run goes on where it was and ends with the same file."""
 
 import csv
 import json
@@ -17,12 +17,12 @@ RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
-class Request:
+class FolderEntry:
     """
-    What to look for in one picture.
+    An image of a folder, and what is asked about it.
 
     Attributes:
-        image (`str`): Its path, relative to the folder.
+        image (`str`): Path relative to the folder.
         text (`list[str]`): The expressions.
     """
 
@@ -30,136 +30,118 @@ class Request:
     text: list[str]
 
 
-def read_requests(path: str | Path) -> list[Request]:
+def read_entries(path: str | Path) -> list[FolderEntry]:
     """
-    Reads which expressions belong to which picture.
+    Read which expressions belong to which image.
 
     Args:
         path (`str` or `Path`): A CSV file with the columns `image` and `text`, or a file of JSON lines with these keys, where
-            `text` may also be a list. The expressions of a picture may stand apart; they are brought together.
+            `text` may also be a list. Lines of the same image may stand apart; they are brought together.
 
     Returns:
-        `list[Request]`: One for each picture, in the order in which pictures first occur.
+        `list[FolderEntry]`: One for each image, in the order in which images first occur.
 
     Raises:
-        ValueError: If the file cannot be read, or a line of it; the message names the line.
+        ValueError: If the file or a line of it cannot be read; the message names the line.
     """
     path = Path(path)
     readers = {".csv": _read_csv, ".jsonl": _read_json_lines}
     if path.suffix.lower() not in readers:
-        raise ValueError(f"expressions={str(path)!r} must end in one of {', '.join(readers)}")
+        raise ValueError(f"`expressions` must be a file whose name ends in one of {list(readers)}, got {str(path)!r}.")
     texts: dict[str, list[str]] = {}
     try:
         for number, image, text in readers[path.suffix.lower()](path):
             if not isinstance(image, str) or not image:
                 raise ValueError(f"line {number} names no image")
-            wanted = text if isinstance(text, list) else [text]
-            if not wanted or not all(isinstance(each, str) for each in wanted):
+            added = text if isinstance(text, list) else [text]
+            if not added or not all(isinstance(each, str) for each in added):
                 raise ValueError(f"line {number} has no text, or something else than text: {text!r:.80}")
-            texts.setdefault(image, []).extend(wanted)
-    except (OSError, ValueError, csv.Error) as error:  # UnicodeDecodeError and JSONDecodeError are among ValueErrors
-        raise ValueError(f"expressions={str(path)!r} cannot be read: {error}") from error
+            texts.setdefault(image, []).extend(added)
+    except (OSError, ValueError, csv.Error) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise ValueError(f"`expressions` {str(path)!r} cannot be read: {error}.") from error
     if not texts:
-        raise ValueError(f"expressions={str(path)!r} holds no line with an image and its text")
-    return [Request(image, text) for image, text in texts.items()]
+        raise ValueError(f"`expressions` {str(path)!r} holds no line with an image and its text.")
+    return [FolderEntry(image, text) for image, text in texts.items()]
 
 
 def segment_folder(
     ris: Pipeline,
     folder: str | Path,
-    requests: list[Request],
+    entries: list[FolderEntry],
     output: str | Path,
     batch_size: int = 1,
     **options: Any,
 ) -> Iterator[list[dict[str, Any]]]:
     """
-    Segments picture after picture, and writes a line for each expression to `results.jsonl`.
+    Segment image after image, and write a line for each expression to `results.jsonl`.
 
-    A line holds `image`, `label`, `score`, `mask` (COCO run-length code) and `box`, or `image`, `label` and `error` where
-    something was wrong with the picture or its expressions. Lines that are there already are kept, not computed again: a
-    run that was stopped, by whatever, ends with the same bytes as one that was not.
+    A line holds `image`, `label`, `score`, `mask` (COCO run-length code) and `box`, or `image`, `label` and `error` where the
+    image or the expression is unfit. Lines of an earlier run are kept: a run that was stopped ends with the same bytes as one
+    that was not.
 
     Args:
         ris (`Pipeline`): A referring segmentation pipeline.
-        folder (`str` or `Path`): Where the pictures lie.
-        requests (`list[Request]`): What to look for in which.
+        folder (`str` or `Path`): The folder of the images.
+        entries (`list[FolderEntry]`): Images and their expressions.
         output (`str` or `Path`): Folder for the results; made if missing.
-        batch_size (`int`, *optional*, defaults to 1): Pictures in one forward pass.
+        batch_size (`int`, *optional*, defaults to 1): Images in one forward pass.
         options: Options of the pipeline's call, such as `threshold`.
 
     Yields:
-        `list[dict]`: The lines of each picture, in order, those that were there already included.
+        `list[dict]`: The lines of each image, in order, those of earlier runs included.
 
     Raises:
         ValueError: If `output` holds results of another run, or another run is writing there.
     """
     folder, output = Path(folder), Path(output)
-    settings = {
-        **describe_model(ris),
-        "folder": str(folder.resolve()),
-        "batch_size": batch_size,
-        **options,
-    }
-    batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
-
+    settings = {**describe_model(ris), "folder": str(folder.resolve()), "batch_size": batch_size, **options}
     with hold_folder(output):
         claim_folder(output, settings, RESULTS)
-        yield from _segment_batches(ris, folder, batches, output, options)
+        with open(output / RESULTS, "a+b") as file:
+            file.seek(0)
+            for start in range(0, len(entries), batch_size):
+                batch = entries[start : start + batch_size]
+                place = file.tell()
+                lines = [file.readline() for entry in batch for _ in entry.text]
+                if not all(line.endswith(b"\n") for line in lines):  # missing, or cut off in the middle
+                    file.truncate(place)
+                    lines = _segment_batch(ris, folder, batch, options)
+                    file.write(b"".join(lines))
+                    file.flush()
+                yield from _group_by_entry(batch, lines, output)
+            if file.read(1):
+                raise ValueError(
+                    f"`output` must be another folder: {str(output)!r} holds more results than were asked for."
+                )
 
 
-def _segment_batches(
-    ris: Pipeline, folder: Path, batches: list[list[Request]], output: Path, options: dict[str, Any]
-) -> Iterator[list[dict[str, Any]]]:
-    with open(output / RESULTS, "a+b") as file:
-        file.seek(0)
-        for batch in batches:
-            place = file.tell()
-            lines = [file.readline() for request in batch for _ in request.text]
-            if not all(line.endswith(b"\n") for line in lines):  # not there yet, or cut off in the middle
-                file.truncate(place)
-                lines = _segment(ris, folder, batch, options)
-                file.write(b"".join(lines))
-                file.flush()
-            yield from _by_picture(batch, lines, output)
-        if file.read(1):
-            raise ValueError(f"output={str(output)!r} holds more results than were asked for; name another folder")
-
-
-def _segment(ris: Pipeline, folder: Path, batch: list[Request], options: dict[str, Any]) -> list[bytes]:
-    """The lines of a batch. What is wrong with one picture, or one expression, stands in its own lines."""
-    errors = [
-        {text: _find_fault(folder, request.image) or _complaint(text) for text in request.text} for request in batch
-    ]
-    asked = [[text for text in request.text if not own[text]] for request, own in zip(batch, errors, strict=True)]
+def _segment_batch(ris: Pipeline, folder: Path, batch: list[FolderEntry], options: dict[str, Any]) -> list[bytes]:
+    """The lines of a batch. What is unfit about an image, or an expression, stands in its own lines."""
+    errors = [{text: _find_error(folder, entry.image, text) for text in entry.text} for entry in batch]
+    fit = [[text for text in entry.text if not error[text]] for entry, error in zip(batch, errors, strict=True)]
     inputs = (
-        {"image": str(folder / request.image), "text": texts}
-        for request, texts in zip(batch, asked, strict=True)
-        if texts
+        {"image": str(folder / entry.image), "text": texts} for entry, texts in zip(batch, fit, strict=True) if texts
     )
     answers = ris(inputs, batch_size=len(batch), output_format="rle", on_error="report", **options)
     lines = []
-    for request, own, texts in zip(batch, errors, asked, strict=True):
-        found = next(answers) if texts else []
-        results = iter([found] * len(texts) if isinstance(found, dict) else found)
-        for text in request.text:
-            line = {"label": text, **({"error": own[text]} if own[text] else next(results))}
+    for entry, error, texts in zip(batch, errors, fit, strict=True):
+        answer = next(answers) if texts else []
+        results = iter([answer] * len(texts) if isinstance(answer, dict) else answer)  # one error for all
+        for text in entry.text:
+            result = {"error": error[text]} if error[text] else next(results)
+            line = json.dumps({"image": entry.image, "label": text, **result}, ensure_ascii=False)
             # Half a surrogate pair, as in names that are no Unicode, is written as JSON's own escape.
-            written = json.dumps({"image": request.image, **line}, ensure_ascii=False)
-            lines.append(written.encode("utf-8", "backslashreplace") + b"\n")
+            lines.append(line.encode("utf-8", "backslashreplace") + b"\n")
     return lines
 
 
-def _find_fault(folder: Path, image: str) -> str | None:
-    """What is wrong with a picture's name, if anything: it may lead nowhere but into the folder."""
+def _find_error(folder: Path, image: str, text: str) -> str | None:
+    """What is unfit about an image's name, which must not lead out of the folder, or about an expression."""
     try:
-        stays = Path(folder, image).resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError, ValueError):  # of no file: that is said when it is read
-        return None
-    return None if stays else f"{image!r} leads out of the folder {str(folder)!r}"
-
-
-def _complaint(text: str) -> str | None:
-    """What is wrong with an expression, if anything."""
+        if not Path(folder, image).resolve().is_relative_to(folder.resolve()):
+            return f"{image!r} leads out of the folder {str(folder)!r}"
+    except (OSError, RuntimeError, ValueError):
+        pass  # a name of no file, which the pipeline reports
     try:
         check_expressions(text)
     except ValueError as error:
@@ -167,16 +149,16 @@ def _complaint(text: str) -> str | None:
     return None
 
 
-def _by_picture(batch: list[Request], lines: list[bytes], output: Path) -> Iterator[list[dict[str, Any]]]:
+def _group_by_entry(batch: list[FolderEntry], lines: list[bytes], output: Path) -> Iterator[list[dict[str, Any]]]:
     results = iter([_read_line(line, output) for line in lines])
-    for request in batch:
-        own = [next(results) for _ in request.text]
-        if [(each["image"], each["label"]) for each in own] != [(request.image, text) for text in request.text]:
+    for entry in batch:
+        found = [next(results) for _ in entry.text]
+        if [(line["image"], line["label"]) for line in found] != [(entry.image, text) for text in entry.text]:
             raise ValueError(
-                f"output={str(output)!r} holds results for other expressions: expected {request.image!r} with "
-                f"{request.text}, found {own[0]['image']!r} with {[each['label'] for each in own]}; name another folder"
+                f"`output` must be another folder: {str(output)!r} holds results for other expressions, "
+                f"{found[0]['image']!r} with {[line['label'] for line in found]} in place of {entry.image!r} with {entry.text}."
             )
-        yield own
+        yield found
 
 
 def _read_line(line: bytes, output: Path) -> dict[str, Any]:
@@ -184,7 +166,7 @@ def _read_line(line: bytes, output: Path) -> dict[str, Any]:
         return json.loads(line)
     except ValueError as error:
         raise ValueError(
-            f"{output / RESULTS} is damaged: {line[:80]!r} is no JSON; delete it, or name another folder"
+            f"{output / RESULTS} is damaged: {line[:80]!r} is no JSON; delete it, or name another folder."
         ) from error
 
 
@@ -216,4 +198,4 @@ def _read_json_lines(path: Path) -> Iterator[tuple[int, Any, Any]]:
             yield number, row.get("image"), row.get("text")
 
 
-__all__ = ["Request", "read_requests", "segment_folder"]
+__all__ = ["FolderEntry", "read_entries", "segment_folder"]

@@ -1,4 +1,4 @@
-"""From masks to the three integers of a sample, and `Trainer`'s way to the metric."""
+"""The three integers of a sample, counted from masks, and the metric during training."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from .referring_segmentation_iou import ReferringSegmentationIoU, summarize
 
 def count_pixels(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
-    Counts what [`ReferringSegmentationIoU`] needs of each mask.
+    Count the pixels that [`ReferringSegmentationIoU`] takes.
 
     Args:
         predictions (`torch.BoolTensor` of shape `(N, H, W)`): Predicted masks.
         labels (`torch.BoolTensor` of shape `(N, H, W)`): Ground truth.
 
     Returns:
-        `torch.LongTensor` of shape `(N, 3)`: Pixels of the intersection, of the predicted and of the true mask.
+        `torch.LongTensor` of shape `(N, 3)`: Pixels of intersection, predicted mask and true mask.
     """
     predictions, labels = predictions.flatten(1), labels.flatten(1)
     return torch.stack([(predictions & labels).sum(dim=1), predictions.sum(dim=1), labels.sum(dim=1)], dim=1)
@@ -26,11 +26,11 @@ def count_pixels(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
 
 class TrainerMetrics:
     """
-    `Trainer`'s `compute_metrics`, fed by its own `count`. With `batch_eval_metrics` it is asked batch by batch, and no label is
-    kept in between.
+    `Trainer`'s `compute_metrics`, of the integers that `count` makes. With `batch_eval_metrics`, `Trainer` calls it for each batch and
+    keeps no labels.
 
     Args:
-        processor (`ProcessorMixin`): The model's; it knows how logits become masks.
+        processor (`ProcessorMixin`): The model's processor, which turns logits into masks.
     """
 
     def __init__(self, processor: ProcessorMixin) -> None:
@@ -43,10 +43,10 @@ class TrainerMetrics:
 
     def count(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """
-        `Trainer`'s `preprocess_logits_for_metrics`: three integers a sample, before anything is gathered.
+        Count pixels before anything is gathered: `Trainer`'s `preprocess_logits_for_metrics`.
 
         Args:
-            logits (`torch.Tensor` of shape `(N, h, w)`): The model's.
+            logits (`torch.Tensor` of shape `(N, h, w)`): Log-odds.
             labels (`torch.Tensor` of shape `(N, H, W)`): Ground truth from 0 to 1, at the size of the model's input.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What long runs need of the folder they write to: to know whether it is theirs, and to go on where they were."""
+"""The folder that a long run writes to: it belongs to one run, and a stopped run goes on where it was."""
 
 import json
 import os
@@ -21,7 +21,7 @@ LOCK = ".lock"
 @contextmanager
 def hold_folder(output: Path) -> Iterator[None]:
     """
-    Keeps other runs out of a folder. The system lets go of it when a process ends, by whatever.
+    Keep other runs out of a folder. The operating system releases it when the process ends, however it ends.
 
     Args:
         output (`Path`): The folder; made if missing.
@@ -35,7 +35,7 @@ def hold_folder(output: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise ValueError(
-            f"output={str(output)!r} is being written by another run; wait for its end, or name another folder"
+            f"`output` {str(output)!r} is being written by another run; wait for its end, or name another folder."
         ) from error
     try:
         yield
@@ -45,15 +45,15 @@ def hold_folder(output: Path) -> Iterator[None]:
 
 def claim_folder(output: Path, settings: dict[str, Any], results: str) -> None:
     """
-    Writes down what a run depends on, or compares it with what an earlier one wrote.
+    Write down what a run depends on, or compare it with what an earlier run wrote.
 
     Args:
         output (`Path`): The folder; made if missing.
-        settings (`dict[str, Any]`): Whatever the results depend on.
+        settings (`dict[str, Any]`): What the results depend on.
         results (`str`): Pattern of the files that such a run writes.
 
     Raises:
-        ValueError: If the folder holds results of another run, or of one that nothing is known of.
+        ValueError: If the folder holds results of another run, or of an unknown one.
     """
     output.mkdir(parents=True, exist_ok=True)
     path = output / SETTINGS
@@ -62,17 +62,17 @@ def claim_folder(output: Path, settings: dict[str, Any], results: str) -> None:
         for name in sorted(before.keys() | settings.keys()):
             if before.get(name) != settings.get(name):
                 raise ValueError(
-                    f"output={str(output)!r} holds results made with {name}={before.get(name)!r}, not {settings.get(name)!r}; "
-                    "name another folder"
+                    f"`output` {str(output)!r} holds results made with {name}={before.get(name)!r}, not {settings.get(name)!r}; "
+                    "name another folder."
                 )
     elif any(output.glob(results)):
-        raise ValueError(f"output={str(output)!r} holds {results} of unknown origin; name another folder")
+        raise ValueError(f"`output` {str(output)!r} holds {results} of unknown origin; name another folder.")
     else:
         write_whole(path, json.dumps(settings, indent=2, ensure_ascii=False))
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is either there as a whole or not at all."""
+    """Write a file that is there as a whole or not at all."""
     unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}")  # threads may write the same file
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
@@ -80,32 +80,31 @@ def write_whole(path: Path, text: str) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """
-    What a file of JSON holds.
+    Read a file of JSON.
 
     Raises:
-        ValueError: If it is cut off, or something else; the message names it.
+        ValueError: If it is cut off, or no JSON; the message names it.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not whole: {error}") from error
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def describe_model(ris: Pipeline) -> dict[str, Any]:
-    """What of a pipeline its masks depend on."""
-    model = ris.model
-    settings = model.describe_settings() if hasattr(model, "describe_settings") else model.config.to_json_string()
+    """Describe what a pipeline's masks depend on: model, revision, weights, settings and thresholds."""
+    settings = ris.model.describe_settings() + repr(ris.processor)
     return {
         "model": ris.model.name_or_path,
         "revision": getattr(ris.model.config, "_commit_hash", None),
         "weights": weights_fingerprint(ris.model),
-        "configuration": blake2b((settings + repr(ris.processor)).encode(), digest_size=8).hexdigest(),
+        "configuration": blake2b(settings.encode(), digest_size=8).hexdigest(),
         **{key: value for key, value in ris._postprocess_params.items() if key != "output_format"},
     }
 
 
 def weights_fingerprint(model: PreTrainedModel) -> str:
-    """A hash of a model's weights."""
+    """Hash a model's weights."""
     digest = blake2b(digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Protocol:
     """
-    A scoring rule. How pictures and words become masks is the model's own processor's business.
+    A scoring rule. How images and expressions become masks is up to the model's processor.
 
     Attributes:
-        where (`str`): Masks are compared at the size of the "image" or of the "model"'s square input.
-        comparison (`str`): Whether an IoU counts for P@t when it is `">="` or `">"` t.
+        where (`str`): Whether masks are compared at the size of the "image" or of the "model"'s square input.
+        comparison (`str`): Whether an IoU counts for P@t if it is `">="` or `">"` t.
         empty_iou (`float`): IoU where predicted and true mask are both empty.
     """
 

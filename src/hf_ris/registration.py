@@ -1,129 +1,119 @@
-"""Makes transformers know this package's task and models, whichever of the two is imported first.
+"""Make transformers know this package's tasks and models, whichever of the two is imported first.
 
 Nothing here imports transformers: each registration waits until the module that holds the registry is imported.
 """
 
-import importlib
+import pkgutil
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import wrapt
 
+import hf_ris
+
+from . import modeling
 from .systems import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, NOTICES, SYSTEMS, TASK, ZERO_SHOT_TASK, System
+
+
+CONFIGURATIONS = "transformers.models.auto.configuration_auto"
+IMAGE_PROCESSORS = "transformers.models.auto.image_processing_auto"
+PROCESSORS = "transformers.models.auto.processing_auto"
+PIPELINES = "transformers.pipelines"
+REGISTRIES = (CONFIGURATIONS, IMAGE_PROCESSORS, PROCESSORS, PIPELINES)
+
+# The modules of `modeling` that are not imported yet, or not completely, and what waits until none is half imported.
+_incomplete: set[str] = set()
+_waiting: list[Callable[[], None]] = []
 
 
 def register() -> None:
     """Register now what transformers has already imported, and the rest as soon as it does."""
-    auto = "transformers.models.auto"
+    for module in pkgutil.iter_modules(modeling.__path__, f"{modeling.__name__}."):
+        _incomplete.add(module.name)
+        wrapt.when_imported(module.name)(_complete)
     for system in SYSTEMS.values():
-        _when_imported(f"{auto}.configuration_auto", system.module("config"), partial(_register_config, system))
-        if system.image_processor is not None:
-            _when_imported(
-                f"{auto}.image_processing_auto",
-                system.module("image_processor"),
-                partial(_register_image_processor, system),
-            )
-        _when_imported(f"{auto}.processing_auto", system.module("processor"), partial(_register_processor, system))
-    for name in _TASKS:
-        _when_imported("transformers.pipelines", f"hf_ris.modeling.{name}", partial(_register_task, name))
+        register_system(system)
+    _when_imported(
+        PIPELINES, partial(_register_task, TASK, lambda: hf_ris.ReferringSegmentationPipeline, BUNDLED_CHECKPOINT)
+    )
+    _when_imported(
+        PIPELINES,
+        partial(
+            _register_task, ZERO_SHOT_TASK, lambda: hf_ris.ZeroShotReferringSegmentationPipeline, BUNDLED_ZERO_SHOT
+        ),
+    )
 
 
-# Of our own modules that registrations wait for: which they are, which are complete, and what waits until one is.
-_complete: set[str] = set()
-_waiting: dict[str, list[Callable[[], Any]]] = {}
-_tracked: list[str] = []
+def register_system(system: System) -> None:
+    """Make the Auto classes, the pipelines and everything else here know a system."""
+    SYSTEMS[system.model_type] = system
+    _when_imported(CONFIGURATIONS, partial(_register_config, system))
+    _when_imported(PROCESSORS, partial(_register_processor, system))
+    _when_imported(IMAGE_PROCESSORS, partial(_register_image_processor, system))
 
 
-def _when_imported(registry: str, ours: str, action: Callable[[], None]) -> None:
+def _when_imported(registry: str, action: Callable[[], None]) -> None:
     """
-    Run `action` once transformers' module `registry` is imported, importing our module for it.
+    Run `action` once transformers' module `registry` is imported.
 
-    One of our modules may be what causes the registry's import; then it cannot give its classes yet, neither to the action nor to
-    other modules of ours, and both wait until it is complete.
+    One of our modules may be what causes that import. It cannot give its classes yet, so the action waits until it is complete.
     """
-    done: set[str] = set()
 
-    def note(name: str) -> None:
-        done.add(name)
-        if done == {registry, ours}:
-            action()
+    def run(_: Any) -> None:
+        _waiting.append(action)
+        _run_waiting()
 
-    def on_ours(_: Any) -> None:
-        _complete.add(ours)
-        note(ours)
-        for import_waiting in _waiting.pop(ours, []):
-            import_waiting()
+    wrapt.when_imported(registry)(run)
 
-    def on_registry(_: Any) -> None:
-        note(registry)
-        if ours in sys.modules:
-            return
-        halves = [name for name in _tracked if name in sys.modules and name not in _complete]
-        if halves:
-            _waiting.setdefault(halves[0], []).append(partial(importlib.import_module, ours))
-        else:
-            importlib.import_module(ours)
 
-    _tracked.append(ours)
-    wrapt.when_imported(ours)(on_ours)
-    wrapt.when_imported(registry)(on_registry)
+def _complete(module: Any) -> None:
+    _incomplete.discard(module.__name__)
+    _run_waiting()
+
+
+def _run_waiting() -> None:
+    while _waiting and not _incomplete & sys.modules.keys():
+        _waiting.pop(0)()
 
 
 def _register_config(system: System) -> None:
     from transformers import AutoConfig
 
-    AutoConfig.register(system.model_type, system.load("config"), exist_ok=True)
+    AutoConfig.register(system.model_type, system.config(), exist_ok=True)
 
 
 def _register_image_processor(system: System) -> None:
     from transformers import AutoImageProcessor
 
-    config, image_processor = system.load("config"), system.load("image_processor")
-    # There is one class, for PIL. Where torchvision is installed, transformers asks for that back end and would warn.
-    classes = {"pil": image_processor, "torchvision": image_processor}
-    AutoImageProcessor.register(config, image_processor_classes=classes, exist_ok=True)
+    if image_processor := system.image_processor():
+        # There is one class, for PIL. Where torchvision is installed, transformers asks for that back end and would warn.
+        classes = {"pil": image_processor, "torchvision": image_processor}
+        AutoImageProcessor.register(system.config(), image_processor_classes=classes, exist_ok=True)
 
 
 def _register_processor(system: System) -> None:
     from transformers import AutoProcessor
 
-    config = system.load("config")
-    AutoProcessor.register(config, system.load("processor"), exist_ok=True)
+    AutoProcessor.register(system.config(), system.processor(), exist_ok=True)
 
 
-def _register_task(module: str) -> None:
+def _register_task(name: str, pipeline_class: Callable[[], type[Any]], default_model: Path) -> None:
     from transformers.pipelines import PIPELINE_REGISTRY
 
     from .auto import AutoModelForReferringSegmentation
 
-    name, class_name, default = _TASKS[module]
     if name in PIPELINE_REGISTRY.supported_tasks:
         return
-    pipeline_class = getattr(importlib.import_module(f"hf_ris.modeling.{module}"), class_name)
     PIPELINE_REGISTRY.register_pipeline(
         name,
-        pipeline_class=pipeline_class,
+        pipeline_class=pipeline_class(),
         pt_model=AutoModelForReferringSegmentation,
-        default=default,
+        default={"model": (str(default_model), "main")},
         type="multimodal",
     )
     # With this attribute a saved pipeline would call itself remote code, and loading it would demand to be trusted.
-    del pipeline_class._registered_impl
-    pipeline_class.model_notices.update(NOTICES)
-
-
-# Each task, its class and what is loaded where no model is named, by the class's module.
-_TASKS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "pipeline_referring_segmentation": (
-        TASK,
-        "ReferringSegmentationPipeline",
-        {"model": (str(BUNDLED_CHECKPOINT), "main")},
-    ),
-    "pipeline_zero_shot_referring_segmentation": (
-        ZERO_SHOT_TASK,
-        "ZeroShotReferringSegmentationPipeline",
-        {"model": (str(BUNDLED_ZERO_SHOT), "main")},
-    ),
-}
+    del pipeline_class()._registered_impl
+    pipeline_class().model_notices.update(NOTICES)

@@ -1,4 +1,4 @@
-"""How measured figures reach the documents: the script that measured them writes them, with machine and date."""
+"""Writes measured figures into documents, with the machine and the date."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ import torch
 
 
 def machine() -> str:
-    """The machine and software that figures were measured on, in one line."""
+    """Describe the machine and software that figures were measured on, in one line."""
     processor = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -21,7 +21,7 @@ def machine() -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Make a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -34,13 +34,13 @@ def draw_curves(
     marks: Sequence[float] = (),
 ) -> None:
     """
-    A picture of curves.
+    Draw curves.
 
     Args:
-        path (`str` or `Path`): Where it goes.
+        path (`str` or `Path`): The image file to write.
         curves (`Mapping`): Name -> x -> y.
-        x_label, y_label (`str`): What the axes are.
-        marks (`Sequence[float]`): Where upright lines stand.
+        x_label, y_label (`str`): Labels of the axes.
+        marks (`Sequence[float]`): The x of vertical lines.
     """
     import matplotlib as mpl
 
@@ -61,7 +61,7 @@ def draw_curves(
 
 def write_section(path: str | Path, name: str, text: str) -> None:
     """
-    Replaces what stands between `<!-- name -->` and `<!-- /name -->` in a document.
+    Replace the text between `<!-- name -->` and `<!-- /name -->` in a document.
 
     Raises:
         ValueError: If the document has no such section.
@@ -69,7 +69,7 @@ def write_section(path: str | Path, name: str, text: str) -> None:
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     document = Path(path).read_text(encoding="utf-8")
     if begin not in document or end not in document:
-        raise ValueError(f"{path} has no section between {begin!r} and {end!r}")
+        raise ValueError(f"{path} has no section between {begin!r} and {end!r}.")
     before, after = document.split(begin, 1)[0], document.split(end, 1)[1]
     Path(path).write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
 

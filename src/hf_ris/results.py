@@ -1,4 +1,4 @@
-"""Answers of a pipeline as files and text: JSON, a table, masks as pictures."""
+"""A pipeline's results as files and text: JSON, a table, masks as images."""
 
 import json
 import re
@@ -13,25 +13,27 @@ from .modeling.masks import mask_to_rle
 
 def to_plain(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
-    What JSON can hold of answers: `label`, `score`, `box`, and the `mask` as COCO's run-length code.
+    Convert results for JSON: `label`, `score`, `box`, and the `mask` as COCO's run-length code.
 
     Args:
-        results (`Sequence[dict]`): Of the pipeline with `output_format="array"`.
+        results (`Sequence[dict]`): Results of the pipeline with `output_format="array"`.
     """
-    plain = []
-    for result in results:
-        told = {name: value for name, value in result.items() if name != "explanation"}
-        plain.append({**told, "mask": mask_to_rle(result["mask"])})
-    return plain
+    return [
+        {
+            **{name: value for name, value in result.items() if name != "explanation"},
+            "mask": mask_to_rle(result["mask"]),
+        }
+        for result in results
+    ]
 
 
 def to_json(results: Sequence[dict[str, Any]]) -> str:
-    """The same as text, a line for each answer."""
+    """Convert results to JSON, a line for each."""
     return "[\n  " + ",\n  ".join(json.dumps(line, ensure_ascii=False) for line in to_plain(results)) + "\n]"
 
 
 def to_table(results: Sequence[dict[str, Any]]) -> str:
-    """For a terminal: score, pixels, box and expression."""
+    """Convert results to a table for a terminal: score, pixels, box and expression."""
     rows = [("score", "pixels", "box (xmin ymin xmax ymax)", "expression")]
     for result in results:
         box = "nothing found" if result["box"] is None else " ".join(str(corner) for corner in result["box"].values())
@@ -42,11 +44,11 @@ def to_table(results: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def mask_pictures(results: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Image.Image]]:
-    """For each answer a file name, such as "01-the-red-mug.png", and its mask as a picture (mode `L`, 0 and 255)."""
+def mask_images(results: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Image.Image]]:
+    """Yield, for each result, a file name such as "01-the-red-mug.png", and its mask as an image (mode `L`, 0 and 255)."""
     for number, result in enumerate(results, start=1):
         name = re.sub(r"\W+", "-", result["label"].lower()).strip("-")[:60]
         yield f"{number:02d}-{name}.png", Image.fromarray(np.asarray(result["mask"]).astype(np.uint8) * 255)
 
 
-__all__ = ["mask_pictures", "to_json", "to_plain", "to_table"]
+__all__ = ["mask_images", "to_json", "to_plain", "to_table"]

@@ -1,19 +1,20 @@
 """
 The systems of this library, each described in one place: its paper and its classes. Registration, conversion, cards and the page
-read it; nothing of a system is imported before it is needed.
+read it. Nothing of a system is imported before it is needed.
 """
 
-import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hf_ris
+
 
 TASK = "referring-segmentation"
 ZERO_SHOT_TASK = "zero-shot-referring-segmentation"
-CHECKPOINTS = Path(__file__).parent / "checkpoints"
-BUNDLED_CHECKPOINT = CHECKPOINTS / "magnet-tiny-refshapes"
-BUNDLED_ZERO_SHOT = CHECKPOINTS / "tas-tiny-refshapes"
+BUNDLED_CHECKPOINT = Path(__file__).parent / "checkpoints" / "magnet-tiny-refshapes"
+BUNDLED_ZERO_SHOT = Path(__file__).parent / "checkpoints" / "tas-tiny-refshapes"
 BUNDLED = {"bundled": BUNDLED_CHECKPOINT, "bundled-zero-shot": BUNDLED_ZERO_SHOT}  # as commands call them
 NOTICE = "This is a small checkpoint that comes with hf_ris: it was trained on drawn shapes and does not understand photos. For photos, "
 NOTICES = {
@@ -25,7 +26,7 @@ NOTICES = {
 
 
 def find_model(name: str | Path) -> str:
-    """Folder or Hub id of the model that a command names; `bundled` and `bundled-zero-shot` come with this package."""
+    """Find the folder or Hub id of the model that a command names; `bundled` and `bundled-zero-shot` come with this package."""
     return str(BUNDLED.get(str(name), Path(name).expanduser() if str(name).startswith("~") else name))
 
 
@@ -35,11 +36,11 @@ class System:
     One published system.
 
     Attributes:
-        name (`str`): As its paper calls it.
-        model_type (`str`): As configurations call it.
-        title, authors, venue, url (`str`): Of the paper.
-        config, model, processor (`str`): Module and class, in `hf_ris.modeling`.
-        image_processor (`str`, *optional*): The same, where it is not one of each part of the model.
+        name (`str`): Its name in its paper.
+        model_type (`str`): Its name in configurations.
+        title, authors, venue, url (`str`): Its paper's.
+        config, model, processor (`Callable`): Each gives a class; nothing is imported until it is called.
+        image_processor (`Callable`, *optional*): Likewise; by default it gives `None`, since each part of a zero-shot model has its own.
         is_zero_shot (`bool`): Whether it chooses among regions, with networks that were not trained for the task.
     """
 
@@ -49,10 +50,10 @@ class System:
     authors: str
     venue: str
     url: str
-    config: str
-    model: str
-    processor: str
-    image_processor: str | None = None
+    config: Callable[[], type[Any]]
+    model: Callable[[], type[Any]]
+    processor: Callable[[], type[Any]]
+    image_processor: Callable[[], Any] = lambda: None
     is_zero_shot: bool = False
 
     @property
@@ -65,14 +66,6 @@ class System:
         """The paper as text."""
         return f'"{self.title}" ({self.authors}; {self.venue})'
 
-    def module(self, kind: str) -> str:
-        """Name of the module of its "config", "model", "processor" or "image_processor"."""
-        return f"hf_ris.modeling.{getattr(self, kind).partition('.')[0]}"
-
-    def load(self, kind: str) -> Any:
-        """The class; kinds as above."""
-        return getattr(importlib.import_module(self.module(kind)), getattr(self, kind).partition(".")[2])
-
 
 MAGNET = System(
     name="MagNet",
@@ -81,10 +74,10 @@ MAGNET = System(
     authors="Chng, Zheng, Han, Qiu, Huang",
     venue="CVPR 2024",
     url="https://arxiv.org/abs/2312.12198",
-    config="configuration_magnet.MagNetConfig",
-    model="modeling_magnet.MagNetForReferringSegmentation",
-    processor="processing_magnet.MagNetProcessor",
-    image_processor="processing_magnet.MagNetImageProcessor",
+    config=lambda: hf_ris.MagNetConfig,
+    model=lambda: hf_ris.MagNetForReferringSegmentation,
+    processor=lambda: hf_ris.MagNetProcessor,
+    image_processor=lambda: hf_ris.MagNetImageProcessor,
 )
 CRIS = System(
     name="CRIS",
@@ -93,10 +86,10 @@ CRIS = System(
     authors="Wang, Lu, Li, Tao, Guo, Gong, Liu",
     venue="CVPR 2022",
     url="https://arxiv.org/abs/2111.15174",
-    config="configuration_cris.CRISConfig",
-    model="modeling_cris.CRISForReferringSegmentation",
-    processor="processing_cris.CRISProcessor",
-    image_processor="processing_cris.CRISImageProcessor",
+    config=lambda: hf_ris.CRISConfig,
+    model=lambda: hf_ris.CRISForReferringSegmentation,
+    processor=lambda: hf_ris.CRISProcessor,
+    image_processor=lambda: hf_ris.CRISImageProcessor,
 )
 GLOBAL_LOCAL = System(
     name="Global-Local",
@@ -105,9 +98,9 @@ GLOBAL_LOCAL = System(
     authors="Yu, Seo, Son",
     venue="CVPR 2023",
     url="https://arxiv.org/abs/2303.17811",
-    config="configuration_zero_shot.GlobalLocalConfig",
-    model="modeling_global_local.GlobalLocalForReferringSegmentation",
-    processor="processing_zero_shot.ZeroShotSegmentationProcessor",
+    config=lambda: hf_ris.GlobalLocalConfig,
+    model=lambda: hf_ris.GlobalLocalForReferringSegmentation,
+    processor=lambda: hf_ris.ZeroShotSegmentationProcessor,
     is_zero_shot=True,
 )
 TAS = System(
@@ -117,9 +110,9 @@ TAS = System(
     authors="Suo, Zhu, Yang",
     venue="EMNLP Findings 2023",
     url="https://arxiv.org/abs/2310.18049",
-    config="configuration_zero_shot.TASConfig",
-    model="modeling_tas.TASForReferringSegmentation",
-    processor="processing_zero_shot.ZeroShotSegmentationProcessor",
+    config=lambda: hf_ris.TASConfig,
+    model=lambda: hf_ris.TASForReferringSegmentation,
+    processor=lambda: hf_ris.ZeroShotSegmentationProcessor,
     is_zero_shot=True,
 )
 SYSTEMS = {system.model_type: system for system in (MAGNET, CRIS, GLOBAL_LOCAL, TAS)}

@@ -1,6 +1,6 @@
 """
-Models that a demo's visitors name: public ones of this library, refused by their configuration before a weight is read, and kept on
-the disk within a bound.
+Models that a demo's visitors name: public models of this library. Unfit ones are refused by their configuration before a weight is
+read; the others are kept on the disk within a bound.
 """
 
 import json
@@ -11,11 +11,12 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import chain
+from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 from huggingface_hub import constants, hf_hub_download, model_info, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
@@ -23,6 +24,7 @@ from huggingface_hub.file_download import repo_folder_name
 from transformers import AutoConfig, PreTrainedConfig
 
 from .auto import AutoModelForReferringSegmentation
+from .output_folder import LOCK
 from .systems import SYSTEMS, TASK, ZERO_SHOT_TASK
 
 
@@ -31,12 +33,12 @@ FETCHED = (".safetensors", ".json", ".txt", ".model", ".jinja")
 LARGEST_MODEL = 4 * 10**9  # bytes of weights, on the disk and, in float32, in memory
 LARGEST_CACHE = 3 * LARGEST_MODEL  # bytes of all visitors' models on the disk
 LARGEST_CONFIG = 10**6  # bytes of a configuration
-LARGEST_TEXT = 64 * 10**6  # bytes of any other file that is no weights, such as a tokenizer's
+LARGEST_TEXT = 64 * 10**6  # bytes of any other file without weights, such as a tokenizer's
 MOST_FILES = 256
 LONGEST_LIST = 256  # numbers in a list of a configuration
 CONFIGS = ("config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json")
-# What a number in a configuration may be at most, by what stands in its name; the first that fits counts.
-DEPTHS = re.compile(r"layers|depth|blocks|stages")  # of a list of these, the sum
+# The largest number that a configuration may hold under a name; the first pattern that the name contains counts.
+DEPTHS = re.compile(r"layers|depth|blocks|stages")  # a list of these counts by its sum
 BOUNDS = (
     (re.compile(r"vocab|_token_?id|token_index"), 1_000_000),
     (DEPTHS, 128),
@@ -48,43 +50,43 @@ BOUNDS = (
     (re.compile(r"text_length|max_length|max_new_tokens|max_position"), 4096),
     (re.compile(r"size|dim|channels|features"), 16_384),
 )
-LARGEST_INTEGER = 100_000  # of whole numbers that none of these names
+LARGEST_INTEGER = 100_000  # under any other name
 MOST_PATCHES = 128  # along a side of a network's input
 
 
 class VisitorModels:
     """
-    A folder of public models, the least recently asked of which go where room is needed.
+    A folder of public models. Where room is needed, the least recently asked are removed.
 
     Args:
-        folder (`str` or `Path`, *optional*): Where they are kept; by default beside huggingface_hub's own cache.
+        folder (`str` or `Path`, *optional*): The folder; by default beside huggingface_hub's cache. Where another process holds it,
+            the next of `folder-2`, `folder-3`, … that is free.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = Path(folder or Path(constants.HF_HOME) / "hf-ris-visitors")
-        self._guard = threading.Lock()  # of all below, held for moments
+        self._folder_lock: filelock.FileLock | None = None  # from the first model on
+        self._guard = threading.Lock()  # of the fields here, held for moments
         self._users: Counter[str] = Counter()
         self._locks: dict[str, threading.Lock] = {}
         self._promised: dict[str, int] = {}  # bytes that downloads may still bring
-        self._accepted: dict[str, str] = {}  # models whose configuration was checked, and the commit
+        self._accepted: dict[str, str] = {}  # commits whose configuration was checked
 
     @contextmanager
     def use(self, name: str) -> Iterator[Path]:
         """
-        The folder of a model, which is there until the context ends. Who asks for another one meanwhile does not wait; of those who ask
-        for the same, one downloads it.
-
-        Args:
-            name (`str`): Its Hub id.
+        Yield the folder of the model with this Hub id, which stays until the context ends. Requests for other models do not wait
+        meanwhile; the same model is downloaded once.
 
         Raises:
-            ValueError: If this is no id of a model that everyone can see, or of something else than this library, or of sizes beyond
-                bounds, or if there is no room.
+            ValueError: If the model is not public, not of this library, or too large, or there is no room.
             OSError: If it cannot be fetched.
         """
         if not HUB_ID.fullmatch(name) or Path(name).exists():
             raise ValueError(f"{name!r} is no model on the Hub; ids look like user/name.")
         with self._guard:
+            if self._folder_lock is None:
+                self.folder, self._folder_lock = hold_free_folder(self.folder)
             self._users[name] += 1
             lock = self._locks.setdefault(name, threading.Lock())
         try:
@@ -94,7 +96,7 @@ class VisitorModels:
                 except RepositoryNotFoundError as error:
                     raise ValueError(f"{name} is no model that everyone can see on the Hub.") from error
                 except ValueError:
-                    self._remove_unless_used(name)  # what was read of it to refuse it
+                    self._remove_unless_used(name)  # the files that were read to refuse it
                     raise
                 finally:
                     with self._guard:
@@ -111,7 +113,7 @@ class VisitorModels:
         sizes = {file.rfilename: file.size or 0 for file in found.siblings or [] if file.rfilename.endswith(FETCHED)}
         check_sizes(sizes, name)
         source: dict[str, Any] = {"revision": found.sha, "cache_dir": self.folder, "token": False}
-        snapshot = self._place(name) / "snapshots" / str(found.sha)
+        snapshot = self._model_folder(name) / "snapshots" / str(found.sha)
         if not snapshot.exists():
             self._remove_unless_used(name)  # earlier commits
         if self._accepted.get(name) != found.sha:
@@ -123,28 +125,23 @@ class VisitorModels:
         folder = Path(snapshot_download(name, allow_patterns=[f"*{ending}" for ending in FETCHED], **source))
         with self._guard:
             self._accepted[name] = str(found.sha)
-        os.utime(self._place(name))
+        os.utime(self._model_folder(name))
         return folder
 
-    def _place(self, name: str) -> Path:
+    def _model_folder(self, name: str) -> Path:
         return self.folder / repo_folder_name(repo_id=name, repo_type="model")
 
     def _remove_unless_used(self, name: str) -> None:
-        """Removes what is there of a model, unless another visitor uses it."""
+        """Remove a model's files, unless another visitor uses it."""
         with self._guard:
             if self._users[name] == 1:
-                self._remove(self._place(name))
+                self._remove(self._model_folder(name))
 
     def _make_room(self, name: str, size: int) -> None:
-        """
-        Removes the least recently asked models, but none that is used, until there is room for so many bytes more.
-
-        Raises:
-            ValueError: If there is not.
-        """
+        """Remove the least recently asked models, but none that is used, until `size` bytes more have room."""
         with self._guard:
             kept = {path: disk_usage(path) for path in self.folder.glob("models--*")}
-            used = {self._place(each) for each in self._users}
+            used = {self._model_folder(each) for each in self._users}
             total = sum(kept.values()) + sum(self._promised.values()) + size
             for path in sorted(kept.keys() - used, key=lambda path: path.stat().st_mtime):
                 if total > LARGEST_CACHE:
@@ -154,13 +151,25 @@ class VisitorModels:
                 raise ValueError(f"There is no room for {name} beside what others use just now; ask again in a while.")
             self._promised[name] = size
 
-    def _remove(self, place: Path) -> None:
-        shutil.rmtree(place, ignore_errors=True)
-        self._accepted = {name: sha for name, sha in self._accepted.items() if self._place(name) != place}
+    def _remove(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self._accepted = {name: sha for name, sha in self._accepted.items() if self._model_folder(name) != folder}
+
+
+def hold_free_folder(folder: Path) -> tuple[Path, filelock.FileLock]:
+    """Lock a folder for this process, or the first of `folder-2`, `folder-3`, … that no other process holds."""
+    for number in count(1):
+        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path / LOCK, thread_local=False)
+        with suppress(filelock.Timeout):
+            lock.acquire(timeout=0)
+            return path, lock
+    raise AssertionError("not reached")
 
 
 def disk_usage(folder: Path) -> int:
-    """Bytes of the files below a folder, unfinished downloads among them."""
+    """Count the bytes of the files below a folder, unfinished downloads included."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -172,16 +181,7 @@ def disk_usage(folder: Path) -> int:
 
 
 def check_sizes(sizes: dict[str, int], name: str) -> None:
-    """
-    Refuses a repository by its list of files.
-
-    Args:
-        sizes (`dict[str, int]`): Bytes of each.
-        name (`str`): What to call the model in an error message.
-
-    Raises:
-        ValueError: If there are very many, or very large ones.
-    """
+    """Refuse a repository with too many files or too large ones; `sizes` are their bytes, `name` is the model's in messages."""
     if "config.json" not in sizes:
         raise ValueError(f"{name} has no config.json; this page takes models of hf_ris.")
     if len(sizes) > MOST_FILES:
@@ -198,13 +198,7 @@ def check_sizes(sizes: dict[str, int], name: str) -> None:
 
 
 def read_config(path: str, where: str) -> None:
-    """
-    Refuses a file of a configuration that is none, or whose numbers are beyond bounds.
-
-    Args:
-        path (`str`): The file.
-        where (`str`): What to call it in an error message.
-    """
+    """Refuse a configuration file that is no JSON, or whose numbers are out of bounds; `where` is its name in messages."""
     try:
         values = json.loads(Path(path).read_text("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -214,18 +208,15 @@ def read_config(path: str, where: str) -> None:
 
 def check_bounds(values: Any, where: str, name: str = "") -> None:
     """
-    Refuses a configuration that would make a model, or its input, very large.
+    Refuse a configuration that would make a model, or its input, very large: a number out of the bounds of its name, or a long list.
 
     Args:
-        values: What a file of JSON holds, or a part of it.
-        where (`str`): What to call the file in an error message.
-        name (`str`, *optional*, defaults to `""`): Where in it the part stands.
-
-    Raises:
-        ValueError: If a number in it is beyond what its name allows, or there are too many.
+        values: The content of a JSON file, or a part of it.
+        where (`str`): The file's name in messages.
+        name (`str`, *optional*, defaults to `""`): Path of the part within the file.
     """
-    own = name.rpartition(".")[2]
-    bound = next((bound for pattern, bound in BOUNDS if pattern.search(own)), None)
+    key_name = name.rpartition(".")[2]
+    bound = next((bound for pattern, bound in BOUNDS if pattern.search(key_name)), None)
     if isinstance(values, dict):
         for key, value in values.items():
             check_bounds(value, where, f"{name}.{key}" if name else str(key))
@@ -241,7 +232,7 @@ def check_bounds(values: Any, where: str, name: str = "") -> None:
         for value in values:
             check_bounds(value, where, name)
         numbers = [value for value in values if isinstance(value, int | float)]
-        if bound is not None and DEPTHS.search(own) and sum(numbers) > bound:
+        if bound is not None and DEPTHS.search(key_name) and sum(numbers) > bound:
             raise ValueError(f"{where} has {name} of {sum(numbers)} together; this page takes up to {bound}.")
     elif isinstance(values, int | float) and not isinstance(values, bool):
         if bound is None and isinstance(values, int):
@@ -251,16 +242,7 @@ def check_bounds(values: Any, where: str, name: str = "") -> None:
 
 
 def check_config(source: str | Path, name: str) -> None:
-    """
-    Refuses a model by its configuration: one of something else, or with too many parameters, which are counted without memory.
-
-    Args:
-        source (`str` or `Path`): The folder.
-        name (`str`): What to call the model in an error message.
-
-    Raises:
-        ValueError: If it is none of this library's, or too large.
-    """
+    """Refuse the model in a folder by its configuration: one of something else, or too large. Nothing is allocated to count."""
     task_of(str(source), name)
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     with torch.device("meta"):
@@ -274,11 +256,11 @@ def check_config(source: str | Path, name: str) -> None:
 
 def task_of(source: str, name: str | None = None, **options: Any) -> str:
     """
-    Which task a model is loaded for; options of `from_pretrained`.
+    Find the task that a model is loaded for; options of `from_pretrained`.
 
     Raises:
-        ValueError: If it is of something else than this library, or brings a parser of its own.
-        OSError: If there is none.
+        ValueError: If it is of something else than this library, or asks for a spaCy parser.
+        OSError: If there is no such model.
     """
     name = name or source
     try:
@@ -290,7 +272,7 @@ def task_of(source: str, name: str | None = None, **options: Any) -> str:
             f"{name} is a {values.get('model_type')!r}; this page takes models of hf_ris: {', '.join(SYSTEMS)}."
         )
     if values.get("parser", "auto") not in ("auto", "rules"):
-        raise ValueError(f"{name} wants a parser of its own, {values['parser']!r}; this page takes auto or rules.")
+        raise ValueError(f"{name} asks for the parser {values['parser']!r}; this page takes auto or rules.")
     return ZERO_SHOT_TASK if SYSTEMS[values["model_type"]].is_zero_shot else TASK
 
 

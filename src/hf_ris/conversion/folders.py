@@ -131,7 +131,7 @@ def convert(
     state = read_state_dict(checkpoint)  # names and shapes; the values stay on disk
     model_config = _load_config(published, state, config)
     with torch.device("meta"):
-        model = published.system.load("model")(model_config)
+        model = published.system.model()(model_config)
     processor = _load_processor(published, model_config, checkpoint, tokenizer, image_size, text_length)
     try:
         published.convert_state_dict(state, model)
@@ -188,8 +188,8 @@ def _load_processor(
         raise ValueError(
             f"`text_length` must be between 1 and {positions}, the positions of the text encoder, got {text_length}."
         )
-    images = published.system.load("image_processor")(size={"height": image_size, "width": image_size})
-    return published.system.load("processor")(images, loaded, text_length=text_length or published.text_length)
+    images = published.system.image_processor()(size={"height": image_size, "width": image_size})
+    return published.system.processor()(images, loaded, text_length=text_length or published.text_length)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Make padded training batches from rows, with words hidden for Mask Grounding."""
 
-import re
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -10,27 +9,12 @@ from PIL import Image, ImageOps
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..modeling.grounding_losses import NOT_HIDDEN
+from ..modeling.language_places import swap_sides
 from .features import check_text_column, expression_text
 from .segmentation import check_mask, decode_mask
 
 
 EXPRESSION_CHOICES = ("random", "first", "all")
-SIDES = re.compile(r"\b(left|right)(most|hand)?\b", re.IGNORECASE)
-OPPOSITES = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "right": "left", "Right": "Left", "RIGHT": "LEFT"}
-
-
-def swap_sides(text: str) -> str:
-    """
-    What to call the same thing in the mirror: "left" becomes "right" and the other way round, as whole words alone.
-
-    Example:
-
-    ```python
-    >>> swap_sides("the leftover on the Left, right-hand side")
-    'the leftover on the Right, left-hand side'
-    ```
-    """
-    return SIDES.sub(lambda found: OPPOSITES.get(found[1], OPPOSITES[found[1].lower()]) + (found[2] or ""), text)
 
 
 def hide_words(
@@ -85,8 +69,8 @@ class ReferringSegmentationCollator:
     Neighbouring rows of the same image share it when every image of the batch has the same number of rows, so that the
     model encodes it once.
 
-    A row's `draw`, a number, seeds all that is random about it, so a resumed training or one in several processes sees the same
-    rows. With `draw=None` nothing is random: the first expression, no flip, no hidden words. Rows without the column use torch's
+    A row's `seed` decides all that is random about it, so a resumed training or one in several processes sees the same rows.
+    With `seed=None` nothing is random: the first expression, no flip, no hidden words. Rows without the column use torch's
     random state.
 
     Args:
@@ -139,7 +123,7 @@ class ReferringSegmentationCollator:
         Raises:
             ValueError: If a mask is damaged or of another size than its image.
         """
-        is_random = any(row.get("draw", 0) is not None for row in rows)
+        is_random = any(row.get("seed", 0) is not None for row in rows)
         samples = [sample for row in rows for sample in self._read(row, is_random)]
         by_image = [list(group) for _, group in groupby(samples, key=lambda each: (each.image_id, each.is_mirrored))]
         is_shared = len({len(group) for group in by_image}) == 1
@@ -161,8 +145,8 @@ class ReferringSegmentationCollator:
         return batch
 
     def _read(self, row: dict[str, Any], is_random: bool) -> list[Sample]:
-        draw = row.get("draw")
-        generator = None if draw is None else torch.Generator().manual_seed(draw)
+        seed = row.get("seed")
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
         expressions = [expression_text(expression, self.text_column) for expression in row["expressions"]]
         if self.expression == "first" or not is_random:
             expressions = expressions[:1]

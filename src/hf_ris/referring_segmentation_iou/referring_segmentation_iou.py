@@ -1,7 +1,7 @@
 """
 Intersection over union of referring image segmentation, as the field reports it, for `evaluate`.
 
-It imports nothing of `hf_ris`, so that `evaluate.load` reads this folder wherever it lies.
+It imports nothing of `hf_ris`, so that `evaluate.load` reads a copy of this folder anywhere.
 """
 
 import math
@@ -73,7 +73,7 @@ def sample_ious(counts: Any, empty_iou: float = 0.0) -> np.ndarray:
     if impossible.any():
         first = int(impossible.argmax())
         raise ValueError(
-            f"sample {first} has an intersection larger than a mask, or negative: {table[first].tolist()}"
+            f"Sample {first} has an intersection larger than a mask, or negative: {table[first].tolist()}."
         )
     unions = predicted + true - intersections
     return np.divide(intersections, unions, out=np.full(len(table), float(empty_iou)), where=unions > 0)
@@ -81,7 +81,7 @@ def sample_ious(counts: Any, empty_iou: float = 0.0) -> np.ndarray:
 
 def summarize(counts: Any, comparison: str = ">=", empty_iou: float = 0.0) -> dict[str, float]:
     """
-    The metric without `evaluate`'s bookkeeping.
+    Compute the metric without `evaluate`'s bookkeeping.
 
     Args:
         counts (array of shape `(N, 3)`): Intersection, predicted and true area of each sample, in pixels.
@@ -91,10 +91,10 @@ def summarize(counts: Any, comparison: str = ">=", empty_iou: float = 0.0) -> di
         ValueError: If there is no sample, counts that no masks can have, or `comparison` is unknown.
     """
     if comparison not in COMPARISONS:
-        raise ValueError(f"comparison={comparison!r} is unknown; allowed are {', '.join(COMPARISONS)}")
+        raise ValueError(f"`comparison` must be one of {list(COMPARISONS)}, got {comparison!r}.")
     ious = sample_ious(counts, empty_iou)
     if not len(ious):
-        raise ValueError("there is no sample; at least one is needed")
+        raise ValueError("`counts` must hold at least one sample, got none.")
     intersections, predicted, true = np.asarray(counts, dtype=np.int64).reshape(-1, 3).T
     overall = int(intersections.sum()) / max(int((predicted + true - intersections).sum()), 1)
     results = {"oIoU": overall, "mIoU": math.fsum(ious) / len(ious)}  # fsum: the same in any order

@@ -1,4 +1,4 @@
-"""What a training starts from: random weights, pretrained parts, or a checkpoint; and adapters on it."""
+"""The start of a training: a model on pretrained parts, or a checkpoint; and adapters on it."""
 
 from typing import Any
 
@@ -20,7 +20,6 @@ from transformers.utils import logging
 from ..auto import AutoModelForReferringSegmentation
 from ..conversion.files import CLIP_TOKENIZER, locate, read_state_dict, released_clip_file
 from ..conversion.mapping_clip import convert_clip_state_dict, is_clip_resnet, read_clip_config, rename_timm
-from ..data.refshapes import vocabulary
 from ..fields import check_fields
 from ..modeling.configuration_cris import CRISConfig
 from ..modeling.configuration_magnet import MagNetConfig
@@ -30,7 +29,6 @@ from ..modeling.modeling_magnet import MagNetForReferringSegmentation
 from ..modeling.modeling_trainable_segmentation import TrainableSegmentationModel
 from ..modeling.processing_cris import CRISImageProcessor, CRISProcessor
 from ..modeling.processing_magnet import MagNetImageProcessor, MagNetProcessor
-from .tokenizer import build_tokenizer
 
 
 logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
@@ -40,21 +38,20 @@ Built = tuple[PreTrainedModel, ProcessorMixin]
 SWIN = "microsoft/swin-base-patch4-window12-384-in22k"
 BERT = "google-bert/bert-base-uncased"
 RN50, RN101 = "timm/resnet50_clip.openai", "timm/resnet101_clip.openai"
-TINY_TEXT_LENGTH = 32  # the longest expression of RefShapes has 30 words
 
 
 def build_magnet(
     seed: int, config: dict[str, Any], backbone: str = SWIN, text: str = BERT, from_scratch: bool = False
 ) -> Built:
     """
-    A MagNet on an image and a text encoder that were trained on photos and on language, as the published system was begun.
+    Build a MagNet on a pretrained Swin and BERT, as the published system begins.
 
     Args:
-        seed (`int`): Of the weights that are new.
+        seed (`int`): Seed of the new weights.
         config (`dict[str, Any]`): Fields of [`MagNetConfig`].
         backbone (`str`): Folder or Hub id of a Swin.
         text (`str`): Folder or Hub id of a BERT and its tokenizer.
-        from_scratch (`bool`, *optional*, defaults to `False`): Whether the encoders' weights are left out, and random too.
+        from_scratch (`bool`, *optional*, defaults to `False`): Whether the encoders' weights are random, too.
     """
     check_fields(config, MagNetConfig.__dataclass_fields__, "MagNetConfig")
     set_seed(seed)
@@ -69,59 +66,9 @@ def build_magnet(
 
 
 def _copy_weights(source: PreTrainedModel, target: PreTrainedModel) -> None:
-    """All that the target has: Swin's last norm is not among it."""
+    """Copy the weights that the target has: Swin's last norm is not among them."""
     weights, names = source.state_dict(), target.state_dict().keys()
     target.load_state_dict({name: weights[name] for name in names})
-
-
-def build_magnet_tiny(seed: int, config: dict[str, Any]) -> Built:
-    """A MagNet of 3 million parameters at 160 x 160 pixels, random, with a vocabulary of RefShapes' words and the letters."""
-    check_fields(config, MagNetConfig.__dataclass_fields__, "MagNetConfig")
-    tokenizer = build_tokenizer(vocabulary())
-    set_seed(seed)
-    tiny = {
-        "backbone_config": {
-            "model_type": "swin",
-            "image_size": 160,
-            "embed_dim": 24,
-            "depths": [2, 2, 2, 2],
-            "num_heads": [2, 4, 8, 16],
-            "window_size": 5,
-            # The windows divide 160 pixels evenly, so no padding at the border tells left from right.
-            "use_absolute_embeddings": True,
-            "drop_path_rate": 0.0,
-            "initializer_range": 0.08,
-        },
-        "text_config": {
-            "model_type": "bert",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 96,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "intermediate_size": 192,
-            "max_position_embeddings": TINY_TEXT_LENGTH,
-            "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0,
-            "initializer_range": 0.08,
-        },
-        "pyramid_expansion": 1,
-        "hidden_dim": 48,
-        "group_norm_groups": 8,
-        "encoder_layers": 1,
-        "encoder_num_heads": 4,
-        "encoder_num_points": 1,
-        "encoder_feedforward_dim": 96,
-        "decoder_layers": 3,
-        "decoder_num_heads": 4,
-        "decoder_feedforward_dim": 192,
-        "initializer_range": 0.08,
-        "mask_grounding_layers": 2,
-        "mask_grounding_stages": (1, 2, 3),
-        "alignment_dim": 48,
-    }
-    image_processor = MagNetImageProcessor(size={"height": 160, "width": 160})
-    model = MagNetForReferringSegmentation(MagNetConfig(**{**tiny, **config}))
-    return model, MagNetProcessor(image_processor, tokenizer, TINY_TEXT_LENGTH)
 
 
 def build_cris(
@@ -133,85 +80,48 @@ def build_cris(
     text_length: int = 17,
 ) -> Built:
     """
-    A CRIS on a CLIP with a ResNet, as the published system was begun.
+    Build a CRIS on a CLIP with a ResNet, as the published system begins.
 
     Args:
-        seed (`int`): Of the weights that are new.
+        seed (`int`): Seed of the new weights.
         config (`dict[str, Any]`): Fields of [`CRISConfig`].
         init_from (`str`): The CLIP: a file that OpenAI published (RN50.pt, RN101.pt), `hub-id::file`, or folder or Hub id of one of
-            open_clip. Of timm's weights, which are of the image encoder alone, the text encoder stays random.
+            open_clip. timm's weights hold the image encoder alone: then the text encoder stays random.
         text (`str`): Folder or Hub id of its tokenizer.
-        from_scratch (`bool`, *optional*, defaults to `False`): Whether the CLIP's weights are left out, and random too.
+        from_scratch (`bool`, *optional*, defaults to `False`): Whether the CLIP's weights are random, too.
         text_length (`int`, *optional*, defaults to 17): Tokens that expressions are cut and padded to.
 
     Raises:
-        ValueError: If this is no CLIP with a ResNet.
+        ValueError: If `init_from` is no CLIP with a ResNet, or the tokenizer has more words than it.
     """
     check_fields(config, CRISConfig.__dataclass_fields__, "CRISConfig")
     state = rename_timm(read_state_dict(locate(released_clip_file(init_from))))
     if not is_clip_resnet(state):
-        raise ValueError(f"init_from={init_from!r} holds no CLIP with a ResNet, such as OpenAI's RN50.pt")
+        raise ValueError(f"`init_from` must be a CLIP with a ResNet, such as OpenAI's RN50.pt, got {init_from!r}.")
     tokenizer = AutoTokenizer.from_pretrained(text)
     clip: Any = read_clip_config(state)
     if len(tokenizer) > clip.text_config.vocab_size:
-        raise ValueError(
-            f"text={text!r} has {len(tokenizer)} words, the CLIP's embedding {clip.text_config.vocab_size}"
-        )
+        size = clip.text_config.vocab_size
+        raise ValueError(f"`text` must be a tokenizer of at most {size} words, got {text!r} with {len(tokenizer)}.")
     set_seed(seed)
     model = CRISForReferringSegmentation(CRISConfig(clip_config=clip.to_dict(), **config))
     if not from_scratch:
         missing, _ = model.clip.load_state_dict(convert_clip_state_dict(state), strict=False)
         unneeded = ["logit_scale", "num_batches_tracked"]
         if "token_embedding.weight" not in state:
-            logger.warning(f"{init_from} is of an image encoder alone: the text encoder starts with random weights.")
+            logger.warning(f"{init_from} holds an image encoder alone: the text encoder starts with random weights.")
             unneeded.append("text_encoder.")
         lacking = [name for name in missing if not any(part in name for part in unneeded)]
         if lacking:
-            raise ValueError(f"init_from={init_from!r} lacks weights, such as {lacking[0]}")
+            raise ValueError(f"`init_from` must hold all weights of a CLIP, got {init_from!r} without {lacking[0]}.")
     processor = CRISProcessor(CRISImageProcessor(), tokenizer, text_length)
-    return teach_mask_token(model, processor.tokenizer), processor
+    return add_mask_token(model, processor.tokenizer), processor
 
 
-def build_cris_tiny(seed: int, config: dict[str, Any]) -> Built:
-    """A CRIS of 3 million parameters, random, with a vocabulary of RefShapes' words and the letters."""
-    check_fields(config, CRISConfig.__dataclass_fields__, "CRISConfig")
-    tokenizer = build_tokenizer(vocabulary())
-    set_seed(seed)
-    tiny = {
-        "clip_config": {
-            "layers": (1, 1, 2, 1),
-            "width": 16,
-            "image_size": 160,
-            "text_config": {
-                "vocab_size": len(tokenizer),
-                "hidden_size": 96,
-                "num_hidden_layers": 4,
-                "num_attention_heads": 4,
-                "intermediate_size": 192,
-                "max_position_embeddings": TINY_TEXT_LENGTH,
-                "projection_dim": 96,
-                "eos_token_id": tokenizer.sep_token_id,
-                "bos_token_id": tokenizer.cls_token_id,
-                "pad_token_id": tokenizer.pad_token_id,
-            },
-        },
-        "neck_dims": (48, 96, 192),
-        "hidden_dim": 96,
-        "decoder_layers": 2,
-        "decoder_num_heads": 4,
-        "decoder_feedforward_dim": 192,
-        "dropout": 0.0,
-        "mask_grounding_layers": 2,
-        "alignment_dim": 48,
-    }
-    model = CRISForReferringSegmentation(CRISConfig(**{**tiny, **config}))
-    return model, CRISProcessor(CRISImageProcessor(size={"height": 160, "width": 160}), tokenizer, TINY_TEXT_LENGTH)
-
-
-def teach_mask_token(
+def add_mask_token(
     model: TrainableSegmentationModel, tokenizer: PreTrainedTokenizerBase
 ) -> TrainableSegmentationModel:
-    """Gives a tokenizer that has none, such as CLIP's, a token that hides a word, and the model an embedding for it."""
+    """Give a tokenizer without a mask token, such as CLIP's, one that hides a word, and the model an embedding for it."""
     if model.config.mask_grounding_loss_weight and tokenizer.mask_token_id is None:
         tokenizer.add_special_tokens({"mask_token": "<|mask|>"})
         model.resize_token_embeddings(max(len(tokenizer), model.config.text_config.vocab_size))
@@ -220,35 +130,35 @@ def teach_mask_token(
 
 def load_checkpoint(seed: int, config: dict[str, Any], model: str) -> Built:
     """
-    A trained model of any system.
+    Load a checkpoint of any trainable system.
 
     Args:
-        seed (`int`): Of weights that it does not have yet, such as a head of Mask Grounding.
+        seed (`int`): Seed of weights that it does not have yet, such as a head of Mask Grounding.
         config (`dict[str, Any]`): Fields of its configuration that change.
         model (`str`): Folder or Hub id.
     """
     set_seed(seed)
     known: Any = type(AutoConfig.from_pretrained(model))
     if not issubclass(known, TrainableSegmentationConfig):
-        raise ValueError(f"model={model!r} is a {known.model_type}, which is not trained")
+        raise ValueError(f"`model` must be a system that is trained, got {model!r}, a {known.model_type}.")
     check_fields(config, known.__dataclass_fields__, known.__name__)
-    # Whatever it was saved in: half precision is for storing and asking, the optimizer's steps are too small for it.
+    # Half precision is for storing and inference: the optimizer's steps are too small for it.
     loaded = AutoModelForReferringSegmentation.from_pretrained(model, dtype=torch.float32, **config)
     processor = AutoProcessor.from_pretrained(model)
-    return teach_mask_token(loaded, processor.tokenizer), processor
+    return add_mask_token(loaded, processor.tokenizer), processor
 
 
 def add_lora(model: PreTrainedModel, rank: int) -> nn.Module:
     """
-    Freezes a model but for adapters on all of its linear layers that were trained, and the heads of Mask Grounding and of the
-    alignment loss ("LoRA", ICLR 2022; peft).
+    Freeze a model but for adapters on all trainable linear layers and the heads of Mask Grounding and of the alignment loss
+    ("LoRA", ICLR 2022; peft).
 
     Args:
         model (`PreTrainedModel`): Changed in place.
-        rank (`int`): Of the adapters' matrices.
+        rank (`int`): Rank of the adapters' matrices.
 
     Returns:
-        `PeftModel`; its `merge_and_unload()` gives the model back, with what was learned in its own weights.
+        `PeftModel`; its `merge_and_unload()` returns the model, with what the adapters learned in its weights.
 
     Raises:
         ValueError: If peft is not installed.
@@ -256,17 +166,16 @@ def add_lora(model: PreTrainedModel, rank: int) -> nn.Module:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise ValueError("lora needs peft: pip install 'hf_ris[train]'") from error
+        raise ValueError("`lora` needs peft: pip install 'hf_ris[train]'.") from error
     linear = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module.weight.requires_grad and not name.startswith("auxiliary_losses.")
     ]
     for module in model.modules():
-        if isinstance(
-            module, nn.modules.batchnorm._BatchNorm
-        ):  # what it remembers would not be saved with the adapters
-            module.register_forward_pre_hook(_use_what_it_remembers)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            # New running statistics would not be saved with the adapters.
+            module.register_forward_pre_hook(_use_running_statistics)
     has_heads = any(name.startswith("auxiliary_losses.") for name, _ in model.named_parameters())
     heads = ["auxiliary_losses"] if has_heads else None
     return get_peft_model(
@@ -274,7 +183,7 @@ def add_lora(model: PreTrainedModel, rank: int) -> nn.Module:
     )
 
 
-def _use_what_it_remembers(norm: nn.Module, _: Any) -> None:
+def _use_running_statistics(norm: nn.Module, _: Any) -> None:
     norm.eval()
 
 
@@ -285,8 +194,6 @@ __all__ = [
     "SWIN",
     "add_lora",
     "build_cris",
-    "build_cris_tiny",
     "build_magnet",
-    "build_magnet_tiny",
     "load_checkpoint",
 ]

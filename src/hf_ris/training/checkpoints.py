@@ -23,12 +23,12 @@ def find_checkpoints(folders: Sequence[Path], resume: bool) -> list[str | None]:
     output_dir = folders[0].parent
     if resume and not any(checkpoints):
         raise ValueError(
-            f"--output-dir must hold a checkpoint to resume from, got {str(output_dir)!r}, which has none."
+            f"`output_dir` must hold a checkpoint to resume from, got {str(output_dir)!r}, which has none."
         )
     if any(checkpoints) and not resume:
-        raise ValueError(f"{str(output_dir)!r} holds checkpoints: add --resume, or give another --output-dir.")
+        raise ValueError(f"{str(output_dir)!r} holds checkpoints: set `resume`, or give another `output_dir`.")
     if (output_dir / CONFIG_NAME).exists() and not resume:
-        raise ValueError(f"{str(output_dir)!r} holds a model: give another --output-dir.")
+        raise ValueError(f"{str(output_dir)!r} holds a model: give another `output_dir`.")
     return checkpoints
 
 
@@ -46,7 +46,7 @@ def check_checkpoint(model: nn.Module, checkpoint: str, lora: int | None) -> Non
     adapters = Path(checkpoint, ADAPTER_CONFIG_NAME)
     rank = json.loads(adapters.read_text(encoding="utf-8"))["r"] if adapters.exists() else None
     if rank != lora:
-        was, now = ("without --lora" if each is None else f"with --lora {each}" for each in (rank, lora))
+        was, now = ("without `lora`" if each is None else f"with lora={each}" for each in (rank, lora))
         raise ValueError(f"{checkpoint} was trained {was}, and this training is {now}.")
     weights = Path(checkpoint, SAFE_WEIGHTS_NAME)
     if lora is not None or not weights.exists():

@@ -1,4 +1,4 @@
-"""What is trained and evaluated on, row by row. Each training row has a `draw`: all that is random about it follows from this."""
+"""Rows to train and evaluate on. All that is random about a training row follows from its `seed`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,38 +8,38 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..data.refshapes.rows import ROWS_PER_SCENE, rows_of_turn
+from ..data.refshapes.rows import ROWS_PER_SCENE, turn_rows
 
 
-class RowsOfDrawings(Dataset):
-    """Base of rows that are made from drawings: those of one drawing stand together, and it is drawn once for them."""
+class RenderedRows(Dataset):
+    """Base of rows that are made from drawings: those of one drawing stand together, and it is rendered once for them."""
 
     _last: tuple[int, Any] = (-1, None)
 
-    def draw(self, index: int) -> Any:
-        """A drawing and what is known of it."""
+    def render(self, index: int) -> Any:
+        """Make a drawing and what its rows need."""
         raise NotImplementedError
 
-    def drawn(self, index: int) -> Any:
-        """The same, but kept until the next is asked for."""
+    def cached_render(self, index: int) -> Any:
+        """Call `render`, or return its last result where the index is the same."""
         if index != self._last[0]:
-            self._last = index, self.draw(index)
+            self._last = index, self.render(index)
         return self._last[1]
 
 
-class DrawnRows(RowsOfDrawings):
+class RefShapesRows(RenderedRows):
     """
-    Rows of RefShapes' train split, drawn when they are asked for. In reading order, all that show a picture stand together, each
-    scene described in every manner in turn.
+    Rows of RefShapes' train split, rendered when they are asked for. Rows of one image stand together; each scene is described
+    in every variant in turn.
 
     Args:
-        names (`Sequence[str]`): Manners: "refshapes", "refshapes+", "refshapesg".
-        num_rows (`int`): How many.
-        start (`int`, *optional*, defaults to 0): Number of the first; row `n` is always the same.
+        variants (`Sequence[str]`): Some of "refshapes", "refshapes+" and "refshapesg".
+        num_rows (`int`): Length.
+        start (`int`, *optional*, defaults to 0): Number of the first row; row `n` is always the same.
     """
 
-    def __init__(self, names: Sequence[str], num_rows: int, start: int = 0) -> None:
-        self.names = tuple(names)
+    def __init__(self, variants: Sequence[str], num_rows: int, start: int = 0) -> None:
+        self.variants = tuple(variants)
         self.num_rows = num_rows
         self.start = start
 
@@ -48,19 +48,19 @@ class DrawnRows(RowsOfDrawings):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         turn, number = divmod(self.start + index, ROWS_PER_SCENE)
-        return {**self.drawn(turn)[number], "draw": self.start + index}
+        return {**self.cached_render(turn)[number], "seed": self.start + index}
 
-    def draw(self, turn: int) -> list[dict[str, Any]]:
-        return rows_of_turn(self.names, "train", turn)
+    def render(self, index: int) -> list[dict[str, Any]]:
+        return turn_rows(self.variants, "train", index)
 
 
-class RowsOfEpochs(Dataset):
+class EpochRows(Dataset):
     """
-    Rows of a dataset, drawn anew in each epoch.
+    Rows of a dataset, with other seeds in each epoch.
 
     Args:
         rows (`datasets.Dataset`): Rows as the loaders of `hf_ris.data` give them.
-        seed (`int`): What chance starts from.
+        seed (`int`): Seed of the training.
     """
 
     def __init__(self, rows: datasets.Dataset, seed: int) -> None:
@@ -72,13 +72,13 @@ class RowsOfEpochs(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.rows[index], "draw": hash((self.seed, int(self.epoch), index)) % 2**63}
+        return {**self.rows[index], "seed": hash((self.seed, int(self.epoch), index)) % 2**63}
 
 
-class TellEpoch(TrainerCallback):
-    """Tells [`RowsOfEpochs`] which epoch begins."""
+class SetEpoch(TrainerCallback):
+    """Sets the epoch of [`EpochRows`]."""
 
-    def __init__(self, rows: RowsOfEpochs) -> None:
+    def __init__(self, rows: EpochRows) -> None:
         self.rows = rows
 
     def on_epoch_begin(
@@ -88,7 +88,7 @@ class TellEpoch(TrainerCallback):
 
 
 class EvaluationRows(Dataset):
-    """Rows about which nothing is random, so that every evaluation asks the same."""
+    """Rows without randomness, so that every evaluation asks the same."""
 
     def __init__(self, rows: datasets.Dataset) -> None:
         self.rows = rows
@@ -97,7 +97,7 @@ class EvaluationRows(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.rows[index], "draw": None}
+        return {**self.rows[index], "seed": None}
 
 
-__all__ = ["DrawnRows", "EvaluationRows", "RowsOfDrawings", "RowsOfEpochs", "TellEpoch"]
+__all__ = ["EpochRows", "EvaluationRows", "RefShapesRows", "RenderedRows", "SetEpoch"]

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,23 +17,14 @@ from transformers.utils import logging
 
 from ..data.collator import ReferringSegmentationCollator
 from ..metrics import TrainerMetrics
-from ..model_card import HERE, trained_card
+from ..published_card import HERE, trained_card
 from .building import add_lora, load_checkpoint
 from .callbacks import DrawSamples, WatchLoss
 from .checkpoints import check_checkpoint, find_checkpoints
-from .data import DRAWN_EVALUATION_ROWS, TrainingData
+from .data import GENERATED_EVALUATION_ROWS, TrainingData
 from .optimizer import MuonWithAdamW
-from .pretraining import (
-    VIEWS,
-    AttributeModel,
-    AttributeRows,
-    NameRows,
-    attribute_counts,
-    attribute_metrics,
-    tell_places,
-)
 from .recipes import RECIPES, Recipe, Stage
-from .rows import RowsOfEpochs, TellEpoch
+from .rows import EpochRows, SetEpoch
 
 
 logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
@@ -61,16 +51,16 @@ SCHEDULE_FIELDS = OPTIMIZER_FIELDS | {
     "weight_decay",
 }
 PUSHED_SUFFIXES = (".safetensors", ".json", ".jinja", ".py")  # without training_args.bin, which may hold a token
-EVALUATIONS = 20  # in a training on drawn rows, which has no epochs
+EVALUATIONS = 20  # in a training on generated rows, which has no epochs
 
 
 def train(
-    recipe: str,
+    recipe: str | Recipe,
     output_dir: str | Path,
     train_dataset: datasets.Dataset | None = None,
     eval_dataset: datasets.Dataset | None = None,
     *,
-    drawn: Sequence[str] = (),
+    refshapes: Sequence[str] = (),
     parts: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     lora: int | None = None,
@@ -87,14 +77,14 @@ def train(
     Runs in one process, or in each of those that `torchrun` or `accelerate launch` started.
 
     Args:
-        recipe (`str`): A key of [`RECIPES`].
+        recipe (`str` or [`Recipe`]): A key of [`RECIPES`], or a recipe that is not among them.
         output_dir (`str` or `Path`): Folder for the trained model; checkpoints go to its folders `stage-1`, `stage-2`, …, and
             drawn predictions to their folders `samples`.
         train_dataset (`datasets.Dataset`, *optional*): Rows as the loaders of `hf_ris.data` give them.
         eval_dataset (`datasets.Dataset`, *optional*): Rows to evaluate on, with the first expression of each; by default none, or
-            drawn ones where the training's are drawn.
-        drawn (`Sequence[str]`, *optional*): Instead of `train_dataset`: variants of RefShapes, whose scenes are drawn on the way
-            and never come twice; by default the recipe's.
+            generated ones where the training's are generated.
+        refshapes (`Sequence[str]`, *optional*): Variants of RefShapes, instead of `train_dataset`. Scenes are drawn on the way
+            and never come twice. By default the recipe's.
         parts (`dict`, *optional*): Parts of the model: `backbone` and `text`, folders or Hub ids of pretrained encoders, or, for
             CRIS, `init_from`, a CLIP; and `from_scratch`, to take their configurations alone; or `model`, a checkpoint to start from.
         config (`dict`, *optional*): Fields of the model's configuration; they take precedence over the recipe's.
@@ -103,8 +93,8 @@ def train(
         text_column (`str`, *optional*): The text to read: "sent" (cleaned) or "raw" (as written); by default the recipe's.
         flip_probability (`float`, *optional*, defaults to 0.0): Share of images that are mirrored, left and right swapped in their
             expressions.
-        eval_rows (`int`, *optional*): Number of rows of `eval_dataset` to evaluate on, from its first; by default all, or 100 drawn
-            ones of each variant.
+        eval_rows (`int`, *optional*): Number of rows of `eval_dataset` to evaluate on, from its first; by default all, or 100
+            generated ones of each variant.
         samples (`int`, *optional*, defaults to 8): Number of rows whose predictions are drawn at each evaluation.
         resume (`bool`, *optional*, defaults to `False`): Whether to continue from the last checkpoint in `output_dir`, with
             the batch size and the number of processes it was written with.
@@ -119,12 +109,12 @@ def train(
         MemoryError: If the device's memory does not suffice; the message says what to change.
         FloatingPointError: If the loss or its gradient is not finite.
     """
-    check_request(recipe, train_dataset, parts or {}, lora)
-    chosen = RECIPES[recipe]
+    chosen = find_recipe(recipe)
+    check_request(chosen, train_dataset, parts or {}, lora)
     data = TrainingData(
         train_dataset,
         eval_dataset,
-        tuple(drawn) or chosen.drawn,
+        tuple(refshapes) or chosen.refshapes,
         eval_rows,
         text_column or chosen.text_column,
         flip_probability,
@@ -135,7 +125,7 @@ def train(
         make_arguments(chosen, stage, folder, data, overrides)
         for stage, folder in zip(chosen.stages, folders, strict=True)
     ]
-    model, processor = build(recipe, parts or {}, {**chosen.config, **(config or {})}, all_arguments[0].seed)
+    model, processor = build(chosen, parts or {}, {**chosen.config, **(config or {})}, all_arguments[0].seed)
     hides_words = getattr(model.config, "mask_grounding_loss_weight", 0) > 0
     with all_arguments[0].main_process_first(desc="looking at the data"):
         data.check(processor.tokenizer, hides_words)
@@ -143,7 +133,7 @@ def train(
     collator = data.collator(processor, model.config, chosen.mask_probability if hides_words else 0.0)
     trained = model if lora is None else add_lora(model, lora)
 
-    seen_rows: Counter[str] = Counter()
+    seen_rows = 0
     for stage, arguments, checkpoint in zip(chosen.stages, all_arguments, checkpoints, strict=True):
         if stage.image_size is not None:
             processor.image_processor.size = {"height": stage.image_size, "width": stage.image_size}
@@ -151,14 +141,17 @@ def train(
             model.auxiliary_losses.drop_mask_grounding()
             collator.mask_probability = 0.0
         rows_per_step = arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
-        num_rows = max(0, arguments.max_steps) * rows_per_step  # of drawings, which are trained on by steps
-        if stage.task == "attributes":
-            options = learn_attributes(model, processor, num_rows, eval_rows or DRAWN_EVALUATION_ROWS)
+        num_rows = max(0, arguments.max_steps) * rows_per_step  # of generated rows, which are trained on by steps
+        pretraining = None
+        if stage.pretraining is not None:
+            pretraining = stage.pretraining(model, processor, num_rows, eval_rows or GENERATED_EVALUATION_ROWS)
+            options = dict(pretraining.trainer_arguments)
+        elif stage.rows is not None:
+            options = learn_masks(trained, processor, collator, stage.rows(num_rows), evaluation)
         else:
-            rows: Dataset = NameRows(num_rows)
-            if stage.task == "referring":
-                rows = data.training_rows(seen_rows[stage.task], num_rows, arguments.seed)
+            rows = data.training_rows(seen_rows, num_rows, arguments.seed)
             options = learn_masks(trained, processor, collator, rows, evaluation)
+            seen_rows += num_rows
         options |= choose_optimizer(chosen, stage, trained, arguments, len(options["train_dataset"]))
         # Batch norms use the images of all GPUs, except under adapters, which leave them frozen.
         if lora is None and arguments.world_size > 1 and arguments.device.type == "cuda":
@@ -167,18 +160,15 @@ def train(
         trainer = Trainer(args=arguments, **options)
         # First, so that the callbacks that write the logs see the terms it adds.
         trainer.callback_handler.callbacks.insert(0, WatchLoss())
-        if stage.task != "attributes" and evaluation is not None:
+        if pretraining is None and evaluation is not None:
             folder = Path(arguments.output_dir) / "samples"
             trainer.add_callback(DrawSamples(evaluation, processor, folder, samples, data.text_column))
         if checkpoint is not None:
             check_checkpoint(trainer.model, checkpoint, lora)
         with memory_advice(trainer, processor):
             result = trainer.train(resume_from_checkpoint=checkpoint)
-        if isinstance(trainer.model, AttributeModel):
-            trainer.model.lend_to(model.get_input_embeddings(), processor.tokenizer)
-            tell_places(trainer.model.image_encoder)
-            trainer.model.image_encoder.requires_grad_(True)
-        seen_rows[stage.task] += num_rows
+        if pretraining is not None:
+            pretraining.finish()
 
     trainer.remove_callback(DrawSamples)  # the last drawing stays
     with memory_advice(trainer, processor):
@@ -187,20 +177,30 @@ def train(
     return metrics
 
 
+def find_recipe(recipe: str | Recipe) -> Recipe:
+    """
+    Look a recipe up by its name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise ValueError(f"`recipe` must be one of {list(RECIPES)}, got {recipe!r}.")
+    return RECIPES[recipe]
+
+
 def check_request(
-    recipe: str, train_dataset: datasets.Dataset | None, parts: dict[str, Any], lora: int | None
+    recipe: Recipe, train_dataset: datasets.Dataset | None, parts: dict[str, Any], lora: int | None
 ) -> None:
     """Raise a ValueError unless a recipe can be run with these arguments."""
-    if recipe not in RECIPES:
-        raise ValueError(f"--recipe must be one of {list(RECIPES)}, got {recipe!r}.")
-    if RECIPES[recipe].drawn and train_dataset is not None:
-        raise ValueError(f"--dataset must be left out: the recipe {recipe!r} draws its own images.")
+    if recipe.refshapes and train_dataset is not None:
+        raise ValueError("`train_dataset` must be left out: this recipe generates its own rows.")
     if lora is not None and "model" not in parts:
-        raise ValueError("--lora needs --model, the trained model to adapt.")
-    if lora is not None and any(stage.task == "attributes" for stage in RECIPES[recipe].stages):
-        raise ValueError(
-            f"--lora must be left out: the recipe {recipe!r} trains an image encoder from random weights."
-        )
+        raise ValueError(f"`model` must be given with lora={lora}: the checkpoint to adapt.")
+    if lora is not None and any(stage.pretraining is not None for stage in recipe.stages):
+        raise ValueError("`lora` must be left out: this recipe trains an image encoder from random weights.")
 
 
 def save(trainer: Trainer, processor: ProcessorMixin, folder: Path, has_adapters: bool) -> None:
@@ -235,7 +235,7 @@ def push(model: PreTrainedModel, folder: Path, repo_id: str, arguments: Training
 
 
 def build(
-    name: str, parts: dict[str, Any], config: dict[str, Any], seed: int
+    recipe: Recipe, parts: dict[str, Any], config: dict[str, Any], seed: int
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
     Build a recipe's model and processor from the given parts, or from the recipe's.
@@ -243,17 +243,13 @@ def build(
     Raises:
         ValueError: If a part does not fit the recipe, or the recipe needs a checkpoint.
     """
-    builder = load_checkpoint if "model" in parts else RECIPES[name].build
+    builder = load_checkpoint if "model" in parts else recipe.build
     if builder is load_checkpoint and "model" not in parts:
-        raise ValueError(f"--model must be given: the recipe {name!r} starts from a checkpoint.")
-    surplus = sorted(parts.keys() - inspect.signature(builder).parameters.keys())
+        raise ValueError("`model` must be given: this recipe starts from a checkpoint.")
+    surplus = parts.keys() - inspect.signature(builder).parameters.keys()
     if surplus:
-        start = (
-            "training starts from a checkpoint (--model)"
-            if "model" in parts
-            else f"the recipe {name!r} has no such part"
-        )
-        raise ValueError(f"--{surplus[0].replace('_', '-')} must be left out: {start}.")
+        start = "a checkpoint" if "model" in parts else "this recipe"
+        raise ValueError(f"`{min(surplus)}` must be left out: {start} has no use for it.")
     return builder(seed, config, **parts)
 
 
@@ -264,7 +260,7 @@ def make_arguments(
     Make a stage's `TrainingArguments`.
 
     Raises:
-        ValueError: If a training on drawn rows has no `max_steps`, or the recipe decides an option itself.
+        ValueError: If a training on generated rows has no `max_steps`, or the recipe decides an option itself.
     """
     # Not at the top of the module: a process that has asked for CUDA cannot be forked any more.
     has_cuda = torch.cuda.is_available()
@@ -276,16 +272,16 @@ def make_arguments(
     decided = SCHEDULE_FIELDS if recipe.schedule is not None else OPTIMIZER_FIELDS if recipe.muon else set()
     if ignored := sorted(decided & overrides.keys()):
         kind = "schedule" if recipe.schedule is not None else "optimizer"
-        raise ValueError(f"--{ignored[0].replace('_', '-')} must be left out: the recipe has its own {kind}.")
+        raise ValueError(f"`{ignored[0]}` must be left out: this recipe has its own {kind}.")
     if "eval_steps" in overrides:
         by_steps = {"eval_strategy": "steps", "save_strategy": "steps", "save_steps": overrides["eval_steps"]}
         overrides = {**by_steps, **overrides}
     if not has_cuda or overrides.get("bf16") or overrides.get("use_cpu"):
         options.pop("fp16", None)
     options |= overrides
-    if data.is_drawn:
+    if data.is_generated:
         if options.get("max_steps", -1) < 1:
-            raise ValueError("--max-steps must be given: drawn rows never end.")
+            raise ValueError("`max_steps` must be given with generated rows, which never end.")
         options["train_sampling_strategy"] = "sequential"
         if options["eval_strategy"] == "epoch":
             steps = max(1, options["max_steps"] // EVALUATIONS)
@@ -295,7 +291,7 @@ def make_arguments(
     if stage is not recipe.stages[-1]:
         options |= {"push_to_hub": False, "load_best_model_at_end": False}
     options.setdefault("hub_model_id", folder.parent.resolve().name)
-    options.setdefault("batch_eval_metrics", stage.task != "attributes")
+    options.setdefault("batch_eval_metrics", stage.pretraining is None)
     arguments = TrainingArguments(str(folder), **options)
     if arguments.n_gpu > 1:
         # `Trainer` would split images and expressions apart, and their numbers may differ.
@@ -340,20 +336,7 @@ def learn_masks(
         "data_collator": collator,
         "processing_class": processor,
         **TrainerMetrics(processor).for_trainer(),
-        "callbacks": [TellEpoch(rows)] if isinstance(rows, RowsOfEpochs) else [],
-    }
-
-
-def learn_attributes(
-    model: PreTrainedModel, processor: ProcessorMixin, num_rows: int, eval_rows: int
-) -> dict[str, Any]:
-    """`Trainer`'s arguments to teach the image encoder alone what things look like."""
-    return {
-        "model": AttributeModel(model.image_encoder, model.config.text_config.hidden_size),
-        "train_dataset": AttributeRows(processor.image_processor, num_rows, "train", VIEWS),
-        "eval_dataset": AttributeRows(processor.image_processor, eval_rows, "val"),
-        "compute_metrics": attribute_metrics,
-        "preprocess_logits_for_metrics": attribute_counts,
+        "callbacks": [SetEpoch(rows)] if isinstance(rows, EpochRows) else [],
     }
 
 

@@ -1,61 +1,55 @@
-"""RefShapes: a drawn world with exact masks and referring expressions.
+"""
+RefShapes: a drawn world with exact masks and referring expressions.
 
 - `categories`, `creatures`, `things`, `pen`: what can be drawn, as polygons
-- `scene`: facts of a picture, sampled from (split, index)
-- `drawing`, `backgrounds`: facts to picture and masks
-- `predicates`, `expressions`, `phrasing`: facts to referring expressions
-- `checker`: expressions back to the objects they are true of
+- `scene`: scenes, sampled from (split, index)
+- `drawing`, `backgrounds`: scenes to images and masks
+- `predicates`, `expressions`, `phrasing`, `words`: scenes to referring expressions
 - `rows`: all of it as rows with RefCOCO's columns; `dataset` (cached) and `stream` (endless) hand them out
 - `examples`: unseen scenes to try a model on
 """
 
 from typing import TYPE_CHECKING, Any
 
+from .categories import CATEGORIES
+from .drawing import draw_scene
+from .examples import EXAMPLES
+from .expressions import NAMES, describe
+from .scene import COLOURS, PATTERNS, SPLITS, Scene, SceneObject, sample_scene
+from .words import vocabulary
+
 
 if TYPE_CHECKING:
-    from .categories import CATEGORIES as CATEGORIES
-    from .checker import true_of as true_of
-    from .dataset import load_refshapes as load_refshapes
-    from .drawing import draw_scene as draw_scene
-    from .examples import EXAMPLES as EXAMPLES
-    from .expressions import NAMES as NAMES
-    from .expressions import describe as describe
-    from .expressions import describe_looks as describe_looks
-    from .phrasing import vocabulary as vocabulary
-    from .scene import COLOURS as COLOURS
-    from .scene import PATTERNS as PATTERNS
-    from .scene import SPLITS as SPLITS
-    from .scene import Scene as Scene
-    from .scene import SceneObject as SceneObject
-    from .scene import sample_scene as sample_scene
-    from .stream import RefShapesStream as RefShapesStream
-
-_MODULES = {
-    "CATEGORIES": "categories",
-    "COLOURS": "scene",
-    "EXAMPLES": "examples",
-    "NAMES": "expressions",
-    "PATTERNS": "scene",
-    "SPLITS": "scene",
-    "RefShapesStream": "stream",
-    "Scene": "scene",
-    "SceneObject": "scene",
-    "describe": "expressions",
-    "describe_looks": "expressions",
-    "draw_scene": "drawing",
-    "load_refshapes": "dataset",
-    "sample_scene": "scene",
-    "true_of": "checker",
-    "vocabulary": "phrasing",
-}
-
-__all__ = list(_MODULES)
+    from .dataset import load_refshapes
+    from .stream import RefShapesStream
 
 
 def __getattr__(name: str) -> Any:
-    """Imports an export when it is first asked for: the builder needs `datasets` and the stream torch."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    """Import what needs `datasets` or torch when it is first asked for."""
+    if name == "load_refshapes":
+        from .dataset import load_refshapes
 
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+        return load_refshapes
+    if name == "RefShapesStream":
+        from .stream import RefShapesStream
+
+        return RefShapesStream
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "CATEGORIES",
+    "COLOURS",
+    "EXAMPLES",
+    "NAMES",
+    "PATTERNS",
+    "SPLITS",
+    "RefShapesStream",
+    "Scene",
+    "SceneObject",
+    "describe",
+    "draw_scene",
+    "load_refshapes",
+    "sample_scene",
+    "vocabulary",
+]

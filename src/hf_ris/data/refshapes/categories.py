@@ -5,22 +5,23 @@ from dataclasses import dataclass
 from functools import cache
 
 from . import creatures, things
-from .pen import Pen, Recipe, record
+from .pen import Pen, Shape, record
 
 
 @dataclass(frozen=True)
 class Category:
-    """One category of drawn objects.
+    """
+    A category of drawn objects.
 
     Attributes:
-        name: the word stored in a row's `category`.
+        name: Word stored in a row's `category`.
         group: "animal", "figure" (people-like) or "thing".
-        draw: the drawing function.
-        words: singular nouns that name it, the first one being its name.
-        plural: plural of its name.
-        kind: a hypernym that covers it ("animal", "vehicle", "fruit") or "".
-        near: categories that somebody might also call by one of these nouns; never true and never false of those.
-        tilt: largest rotation, in degrees.
+        draw: Drawing function.
+        words: Singular nouns that name it; the first is its name.
+        plural: Plural of its name.
+        kind: Hypernym that covers it ("animal", "vehicle", "fruit") or "".
+        near: Categories whose nouns somebody might also use for it; they are never true and never false of it.
+        tilt: Largest rotation, in degrees.
     """
 
     name: str
@@ -111,10 +112,6 @@ CATEGORIES: dict[str, Category] = dict(
 
 
 @cache
-def recipe(name: str) -> Recipe:
-    """The drawing of a category, recorded once.
-
-    Args:
-        name (`str`): a key of `CATEGORIES`.
-    """
+def shape_of(name: str) -> Shape:
+    """Return a category's drawing, recorded once."""
     return record(CATEGORIES[name].draw)

@@ -28,9 +28,8 @@ def bird(pen: Pen) -> None:
     pen.stroke([(58, 80), (60, 97)], 4, GOLD, True, False)
     pen.polygon([(74, 52), (99, 38), (97, 58), (78, 68)], SHADE)
     pen.polygon([(12, 30), (-4, 39), (12, 44)], GOLD)
-    pen.curve(
-        [(8, 34), (14, 18), (30, 12), (44, 22), (56, 38), (80, 50), (80, 68), (62, 84), (38, 82), (20, 66), (14, 48)]
-    )
+    back = [(8, 34), (14, 18), (30, 12), (44, 22), (56, 38), (80, 50)]
+    pen.curve([*back, (80, 68), (62, 84), (38, 82), (20, 66), (14, 48)])
     pen.curve([(40, 48), (58, 46), (76, 56), (64, 70), (48, 68)], SHADE)
     pen.eye(24, 30, 6.5)
 
@@ -38,21 +37,17 @@ def bird(pen: Pen) -> None:
 def cat(pen: Pen) -> None:
     pen.stroke([(68, 88), (90, 88), (96, 70), (86, 58)], 9, MAIN, True)
     pen.curve([(32, 56), (50, 50), (68, 56), (76, 82), (72, 98), (28, 98), (24, 82)])
-    pen.polygon([(20, 28), (20, -2), (44, 16)])
-    pen.polygon([(80, 28), (80, -2), (56, 16)])
-    pen.polygon([(25, 18), (25, 7), (35, 15)], CHEEK, False)
-    pen.polygon([(75, 18), (75, 7), (65, 15)], CHEEK, False)
+    pen.pair(pen.polygon, [(20, 28), (20, -2), (44, 16)])
+    pen.pair(pen.polygon, [(25, 18), (25, 7), (35, 15)], CHEEK, False)
     pen.ellipse(50, 36, 33, 27)
-    pen.eye(38, 34, 6)
-    pen.eye(62, 34, 6)
+    pen.pair(pen.eye, 38, 34, 6)
     pen.polygon([(46, 44), (54, 44), (50, 49)], CHEEK)
     pen.arc(45, 49, 5, 5, 10, 150, 2.4)
     pen.arc(55, 49, 5, 5, 30, 170, 2.4)
     for y, tilt in ((44, -3), (50, 3)):
         pen.stroke([(30, y), (8, y + tilt)], 1.8, INK, smooth=False)
         pen.stroke([(70, y), (92, y + tilt)], 1.8, INK, smooth=False)
-    pen.ellipse(40, 96, 9, 5, TINT)
-    pen.ellipse(60, 96, 9, 5, TINT)
+    pen.pair(pen.ellipse, 40, 96, 9, 5, TINT)
 
 
 def dog(pen: Pen) -> None:
@@ -70,19 +65,15 @@ def dog(pen: Pen) -> None:
 
 def rabbit(pen: Pen) -> None:
     pen.ellipse(80, 84, 10, 9, WHITE)
-    pen.ellipse(38, 20, 9, 23, angle=-8)
-    pen.ellipse(62, 20, 9, 23, angle=8)
-    pen.ellipse(38, 22, 4, 16, CHEEK, False, -8)
-    pen.ellipse(62, 22, 4, 16, CHEEK, False, 8)
+    pen.pair(pen.ellipse, 38, 20, 9, 23, angle=-8)
+    pen.pair(pen.ellipse, 38, 22, 4, 16, CHEEK, False, angle=-8)
     pen.ellipse(50, 80, 27, 22)
     pen.ellipse(50, 86, 14, 14, CREAM, False)
     pen.ellipse(50, 50, 25, 20)
-    pen.eye(40, 47, 5.5)
-    pen.eye(60, 47, 5.5)
+    pen.pair(pen.eye, 40, 47, 5.5)
     pen.ellipse(50, 55, 4, 3, CHEEK)
     pen.rectangle(46.5, 59, 53.5, 66, WHITE)
-    pen.ellipse(34, 98, 13, 6, TINT)
-    pen.ellipse(66, 98, 13, 6, TINT)
+    pen.pair(pen.ellipse, 34, 98, 13, 6, TINT)
 
 
 def snail(pen: Pen) -> None:
@@ -122,24 +113,19 @@ def whale(pen: Pen) -> None:
     pen.stroke([(34, 34), (32, 20), (22, 13)], 4.5, GLASS_BLUE, True)
     pen.stroke([(34, 34), (36, 20), (46, 13)], 4.5, GLASS_BLUE, True)
     pen.curve([(86, 48), (80, 34), (72, 26), (86, 24), (90, 32), (96, 22), (104, 20), (100, 36), (96, 52)])
-    pen.curve(
-        [(0, 62), (6, 42), (28, 33), (54, 38), (72, 54), (84, 44), (98, 46), (94, 70), (74, 86), (36, 90), (8, 82)]
-    )
+    back = [(0, 62), (6, 42), (28, 33), (54, 38), (72, 54), (84, 44)]
+    pen.curve([*back, (98, 46), (94, 70), (74, 86), (36, 90), (8, 82)])
     pen.curve([(2, 72), (24, 76), (48, 76), (64, 84), (36, 90), (10, 84)], CREAM, False)
     pen.curve([(44, 70), (58, 70), (62, 84), (52, 84)], SHADE)
     pen.eye(20, 60, 5.5)
 
 
 def owl(pen: Pen) -> None:
-    pen.polygon([(22, 24), (20, 0), (44, 12)])
-    pen.polygon([(78, 24), (80, 0), (56, 12)])
+    pen.pair(pen.polygon, [(22, 24), (20, 0), (44, 12)])
     pen.curve([(50, 8), (76, 16), (84, 44), (82, 76), (66, 94), (34, 94), (18, 76), (16, 44), (24, 16)])
-    pen.curve([(16, 46), (26, 52), (30, 74), (20, 84), (10, 70)], SHADE)
-    pen.curve([(84, 46), (74, 52), (70, 74), (80, 84), (90, 70)], SHADE)
-    pen.ellipse(36, 34, 15, 15, CREAM)
-    pen.ellipse(64, 34, 15, 15, CREAM)
-    pen.ellipse(37, 35, 7, 7, INK, False)
-    pen.ellipse(63, 35, 7, 7, INK, False)
+    pen.pair(pen.curve, [(16, 46), (26, 52), (30, 74), (20, 84), (10, 70)], SHADE)
+    pen.pair(pen.ellipse, 36, 34, 15, 15, CREAM)
+    pen.pair(pen.ellipse, 37, 35, 7, 7, INK, False)
     pen.polygon([(44, 44), (56, 44), (50, 56)], GOLD)
     for x in (36, 44, 56, 64):
         pen.ellipse(x, 95, 4, 5, GOLD)
@@ -165,22 +151,8 @@ def elephant(pen: Pen) -> None:
     for x in (44, 58, 76, 88):
         pen.rectangle(x - 7, 66, x + 7, 96, SHADE if x in (58, 76) else MAIN, radius=3)
     pen.curve([(36, 40), (60, 26), (86, 34), (97, 56), (92, 78), (64, 80), (38, 76)])
-    pen.curve(
-        [
-            (50, 22),
-            (34, 10),
-            (14, 20),
-            (8, 46),
-            (6, 70),
-            (2, 84),
-            (10, 90),
-            (18, 82),
-            (20, 64),
-            (28, 62),
-            (46, 60),
-            (54, 42),
-        ]
-    )
+    head, trunk = [(50, 22), (34, 10), (14, 20), (8, 46)], [(6, 70), (2, 84), (10, 90), (18, 82), (20, 64)]
+    pen.curve([*head, *trunk, (28, 62), (46, 60), (54, 42)])
     pen.curve([(38, 22), (58, 14), (70, 30), (64, 54), (48, 60), (40, 42)], TINT)
     pen.stroke([(24, 62), (20, 72), (10, 76)], 5, WHITE, True)
     pen.eye(24, 36, 5)
@@ -197,8 +169,7 @@ def crab(pen: Pen) -> None:
         pen.polygon([(50 + side * x, y) for x, y in claw])
         pen.stroke([(50 + side * 9, 46), (50 + side * 10, 32)], 4, SHADE, True, False)
     pen.ellipse(50, 64, 34, 24)
-    pen.eye(40, 30, 7)
-    pen.eye(60, 30, 7)
+    pen.pair(pen.eye, 40, 30, 7)
     pen.arc(50, 66, 12, 9, 20, 160, 3)
 
 
@@ -210,44 +181,35 @@ def frog(pen: Pen) -> None:
     pen.curve([(50, 20), (80, 24), (88, 44), (72, 58), (76, 84), (50, 92), (24, 84), (28, 58), (12, 44), (20, 24)])
     pen.ellipse(50, 76, 17, 13, CREAM, False)
     pen.stroke([(22, 44), (36, 52), (50, 54), (64, 52), (78, 44)], 3)
-    pen.eye(30, 19, 8)
-    pen.eye(70, 19, 8)
-    pen.ellipse(38, 93, 7, 4, SHADE)
-    pen.ellipse(62, 93, 7, 4, SHADE)
+    pen.pair(pen.eye, 30, 19, 8)
+    pen.pair(pen.ellipse, 38, 93, 7, 4, SHADE)
 
 
 # People-like figures
 
 
 def person(pen: Pen) -> None:
-    pen.stroke([(42, 66), (40, 94)], 10, JEANS, True, False)
-    pen.stroke([(58, 66), (60, 94)], 10, JEANS, True, False)
-    pen.ellipse(37, 96, 9, 4, INK)
-    pen.ellipse(63, 96, 9, 4, INK)
-    pen.stroke([(32, 42), (17, 54), (14, 66)], 10, MAIN, True)
-    pen.stroke([(68, 42), (83, 54), (86, 66)], 10, MAIN, True)
-    pen.ellipse(14, 70, 5.5, 5.5, SKIN)
-    pen.ellipse(86, 70, 5.5, 5.5, SKIN)
+    pen.pair(pen.stroke, [(42, 66), (40, 94)], 10, JEANS, True, False)
+    pen.pair(pen.ellipse, 37, 96, 9, 4, INK)
+    pen.pair(pen.stroke, [(32, 42), (17, 54), (14, 66)], 10, MAIN, True)
+    pen.pair(pen.ellipse, 14, 70, 5.5, 5.5, SKIN)
     pen.curve([(38, 34), (50, 33), (62, 34), (72, 42), (70, 60), (71, 74), (50, 76), (29, 74), (30, 60), (28, 42)])
     pen.ellipse(50, 17, 17, 17, SKIN)
     pen.curve([(33, 18), (32, 4), (50, -4), (68, 4), (67, 18), (58, 9), (46, 10)], HAIR)
-    pen.ellipse(44, 18, 2.2, 3, INK, False)
-    pen.ellipse(56, 18, 2.2, 3, INK, False)
+    pen.pair(pen.ellipse, 44, 18, 2.2, 3, INK, False)
     pen.arc(50, 22, 6, 5, 20, 160, 2, INK)
 
 
 def robot(pen: Pen) -> None:
     pen.stroke([(50, 12), (50, 2)], 3, STEEL, True, False)
     pen.ellipse(50, 1, 4, 4, GOLD)
-    pen.rectangle(32, 80, 45, 98, STEEL, radius=3)
-    pen.rectangle(55, 80, 68, 98, STEEL, radius=3)
-    pen.stroke([(24, 54), (12, 60), (12, 74)], 7, STEEL, True)
-    pen.stroke([(76, 54), (88, 60), (88, 74)], 7, STEEL, True)
+    for left in (32, 55):
+        pen.rectangle(left, 80, left + 13, 98, STEEL, radius=3)
+    pen.pair(pen.stroke, [(24, 54), (12, 60), (12, 74)], 7, STEEL, True)
     pen.rectangle(22, 44, 78, 84, radius=5)
     pen.rectangle(28, 12, 72, 42, radius=6)
     pen.rectangle(34, 18, 66, 36, WHITE, radius=4)
-    pen.ellipse(42, 26, 4, 4, INK, False)
-    pen.ellipse(58, 26, 4, 4, INK, False)
+    pen.pair(pen.ellipse, 42, 26, 4, 4, INK, False)
     pen.stroke([(44, 33), (56, 33)], 2, INK, smooth=False)
     pen.rectangle(38, 54, 62, 72, STEEL, radius=2)
     pen.ellipse(45, 63, 3.5, 3.5, GOLD)
@@ -255,56 +217,36 @@ def robot(pen: Pen) -> None:
 
 
 def snowman(pen: Pen) -> None:
-    pen.stroke([(24, 50), (4, 36)], 3.4, WOOD_DARK, smooth=False)
-    pen.stroke([(76, 50), (96, 36)], 3.4, WOOD_DARK, smooth=False)
+    pen.pair(pen.stroke, [(24, 50), (4, 36)], 3.4, WOOD_DARK, smooth=False)
     pen.ellipse(50, 78, 30, 24)
     pen.ellipse(50, 50, 24, 20)
     pen.ellipse(50, 27, 18, 17)
     pen.polygon([(36, 13), (38, -8), (62, -8), (64, 13)], INK)
     pen.stroke([(28, 14), (72, 14)], 5, INK, smooth=False)
-    pen.ellipse(43, 24, 2.8, 2.8, INK, False)
-    pen.ellipse(57, 24, 2.8, 2.8, INK, False)
+    pen.pair(pen.ellipse, 43, 24, 2.8, 2.8, INK, False)
     pen.polygon([(48, 28), (68, 32), (48, 35)], CARROT)
     for y in (50, 62, 76):
         pen.ellipse(50, y, 3, 3, INK, False)
 
 
 def ghost(pen: Pen) -> None:
-    pen.stroke([(20, 56), (4, 46)], 11, MAIN, True, False)
-    pen.stroke([(80, 56), (96, 46)], 11, MAIN, True, False)
-    body = [
-        (16, 94),
-        (18, 50),
-        (24, 22),
-        (50, 4),
-        (76, 22),
-        (82, 50),
-        (84, 94),
-        (72, 84),
-        (61, 96),
-        (50, 85),
-        (39, 96),
-        (28, 84),
-    ]
-    pen.curve(body)
-    pen.ellipse(38, 38, 7, 9, WHITE)
-    pen.ellipse(62, 38, 7, 9, WHITE)
-    pen.ellipse(39, 40, 4, 5.5, INK, False)
-    pen.ellipse(61, 40, 4, 5.5, INK, False)
+    pen.pair(pen.stroke, [(20, 56), (4, 46)], 11, MAIN, True, False)
+    sheet = [(16, 94), (18, 50), (24, 22), (50, 4), (76, 22), (82, 50), (84, 94)]
+    hem = [(72, 84), (61, 96), (50, 85), (39, 96), (28, 84)]
+    pen.curve(sheet + hem)
+    pen.pair(pen.ellipse, 38, 38, 7, 9, WHITE)
+    pen.pair(pen.ellipse, 39, 40, 4, 5.5, INK, False)
     pen.ellipse(50, 58, 6, 7, INK, False)
-    pen.ellipse(28, 52, 4, 3, CHEEK, False)
-    pen.ellipse(72, 52, 4, 3, CHEEK, False)
+    pen.pair(pen.ellipse, 28, 52, 4, 3, CHEEK, False)
 
 
 def gnome(pen: Pen) -> None:
-    pen.ellipse(36, 95, 13, 6, INK)
-    pen.ellipse(64, 95, 13, 6, INK)
+    pen.pair(pen.ellipse, 36, 95, 13, 6, INK)
     pen.curve([(28, 56), (50, 50), (72, 56), (80, 88), (50, 94), (20, 88)])
     pen.stroke([(20, 80), (80, 80)], 6, WOOD_DARK, True, False)
     pen.curve([(30, 44), (70, 44), (68, 64), (50, 80), (32, 64)], WHITE)
     pen.ellipse(50, 42, 19, 14, SKIN)
     pen.curve([(22, 42), (34, 26), (44, -2), (56, -6), (64, 24), (78, 42), (50, 36)])
     pen.ellipse(50, 49, 7, 6, CHEEK)
-    pen.ellipse(41, 43, 2.4, 3, INK, False)
-    pen.ellipse(59, 43, 2.4, 3, INK, False)
+    pen.pair(pen.ellipse, 41, 43, 2.4, 3, INK, False)
     pen.curve([(48, 56), (34, 54), (30, 62), (42, 62), (50, 58), (58, 62), (70, 62), (66, 54), (52, 56)], WHITE)

@@ -16,19 +16,13 @@ from .rows import ROWS_PER_SCENE, check_arguments, iterate_rows
 
 
 VERSION = "1.1.0"
+_ROWS_AT_ONCE = 50 * ROWS_PER_SCENE
 DEFAULT_NUM_ROWS = {"train": 20_000, "val": 2_000, "testA": 1_000, "testB": 1_000}
 
 
 @dataclass
 class RefShapesConfig(datasets.BuilderConfig):
-    """What a cached RefShapes dataset depends on.
-
-    Args:
-        refer_name (`str`, *optional*, defaults to `"refshapes"`): "refshapes", "refshapes+" or "refshapesg".
-        split (`str`, *optional*, defaults to `"train"`): "train", "val", "testA" or "testB".
-        num_rows (`int`, *optional*, defaults to 0): number of rows.
-        no_target_share (`float`, *optional*, defaults to 0.0): share of rows whose expressions are true of no object.
-    """
+    """All that a cached RefShapes dataset depends on; see [`load_refshapes`]."""
 
     refer_name: str = "refshapes"
     split: str = "train"
@@ -40,7 +34,7 @@ class RefShapesBuilder(datasets.GeneratorBasedBuilder):
     """Draws one split of RefShapes; see [`load_refshapes`]."""
 
     BUILDER_CONFIG_CLASS = RefShapesConfig
-    # Arrow's default of 1,000 rows would hold too many pictures in memory.
+    # Arrow's default of 1,000 rows would hold too many images in memory.
     DEFAULT_WRITER_BATCH_SIZE = 200
 
     def _info(self) -> datasets.DatasetInfo:
@@ -52,18 +46,18 @@ class RefShapesBuilder(datasets.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         # `datasets` shares a list among its processes.
-        starts = list(range(0, self.config.num_rows, 50 * ROWS_PER_SCENE))
+        starts = list(range(0, self.config.num_rows, _ROWS_AT_ONCE))
         return [datasets.SplitGenerator(name=self.config.split, gen_kwargs={"starts": starts})]
 
     def _generate_examples(self, starts: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self.config
         for start in starts:
-            stop = min(start + 50 * ROWS_PER_SCENE, config.num_rows)
-            drawn, encoded = None, b""
+            stop = min(start + _ROWS_AT_ONCE, config.num_rows)
+            image, encoded = None, b""
             rows = iterate_rows([config.refer_name], config.split, start, stop, config.no_target_share)
             for number, row in enumerate(rows, start):
-                if row["image"] is not drawn:  # rows of one scene share the picture: compress it once
-                    drawn, encoded = row["image"], _to_png(row["image"])
+                if row["image"] is not image:  # rows of one scene share the image: compress it once
+                    image, encoded = row["image"], _to_png(row["image"])
                 yield number, {**row, "image": {"bytes": encoded, "path": row["file_name"]}}
 
 
@@ -75,26 +69,27 @@ def load_refshapes(
     cache_dir: str | Path | None = None,
     num_proc: int | None = None,
 ) -> datasets.Dataset:
-    """Draws a split of RefShapes, or takes it from the datasets cache.
+    """
+    Draw a split of RefShapes, or take it from the datasets cache.
 
     Args:
-        name (`str`, *optional*, defaults to `"refshapes"`): manner of the expressions: "refshapes" (short, with
-            location words), "refshapes+" (appearance only) or "refshapesg" (long, relational).
+        name (`str`, *optional*, defaults to `"refshapes"`): Variant: "refshapes" (short, with location words), "refshapes+"
+            (appearance only) or "refshapesg" (long, relational).
         split (`str`, *optional*, defaults to `"train"`): "train", "val", "testA" (animals and people-like figures)
             or "testB" (everything else).
-        num_rows (`int`, *optional*): number of rows; by default 20,000 for train, 2,000 for val and 1,000 for each
+        num_rows (`int`, *optional*): Number of rows; by default 20,000 for train, 2,000 for val and 1,000 for each
             test split. A longer dataset begins with the rows of a shorter one.
-        no_target_share (`float`, *optional*, defaults to 0.0): share of rows whose expressions are true of no object;
+        no_target_share (`float`, *optional*, defaults to 0.0): Share of rows whose expressions are true of no object;
             their mask is empty, their `bbox` zero and their `category` "".
-        cache_dir (`str` or `Path`, *optional*): where to keep it; by default the datasets cache.
-        num_proc (`int`, *optional*): number of processes that draw.
+        cache_dir (`str` or `Path`, *optional*): Folder to keep it in; by default the datasets cache.
+        num_proc (`int`, *optional*): Number of processes that draw.
 
     Returns:
         A dataset with the columns of RefCOCO: `image`, `mask` (compressed COCO RLE), `bbox` (x, y, width, height),
         `area`, `category`, `ref_id`, `ann_ids`, `image_id`, `file_name`, `split` and `expressions`.
 
     Raises:
-        ValueError: for an unknown name or split, a negative number of rows or a share outside 0 to 1.
+        ValueError: If the name or split is unknown, the number of rows negative or the share not between 0 and 1.
 
     Example:
 
@@ -110,9 +105,7 @@ def load_refshapes(
     if num_rows is None:
         num_rows = DEFAULT_NUM_ROWS[split]
     if num_rows < 0:
-        raise ValueError(
-            f"num_rows={num_rows} is negative; allowed are numbers from 0, or None for the split's default"
-        )
+        raise ValueError(f"`num_rows` must not be negative, got {num_rows}.")
     options = {"refer_name": name, "split": split, "num_rows": num_rows, "no_target_share": float(no_target_share)}
     builder = RefShapesBuilder(
         cache_dir=None if cache_dir is None else str(cache_dir),
@@ -134,7 +127,7 @@ def _to_png(image: Image.Image) -> bytes:
 
 @cache
 def _source_hash() -> str:
-    """A hash of this package's code: the cache would not notice that drawings or expressions have changed."""
+    """Hash this package's code: the cache would not notice otherwise that drawings or expressions have changed."""
     digest = blake2b(digest_size=8)
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())

@@ -11,16 +11,18 @@ from .rows import scene_of
 @dataclass(frozen=True)
 class Example:
     """
+    A scene and expressions for it.
+
     Attributes:
-        image_id (`int`): As of the rows that show the scene.
-        expressions (`tuple[str, ...]`): Each true of one object, of another than the others.
+        image_id (`int`): The `image_id` of the rows that show the scene.
+        expressions (`tuple[str, ...]`): Each is true of one object, another than the others'.
     """
 
     image_id: int
     expressions: tuple[str, ...]
 
     def draw(self) -> Image.Image:
-        """The picture, RGB."""
+        """Draw the scene as an RGB image."""
         return draw_scene(scene_of(self.image_id))[0]
 
 

@@ -1,4 +1,5 @@
-"""Referring expressions in RefCOCO's three manners: plans are drawn at random and kept when they refer clearly.
+"""
+Referring expressions in RefCOCO's three variants: plans are drawn at random and kept when they refer clearly.
 
 `refshapes` is short and often telegraphic and may use location words, `refshapes+` says only what things look like,
 and `refshapesg` is long and relational.
@@ -9,45 +10,47 @@ from dataclasses import replace
 import numpy as np
 
 from .categories import CATEGORIES
-from .phrasing import noun_phrase, write
-from .predicates import BOTTOM, LEFT, RIGHT, SIDES, TOP, TRUE, UNSURE, Description, Relation, refers, truth
-from .scene import COLOURS, PATTERNS, SPLITS, Scene, accents, generator, pick
+from .phrasing import write
+from .predicates import BOTTOM, LEFT, RIGHT, SIDES, TOP, Description, Relation, off_centre, refers
+from .scene import COLOURS, PATTERNS, SPLITS, Scene, SceneObject, accents, generator, pick
 
 
 NAMES = ("refshapes", "refshapes+", "refshapesg")
 
-# How often each name says what: only looks, a place, a rank ("second from the left"), one relation or two, or both a
+# How often each variant says what: only looks, a place, a rank ("second from the left"), one relation or two, or both a
 # place and a relation.
 _PLANS = {
     "refshapes": {"look": 0.2, "place": 0.42, "rank": 0.15, "relation": 0.23},
     "refshapes+": {"look": 1.0},
     "refshapesg": {"relation": 0.3, "relations": 0.5, "place and relation": 0.2},
 }
+_CHOICES, _TRIES = 5, 16
 
 
-def describe(scene: Scene, target: int, name: str, count: int = 1) -> list[str]:
-    """Writes different expressions that are clearly true of one object and clearly false of all others.
+def describe(scene: Scene, target: int, variant: str, count: int = 1) -> list[str]:
+    """
+    Write different expressions that are clearly true of one object and clearly false of all others.
 
     Args:
-        scene (`Scene`): the facts.
-        target (`int`): position in `scene.objects`.
-        name (`str`): "refshapes", "refshapes+" or "refshapesg".
-        count (`int`, *optional*, defaults to 1): how many at most.
+        scene (`Scene`): What is drawn.
+        target (`int`): Position in `scene.objects`.
+        variant (`str`): "refshapes", "refshapes+" or "refshapesg".
+        count (`int`, *optional*, defaults to 1): Largest number of expressions.
 
     Returns:
-        Lower-case texts without punctuation; fewer than `count`, or none, where the object can hardly be told apart.
+        Lower-case texts without punctuation; fewer than `count`, or none, where the object can hardly be distinguished.
     """
-    rng = _generator(scene, target, name, 0)
+    rng = _generator(scene, target, variant, 0)
     texts: list[str] = []
     for _ in range(_CHOICES + 2 * count):
-        kind = _draw_kind(rng, name)
+        kind = _draw_kind(rng, variant)
         for _ in range(_TRIES):  # rare kinds get their share before another one is chosen
-            plan = _plan(rng, scene, target, kind, name)
+            plan = _plan(rng, scene, target, kind, variant)
             if plan is not None and refers(scene, plan, target):
                 break
         else:
             continue
-        text = write(rng, scene, plan, target, name)
+        text = write(rng, scene, plan, target, variant)
         if text not in texts:
             texts.append(text)
             if len(texts) == count:
@@ -55,36 +58,24 @@ def describe(scene: Scene, target: int, name: str, count: int = 1) -> list[str]:
     return texts
 
 
-def describe_nothing(scene: Scene, name: str, count: int = 1) -> list[str]:
-    """Writes expressions that are clearly false of every object, but near to what is there.
+def describe_nothing(scene: Scene, variant: str, count: int = 1) -> list[str]:
+    """
+    Write expressions that are clearly false of every object, but near to what is there.
 
     Each is a clear expression for an object that has been given another look or category.
-
-    Args:
-        scene (`Scene`): the facts.
-        name (`str`): "refshapes", "refshapes+" or "refshapesg".
-        count (`int`, *optional*, defaults to 1): how many at most.
     """
-    rng = _generator(scene, 0, name, 1)
+    rng = _generator(scene, 0, variant, 1)
     texts: list[str] = []
     for _ in range(_CHOICES * _TRIES * count):
         target = int(rng.random() * len(scene.objects))
-        fact = scene.objects[target]
-        draw = rng.random()
-        if draw < 0.55:
-            changed = replace(fact, colour=pick(rng, tuple(COLOURS)))
-        elif draw < 0.7 and fact.pattern != "plain":
-            changed = replace(fact, pattern=pick(rng, PATTERNS[1:]))
-        else:
-            changed = replace(fact, category=pick(rng, tuple(CATEGORIES)))
+        changed = _change(rng, scene.objects[target])
         if changed.accent not in accents(changed.colour, changed.pattern):
             continue  # nothing could look like this
-        objects = (*scene.objects[:target], changed, *scene.objects[target + 1 :])
-        imagined = replace(scene, objects=objects)
-        plan = _plan(rng, imagined, target, _draw_kind(rng, name), name)
+        imagined = replace(scene, objects=(*scene.objects[:target], changed, *scene.objects[target + 1 :]))
+        plan = _plan(rng, imagined, target, _draw_kind(rng, variant), variant)
         if plan is None or not refers(imagined, plan, target) or not refers(scene, plan, -1):
             continue
-        text = write(rng, imagined, plan, target, name)
+        text = write(rng, imagined, plan, target, variant)
         if text not in texts:
             texts.append(text)
             if len(texts) == count:
@@ -92,51 +83,25 @@ def describe_nothing(scene: Scene, name: str, count: int = 1) -> list[str]:
     return texts
 
 
-def describe_looks(rng: np.random.Generator, scene: Scene) -> tuple[str, list[int]]:
-    """Writes a phrase that tells looks alone, mostly in a word or two, and that may be true of several objects.
-
-    Args:
-        rng (`np.random.Generator`): draws what is said.
-        scene (`Scene`): the facts.
-
-    Returns:
-        The text, as "teapot", "red one" or "striped fish", and the positions of all objects it is clearly true of; of all
-        others it is clearly false.
-    """
-    while True:
-        fact = pick(rng, scene.objects)
-        told = pick(rng, _LOOKS)
-        plan = Description(
-            noun=fact.category if "noun" in told else "one",
-            colour=fact.colour if "colour" in told else "",
-            pattern=fact.pattern if "pattern" in told else "",
-        )
-        values = truth(scene, plan)
-        if UNSURE not in values:
-            return noun_phrase(rng, plan), [number for number, value in enumerate(values) if value == TRUE]
-
-
-# Kinds of things are the many and the hard ones to learn.
-_LOOKS = (
-    *["noun"] * 10,
-    *["colour"] * 3,
-    *["pattern"] * 2,
-    *["colour noun"] * 3,
-    "pattern noun",
-    "colour pattern noun",
-)
-_CHOICES, _TRIES = 5, 16
-
-
-def _generator(scene: Scene, target: int, name: str, purpose: int) -> np.random.Generator:
-    if name not in NAMES:
-        raise ValueError(f"name={name!r} is unknown; allowed are {', '.join(NAMES)}")
-    return generator(SPLITS.index(scene.split), scene.index, scene.attempt, 2, target, NAMES.index(name), purpose)
-
-
-def _draw_kind(rng: np.random.Generator, name: str) -> str:
+def _change(rng: np.random.Generator, item: SceneObject) -> SceneObject:
+    """Give an object another colour, pattern or category."""
     draw = rng.random()
-    kinds = _PLANS[name]
+    if draw < 0.55:
+        return replace(item, colour=pick(rng, tuple(COLOURS)))
+    if draw < 0.7 and item.pattern != "plain":
+        return replace(item, pattern=pick(rng, PATTERNS[1:]))
+    return replace(item, category=pick(rng, tuple(CATEGORIES)))
+
+
+def _generator(scene: Scene, target: int, variant: str, purpose: int) -> np.random.Generator:
+    if variant not in NAMES:
+        raise ValueError(f"`variant` must be one of {list(NAMES)}, got {variant!r}.")
+    return generator(SPLITS.index(scene.split), scene.index, scene.attempt, 2, target, NAMES.index(variant), purpose)
+
+
+def _draw_kind(rng: np.random.Generator, variant: str) -> str:
+    draw = rng.random()
+    kinds = _PLANS[variant]
     for kind, share in kinds.items():
         if draw < share:
             return kind
@@ -144,16 +109,16 @@ def _draw_kind(rng: np.random.Generator, name: str) -> str:
     return next(iter(kinds))
 
 
-def _plan(rng: np.random.Generator, scene: Scene, target: int, kind: str, name: str) -> Description | None:
-    """Draws what to say about the target; whether that refers is for the caller to check."""
-    fact = scene.objects[target]
+def _plan(rng: np.random.Generator, scene: Scene, target: int, kind: str, variant: str) -> Description | None:
+    """Draw what to say about the target; whether that refers is for the caller to check."""
+    item = scene.objects[target]
     busy = kind != "look"
     plan = Description(
-        noun=_draw_noun(rng, fact.category),
-        colour=fact.colour if rng.random() < (0.7 if not busy else 0.6 if "relation" in kind else 0.4) else "",
+        noun=_draw_noun(rng, item.category),
+        colour=item.colour if rng.random() < (0.7 if not busy else 0.6 if "relation" in kind else 0.4) else "",
     )
-    if rng.random() < (0.22 if busy else 0.5) and (fact.pattern != "plain" or rng.random() < 0.5):
-        plan = replace(plan, pattern=fact.pattern, accent=fact.accent if rng.random() < 0.5 else "")
+    if rng.random() < (0.22 if busy else 0.5) and (item.pattern != "plain" or rng.random() < 0.5):
+        plan = replace(plan, pattern=item.pattern, accent=item.accent if rng.random() < 0.5 else "")
     if rng.random() < (0.14 if busy else 0.35):
         plan = replace(plan, size=_draw_size(rng, scene, target))
     if not busy:
@@ -172,7 +137,7 @@ def _plan(rng: np.random.Generator, scene: Scene, target: int, kind: str, name: 
     relations: list[Relation] = []
     free = [number for number in range(len(scene.objects)) if number != target]
     for _ in range({"place": 0, "relations": 2}.get(kind, 1)):
-        relation = _relate(rng, scene, target, free, long=name == "refshapesg")
+        relation = _relate(rng, scene, target, free, long=variant == "refshapesg")
         if relation is None or any(relation.kind == other.kind for other in relations):
             return None
         relations.append(relation)
@@ -189,18 +154,18 @@ def _draw_noun(rng: np.random.Generator, category: str) -> str:
 
 
 def _draw_size(rng: np.random.Generator, scene: Scene, target: int) -> str:
-    middle = sorted(fact.size for fact in scene.objects)[len(scene.objects) // 2]
+    middle = sorted(item.size for item in scene.objects)[len(scene.objects) // 2]
     large = scene.objects[target].size > middle if rng.random() < 0.8 else rng.random() < 0.5
     return pick(rng, ("big", "big", "biggest") if large else ("small", "small", "smallest"))
 
 
 def _draw_place(rng: np.random.Generator, plan: Description, scene: Scene, target: int, simple: bool) -> str:
-    """Draws where in the picture the target is; a simple place is a side, two sides or the middle."""
-    fact = scene.objects[target]
-    horizontal = LEFT if fact.x < scene.width / 2 else RIGHT
-    vertical = TOP if fact.y < scene.height / 2 else BOTTOM
+    """Draw where in the image the target is; a simple place is a side, two sides or the middle."""
+    item = scene.objects[target]
+    horizontal = LEFT if item.x < scene.width / 2 else RIGHT
+    vertical = TOP if item.y < scene.height / 2 else BOTTOM
     draw = rng.random()
-    if abs(fact.x / scene.width - 0.5) < 0.12 and abs(fact.y / scene.height - 0.5) < 0.12 and draw < 0.7:
+    if off_centre(scene, item) < 0.12 and draw < 0.7:
         return "middle"
     vague = plan.noun in ("one", "thing") and not (plan.colour or plan.pattern)
     if draw < 0.5 or (vague and not simple):
@@ -211,8 +176,8 @@ def _draw_place(rng: np.random.Generator, plan: Description, scene: Scene, targe
 
 
 def _relate(rng: np.random.Generator, scene: Scene, target: int, free: list[int], long: bool) -> Relation | None:
-    """Draws a relation to one or two of the objects in `free`, which are taken out of it."""
-    fact = scene.objects[target]
+    """Draw a relation to one or two of the objects in `free`, which are taken out of it."""
+    item = scene.objects[target]
     touching = [pair for pair in scene.overlaps if target in pair[:2] and pair[2] >= 0.08]
     first = pick(rng, free)
     draw = rng.random()
@@ -229,7 +194,7 @@ def _relate(rng: np.random.Generator, scene: Scene, target: int, free: list[int]
     elif draw < 0.68:
         kind = "closest"
     else:
-        across, down = scene.objects[first].x - fact.x, scene.objects[first].y - fact.y
+        across, down = scene.objects[first].x - item.x, scene.objects[first].y - item.y
         sides = ((LEFT, RIGHT), across) if abs(across) > abs(down) else ((TOP, BOTTOM), down)
         kind = sides[0][0 if sides[1] > 0 else 1]
     free.remove(first)
@@ -242,14 +207,14 @@ def _relate(rng: np.random.Generator, scene: Scene, target: int, free: list[int]
 
 
 def _draw_anchor(rng: np.random.Generator, scene: Scene, number: int, long: bool) -> Description:
-    """Describes the object a relation leads to: no more than is needed, mostly."""
-    fact = scene.objects[number]
-    anchor = Description(noun=fact.category)
-    alone = sum(other.category == fact.category for other in scene.objects) == 1
+    """Describe the object that a relation leads to: no more than is needed, mostly."""
+    item = scene.objects[number]
+    anchor = Description(noun=item.category)
+    alone = sum(other.category == item.category for other in scene.objects) == 1
     if not alone or rng.random() < (0.4 if long else 0.15):
-        anchor = replace(anchor, colour=fact.colour)
+        anchor = replace(anchor, colour=item.colour)
     if rng.random() < (0.3 if not alone else 0.08):
-        anchor = replace(anchor, pattern=fact.pattern)
+        anchor = replace(anchor, pattern=item.pattern)
     if rng.random() < (0.3 if not alone else 0.06):
         anchor = replace(anchor, size=_draw_size(rng, scene, number))
     return anchor

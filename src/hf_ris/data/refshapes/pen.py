@@ -1,12 +1,13 @@
 """A recording pen: categories are drawn once into lists of polygons, which are then placed, coloured and painted.
 
-A drawing function receives a [`Pen`] and works in a box of 100 x 100 units, y pointing down. What it draws is kept as
-closed polygons (curves and strokes are turned into polygons here), so that placing an object is one matrix product.
+A drawing function receives a [`Pen`] and works in a box of 100 x 100 units, y pointing down. Curves and strokes become closed
+polygons here, so that placing an object is one matrix product.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import cos, pi, radians, sin
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw
 
 Points = Sequence[tuple[float, float]] | np.ndarray
 Colour = tuple[int, int, int]
+Fill = str | Colour
 
 # Fills that follow the object's colour: the patterned fill itself, a darker and a lighter one, and lines upon it.
 MAIN, SHADE, TINT, LINE = "main", "shade", "tint", "line"
@@ -32,42 +34,39 @@ CHEEK: Colour = (240, 160, 160)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A category's drawing, centred on the origin with its longest side 1.
+class Shape:
+    """
+    A category's drawing, centred on the origin with its longest side 1.
 
     Attributes:
-        points: all polygons' corners, of shape (num_points, 2).
-        normals: outward directions at these corners, of shape (num_points, 2); moved along them, a
-            polygon becomes its outline.
-        parts: one (first, last, fill, outlined) per polygon in painting order, slicing `points`.
-        width, height: sides of the silhouette's box (the longer one is 1).
-        area: the silhouette's area, as a share of the unit square.
+        points: All polygons' corners, (num_points, 2).
+        normals: Outward directions at these corners, (num_points, 2); moved along them, a polygon becomes its outline.
+        parts: One (first, last, fill, outlined) per polygon in painting order, slicing `points`.
+        area: The silhouette's area, as a share of the unit square.
     """
 
     points: np.ndarray
     normals: np.ndarray
-    parts: tuple[tuple[int, int, str | Colour, bool], ...]
-    width: float
-    height: float
+    parts: tuple[tuple[int, int, Fill, bool], ...]
     area: float
 
 
 class Pen:
-    """Records shapes; see the module's description for the units."""
+    """Records polygons. Unless `outline` is False, they get an outline."""
 
     def __init__(self) -> None:
-        self._polygons: list[tuple[np.ndarray, str | Colour, bool]] = []
+        self.polygons: list[tuple[np.ndarray, Fill, bool]] = []
 
-    def polygon(self, points: Points, fill: str | Colour = MAIN, outline: bool = True) -> None:
-        """Draws a closed polygon through `points`."""
+    def polygon(self, points: Points, fill: Fill = MAIN, outline: bool = True) -> None:
+        """Draw a closed polygon through `points`."""
         corners = np.asarray(points, dtype=np.float64)
         x, y = corners[:, 0], corners[:, 1]
         if np.dot(x, np.roll(y, -1)) < np.dot(y, np.roll(x, -1)):
             corners = corners[::-1]  # one orientation, so that all normals point outwards
-        self._polygons.append((corners, fill, outline))
+        self.polygons.append((corners, fill, outline))
 
-    def curve(self, points: Points, fill: str | Colour = MAIN, outline: bool = True) -> None:
-        """Draws a smooth closed curve through `points`."""
+    def curve(self, points: Points, fill: Fill = MAIN, outline: bool = True) -> None:
+        """Draw a smooth closed curve through `points`."""
         self.polygon(_smooth(np.asarray(points, dtype=np.float64), closed=True), fill, outline)
 
     def ellipse(
@@ -76,11 +75,11 @@ class Pen:
         y: float,
         x_radius: float,
         y_radius: float,
-        fill: str | Colour = MAIN,
+        fill: Fill = MAIN,
         outline: bool = True,
         angle: float = 0.0,
     ) -> None:
-        """Draws an ellipse around (x, y), turned by `angle` degrees."""
+        """Draw an ellipse around (x, y), turned by `angle` degrees."""
         turn = np.linspace(0, 2 * pi, max(12, int(8 + max(x_radius, y_radius))), endpoint=False)
         across, down = x_radius * np.cos(turn), y_radius * np.sin(turn)
         c, s = cos(radians(angle)), sin(radians(angle))
@@ -92,11 +91,11 @@ class Pen:
         top: float,
         right: float,
         bottom: float,
-        fill: str | Colour = MAIN,
+        fill: Fill = MAIN,
         outline: bool = True,
         radius: float = 0.0,
     ) -> None:
-        """Draws a rectangle whose corners are rounded by `radius`."""
+        """Draw a rectangle whose corners are rounded by `radius`."""
         if radius <= 0:
             self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], fill, outline)
             return
@@ -111,14 +110,9 @@ class Pen:
         self.polygon(points, fill, outline)
 
     def stroke(
-        self,
-        points: Points,
-        width: float,
-        fill: str | Colour = LINE,
-        outline: bool = False,
-        smooth: bool = True,
+        self, points: Points, width: float, fill: Fill = LINE, outline: bool = False, smooth: bool = True
     ) -> None:
-        """Draws a line of `width` with round ends through `points`; a smooth one by default."""
+        """Draw a line of `width` with round ends through `points`; a smooth one by default."""
         line = np.asarray(points, dtype=np.float64)
         if smooth and len(line) > 2:
             line = _smooth(line, closed=False)
@@ -138,53 +132,56 @@ class Pen:
         start: float,
         stop: float,
         width: float,
-        fill: str | Colour = LINE,
+        fill: Fill = LINE,
         outline: bool = False,
     ) -> None:
-        """Draws a part of an ellipse's rim from `start` to `stop` degrees (0 is right, 90 is down)."""
+        """Draw a part of an ellipse's rim from `start` to `stop` degrees (0 is right, 90 is down)."""
         turn = np.radians(np.linspace(start, stop, 14))
         points = np.stack([x + x_radius * np.cos(turn), y + y_radius * np.sin(turn)], axis=1)
         self.stroke(points, width, fill, outline, smooth=False)
 
     def eye(self, x: float, y: float, radius: float) -> None:
-        """Draws a bright eye with a dark pupil, visible on every colour."""
+        """Draw a bright eye with a dark pupil, visible on every colour."""
         self.ellipse(x, y, radius, radius, WHITE)
         self.ellipse(x, y, radius * 0.62, radius * 0.62, INK, outline=False)
         self.ellipse(x - radius * 0.2, y - radius * 0.25, radius * 0.22, radius * 0.22, WHITE, outline=False)
 
+    def pair(self, draw: Callable[..., None], first: Any, *rest: Any, **options: Any) -> None:
+        """Draw by a method above (but `rectangle`), then the same with left and right swapped at x = 50."""
+        draw(first, *rest, **options)
+        if "angle" in options:
+            options["angle"] *= -1
+        draw(mirror(first) if isinstance(first, list) else 100 - first, *rest, **options)
 
-def record(draw: Callable[[Pen], None]) -> Recipe:
-    """Runs a drawing function once and normalises what it drew.
 
-    Args:
-        draw (`Callable[[Pen], None]`): the category's drawing function.
-    """
+def mirror(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Swap left and right at x = 50."""
+    return [(100 - x, y) for x, y in points]
+
+
+def symmetric(half: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Complete the right half of a closed line, from its top to its bottom."""
+    return [*half, *mirror([(x, y) for x, y in reversed(half) if x != 50])]
+
+
+def record(draw: Callable[[Pen], None]) -> Shape:
+    """Run a drawing function once and normalise what it drew."""
     pen = Pen()
     draw(pen)
-    polygons = pen._polygons
-    points = np.concatenate([corners for corners, _, _ in polygons])
+    points = np.concatenate([corners for corners, _, _ in pen.polygons])
     low, high = points.min(axis=0), points.max(axis=0)
-    side = float((high - low).max())
-    centre = (low + high) / 2
+    side, centre = float((high - low).max()), (low + high) / 2
     parts, placed, first = [], [], 0
     silhouette = Image.new("1", (200, 200))
     painter = ImageDraw.Draw(silhouette)
-    for corners, fill, outline in polygons:
+    for corners, fill, outline in pen.polygons:
         corners = (corners - centre) / side
         placed.append(corners)
         parts.append((first, first + len(corners), fill, outline))
         first += len(corners)
         painter.polygon(((corners + 0.5) * 199).ravel().tolist(), fill=1)
-    width, height = ((high - low) / side).tolist()
     area = round(float(np.asarray(silhouette).mean()), 3)
-    return Recipe(
-        points=np.concatenate(placed),
-        normals=np.concatenate([_normals(corners) for corners in placed]),
-        parts=tuple(parts),
-        width=width,
-        height=height,
-        area=area,
-    )
+    return Shape(np.concatenate(placed), np.concatenate([_normals(corners) for corners in placed]), tuple(parts), area)
 
 
 def _smooth(points: np.ndarray, closed: bool, steps: int = 6) -> np.ndarray:

@@ -5,7 +5,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..segmentation import encode_mask, mask_geometry
 from .categories import CATEGORIES
@@ -18,123 +17,111 @@ ROWS_PER_SCENE = 2
 _IDS_PER_SPLIT = 10**10
 _ATTEMPTS = 1000
 
+_cached_drawing = lru_cache(maxsize=2)(draw_scene)  # rows that show a scene in another variant share the image
+
 
 def check_arguments(name: str, split: str, no_target_share: float) -> None:
-    """Raises a ValueError unless name, split and share of rows without target are allowed."""
+    """Raise a ValueError unless variant, split and share of rows without a referent are allowed."""
     if name not in NAMES:
-        raise ValueError(f"name={name!r} is unknown; allowed are {', '.join(NAMES)}")
+        raise ValueError(f"`name` must be one of {list(NAMES)}, got {name!r}.")
     if split not in SPLITS:
-        raise ValueError(f"split={split!r} is unknown; allowed are {', '.join(SPLITS)}")
+        raise ValueError(f"`split` must be one of {list(SPLITS)}, got {split!r}.")
     if not 0 <= no_target_share <= 1:
-        raise ValueError(f"no_target_share={no_target_share} is out of range; allowed are numbers from 0 to 1")
+        raise ValueError(f"`no_target_share` must be between 0 and 1, got {no_target_share}.")
 
 
-def scene_rows(name: str, split: str, index: int, no_target_share: float = 0.0) -> list[dict[str, Any]]:
-    """Makes the rows of one scene, which is drawn once for all of them.
+def scene_rows(variant: str, split: str, index: int, no_target_share: float = 0.0) -> list[dict[str, Any]]:
+    """
+    Make the rows of one scene, which is drawn once for all of them.
 
     Args:
-        name (`str`): "refshapes", "refshapes+" or "refshapesg".
+        variant (`str`): "refshapes", "refshapes+" or "refshapesg".
         split (`str`): "train", "val", "testA" or "testB".
-        index (`int`): number of the scene; its rows are `ROWS_PER_SCENE * index` and the following.
-        no_target_share (`float`, *optional*, defaults to 0.0): share of rows whose expressions are true of no object.
+        index (`int`): Number of the scene; its rows are `ROWS_PER_SCENE * index` and the following.
+        no_target_share (`float`, *optional*, defaults to 0.0): Share of rows whose expressions are true of no object.
 
     Returns:
         `ROWS_PER_SCENE` rows with a PIL RGB `image`, `mask` (compressed COCO RLE), `bbox` (x, y, width, height in
         pixels), `area` (pixels), `category`, `ref_id`, `ann_ids`, `image_id`, `file_name`, `split` and `expressions`.
     """
-    scene, referents = scene_targets(name, split, index, no_target_share)
-    picture, masks = _drawn(scene)
+    scene, referents = scene_targets(variant, split, index, no_target_share)
+    image, masks = _cached_drawing(scene)
+    # Equal ids mean equal images, also across variants, which may need different attempts at a scene.
+    image_id = (SPLITS.index(split) * _ATTEMPTS + scene.attempt) * _IDS_PER_SPLIT + index
     rows = []
     for number, (target, texts) in enumerate(referents):
-        row_index = ROWS_PER_SCENE * index + number
-        ref_id = SPLITS.index(split) * _IDS_PER_SPLIT + row_index
-        # Equal ids mean equal pictures, also across manners, which may need different attempts at a scene.
-        image_id = (SPLITS.index(split) * _ATTEMPTS + scene.attempt) * _IDS_PER_SPLIT + index
-        mask = masks[target] if target >= 0 else np.zeros(masks.shape[1:], dtype=bool)
-        code = encode_mask(mask)
+        exists = target >= 0
+        ref_id = SPLITS.index(split) * _IDS_PER_SPLIT + ROWS_PER_SCENE * index + number
+        mask = encode_mask(masks[target] if exists else np.zeros(masks.shape[1:], dtype=bool))
+        written = _as_written(scene, variant, number, texts)
         rows.append(
             {
-                "image": picture,
-                "mask": code,
-                **mask_geometry(code),
-                "category": scene.objects[target].category if target >= 0 else "",
+                "image": image,
+                "mask": mask,
+                **mask_geometry(mask),
+                "category": scene.objects[target].category if exists else "",
                 "ref_id": ref_id,
-                "ann_ids": [image_id * 10 + target] if target >= 0 else [],
+                "ann_ids": [image_id * 10 + target] if exists else [],
                 "image_id": image_id,
                 "file_name": f"refshapes_{split}_{index:09d}.png",
                 "split": split,
                 "expressions": [
                     {"sent_id": ref_id * 4 + order, "raw": raw, "sent": text}
-                    for order, (text, raw) in enumerate(
-                        zip(texts, _as_written(scene, name, number, texts), strict=True)
-                    )
+                    for order, (text, raw) in enumerate(zip(texts, written, strict=True))
                 ],
             }
         )
     return rows
 
 
-def iterate_rows(
-    names: Sequence[str], split: str, start: int, stop: int, no_target_share: float = 0.0
-) -> Iterator[dict[str, Any]]:
-    """
-    Makes the rows from `start` to before `stop`; arguments as in [`scene_rows`].
+def turn_rows(variants: Sequence[str], split: str, turn: int, no_target_share: float = 0.0) -> list[dict[str, Any]]:
+    """Make the rows from number `ROWS_PER_SCENE * turn` on: each scene is described in every variant in turn."""
+    index, number = divmod(turn, len(variants))
+    return scene_rows(variants[number], split, index, no_target_share)
 
-    With several names, each scene is described in every manner in turn before the next scene comes.
-    """
+
+def iterate_rows(
+    variants: Sequence[str], split: str, start: int, stop: int, no_target_share: float = 0.0
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows from `start` to before `stop`; see [`turn_rows`]."""
     for turn in range(start // ROWS_PER_SCENE, -(-stop // ROWS_PER_SCENE)):
-        for number, row in enumerate(rows_of_turn(names, split, turn, no_target_share)):
+        for number, row in enumerate(turn_rows(variants, split, turn, no_target_share)):
             if start <= ROWS_PER_SCENE * turn + number < stop:
                 yield row
 
 
-def rows_of_turn(names: Sequence[str], split: str, turn: int, no_target_share: float = 0.0) -> list[dict[str, Any]]:
-    """The rows from number `ROWS_PER_SCENE * turn` on: a scene in one of the manners; arguments as in [`iterate_rows`]."""
-    index, manner = divmod(turn, len(names))
-    return scene_rows(names[manner], split, index, no_target_share)
-
-
 def scene_of(image_id: int) -> Scene:
-    """The facts of the scene that a row shows."""
+    """Return the scene that a row shows."""
     origin, index = divmod(image_id, _IDS_PER_SPLIT)
     split, attempt = divmod(origin, _ATTEMPTS)
     return sample_scene(SPLITS[split], index, attempt)
 
 
-@lru_cache(maxsize=2)
-def _drawn(scene: Scene) -> tuple[Image.Image, np.ndarray]:
-    """Draws a scene; the next rows that show it, in another manner, share the picture."""
-    return draw_scene(scene)
-
-
 def scene_targets(
-    name: str, split: str, index: int, no_target_share: float = 0.0
+    variant: str, split: str, index: int, no_target_share: float = 0.0
 ) -> tuple[Scene, list[tuple[int, list[str]]]]:
-    """Samples a scene and what its rows refer to, without drawing it.
-
-    Args:
-        name, split, index, no_target_share: as in [`scene_rows`].
+    """
+    Sample a scene and what its rows refer to, without drawing it; arguments as in [`scene_rows`].
 
     Returns:
-        The scene and, for each row, the target's position in `scene.objects` (-1 for none) with its expressions.
+        The scene and, for each row, the referent's position in `scene.objects` (-1 for none) with its expressions.
     """
     attempt = 0
     while True:
         scene = sample_scene(split, index, attempt)
-        rng = generator(SPLITS.index(split), index, attempt, 3, NAMES.index(name))
+        rng = generator(SPLITS.index(split), index, attempt, 3, NAMES.index(variant))
         absent = [rng.random() < no_target_share for _ in range(ROWS_PER_SCENE)]
         counts = [pick(rng, (1, 2, 3, 3)) for _ in range(ROWS_PER_SCENE)]
         targets = iter(rng.permutation(_candidates(scene)).tolist())
+        nothing = describe_nothing(scene, variant, sum(np.compress(absent, counts)))
         referents: list[tuple[int, list[str]]] = []
-        nothing = describe_nothing(scene, name, sum(count for count, none in zip(counts, absent, strict=True) if none))
-        for none, count in zip(absent, counts, strict=True):
-            if none:
+        for is_absent, count in zip(absent, counts, strict=True):
+            if is_absent:
                 texts, nothing = nothing[:count], nothing[count:]
                 referents += [(-1, texts)] if texts else []
                 continue
             for target in targets:
-                texts = describe(scene, target, name, count)
-                if texts:
+                if texts := describe(scene, target, variant, count):
                     referents.append((target, texts))
                     break
         if len(referents) == ROWS_PER_SCENE:
@@ -145,13 +132,13 @@ def scene_targets(
 def _candidates(scene: Scene) -> list[int]:
     """Objects that a split's expressions may refer to."""
     living = {"testA": (True,), "testB": (False,)}.get(scene.split, (True, False))
-    return [number for number, fact in enumerate(scene.objects) if CATEGORIES[fact.category].living in living]
+    return [number for number, item in enumerate(scene.objects) if CATEGORIES[item.category].living in living]
 
 
-def _as_written(scene: Scene, name: str, number: int, texts: list[str]) -> list[str]:
+def _as_written(scene: Scene, variant: str, number: int, texts: list[str]) -> list[str]:
     """The texts with the capitals and full stops that people use now and then."""
-    rng = generator(SPLITS.index(scene.split), scene.index, 4, NAMES.index(name), number)
-    careful = 0.6 if name == "refshapesg" else 0.1
+    rng = generator(SPLITS.index(scene.split), scene.index, 4, NAMES.index(variant), number)
+    careful = 0.6 if variant == "refshapesg" else 0.1
     written = []
     for text in texts:
         raw = text[0].upper() + text[1:] if rng.random() < careful else text

@@ -1,8 +1,8 @@
-"""Scene facts: what is drawn where, sampled deterministically from (split, index).
+"""
+Scenes: what is drawn where, sampled deterministically from (split, index).
 
-Every split owns its share of all layouts: a layout's signature (categories, colours and coarse cells) is hashed into
-disjoint buckets, and a scene is recoloured until it falls into its split's bucket. So no layout of val, testA or testB
-occurs in train.
+Every split has its share of all layouts: a layout's signature (categories, colours and coarse cells) is hashed into disjoint
+buckets, and a scene is recoloured until it falls into its split's bucket. So no layout of val, testA or testB occurs in train.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .categories import CATEGORIES, recipe
+from .categories import CATEGORIES, shape_of
 
 
 T = TypeVar("T")
+Placed = tuple[list["_Body"], tuple[tuple[int, int, float], ...]]  # from back to front, and their overlaps
 
 SPLITS = ("train", "val", "testA", "testB")
 CANVAS = 320
@@ -40,16 +41,12 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 PATTERNS = ("plain", "striped", "dotted", "checked")
 BACKGROUNDS = ("paper", "wash", "hills", "linen", "wallpaper", "planks", "sky", "notebook")
 
-_ACCENTS: dict[str, tuple[str, ...]] = {
+_ACCENTS: dict[str, tuple[str, ...]] = {  # by the object's colour; "white" on the others
     "red": ("white", "white", "black"),
     "orange": ("white", "black"),
     "yellow": ("black",),
     "green": ("white", "white", "black"),
-    "blue": ("white",),
-    "purple": ("white",),
     "pink": ("white", "black"),
-    "brown": ("white",),
-    "black": ("white",),
     "white": ("black",),
     "gray": ("white", "black"),
 }
@@ -59,7 +56,7 @@ _VIVID = ("red", "orange", "yellow", "green", "blue", "purple", "pink")  # drawn
 # Square roots of the silhouettes' areas in pixels: three classes with clear gaps between them.
 _SIZES = {"small": (29.0, 37.0), "medium": (54.0, 66.0), "big": (94.0, 114.0)}
 _LONGEST = 165.0  # pixels of the longest side
-_SHAPES = {
+_GROUPS = {
     4: ((2, 2), (3, 1), (2, 2), (4,), (2, 1, 1)),
     5: ((3, 2), (2, 2, 1), (3, 1, 1), (4, 1), (2, 3)),
     6: ((3, 3), (2, 2, 2), (3, 2, 1), (4, 2), (2, 2, 1, 1)),
@@ -71,19 +68,20 @@ _BUCKETS = {"val": (0, 24), "testA": (24, 48), "testB": (48, 72), "train": (72, 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """Facts of one drawn object; positions and lengths in pixels.
+    """
+    One object; positions and lengths are in pixels.
 
     Attributes:
-        category, colour, pattern: words from `CATEGORIES`, `COLOURS` and `PATTERNS`.
-        accent: colour of the pattern, "white" or "black"; "" when plain.
+        category, colour, pattern: Words of `CATEGORIES`, `COLOURS` and `PATTERNS`.
+        accent: Colour of the pattern, "white" or "black"; "" when plain.
         size_class: "small", "medium" or "big".
-        x, y: centre of the silhouette's box before rotation.
-        extent: longest side of that box.
-        size: square root of the silhouette's area.
-        rotation: degrees, clockwise.
-        flip: whether it is mirrored.
-        tone: the exact RGB colour.
-        slant: direction of the pattern in degrees.
+        x, y: Centre of the silhouette's box before rotation.
+        extent: Longest side of that box.
+        size: Square root of the silhouette's area.
+        rotation: Degrees, clockwise.
+        flip: Whether it is mirrored.
+        tone: The exact RGB colour.
+        slant: Direction of the pattern in degrees.
     """
 
     category: str
@@ -103,13 +101,14 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """Facts of one picture.
+    """
+    All that is in an image.
 
     Attributes:
-        split, index, attempt: what it was sampled from.
-        width, height: canvas in pixels.
-        background: one of `BACKGROUNDS`.
-        objects: from the backmost to the frontmost.
+        split, index, attempt: What it was sampled from.
+        width, height: Canvas in pixels.
+        background: One of `BACKGROUNDS`.
+        objects: From the backmost to the frontmost.
         overlaps: (back, front, share) of each pair that overlaps; the share is that of the smaller object's area.
     """
 
@@ -124,82 +123,62 @@ class Scene:
 
 
 def generator(*key: int) -> np.random.Generator:
-    """The random generator of a key; the same key gives the same stream on every machine.
-
-    Args:
-        key (`int`): non-negative numbers.
-    """
+    """Return the random generator of a key; the same key gives the same stream on every machine."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
 def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
-    """Draws one option uniformly (much faster than `Generator.choice`)."""
+    """Draw one option uniformly (much faster than `Generator.choice`)."""
     return options[int(rng.random() * len(options))]
 
 
 def accents(colour: str, pattern: str) -> tuple[str, ...]:
-    """The colours that a pattern may have, so that the object's colour word stays obvious; none if it may not occur.
-
-    Args:
-        colour (`str`): the object's colour, a key of `COLOURS`.
-        pattern (`str`): one of `PATTERNS`.
-    """
+    """Return the colours that a pattern may have, so that the object's colour stays obvious; none if it may not occur."""
     if pattern == "plain":
         return ("",)
     if pattern != "dotted" and colour in ("black", "white"):
         return ()
     if pattern != "dotted" and colour in ("green", "gray"):
         return ("white",)  # half dark, they would hardly be called green or gray
-    return _ACCENTS[colour]
+    return _ACCENTS.get(colour, ("white",))
 
 
-def layout_signature(scene: Scene) -> tuple[tuple[str, str, int, int], ...]:
-    """The layout that decides a scene's split: sorted (category, colour, column, row), cells of 80 pixels."""
-    return _signature(scene.objects)
-
-
-def layout_split(signature: tuple[tuple[str, str, int, int], ...]) -> str:
-    """The only split in which a layout may occur.
-
-    Args:
-        signature (`tuple`): what [`layout_signature`] returns.
-    """
-    bucket = blake2b(repr(signature).encode(), digest_size=1).digest()[0]
+def layout_split(objects: Sequence[SceneObject]) -> str:
+    """Return the only split in which a layout may occur."""
+    cells = [(item.category, item.colour, int(item.x // LAYOUT_CELL), int(item.y // LAYOUT_CELL)) for item in objects]
+    bucket = blake2b(repr(tuple(sorted(cells))).encode(), digest_size=1).digest()[0]
     return next(split for split, (first, last) in _BUCKETS.items() if first <= bucket < last)
 
 
 def sample_scene(split: str, index: int, attempt: int = 0) -> Scene:
-    """Samples the facts of one scene.
+    """
+    Sample a scene.
 
     Args:
-        split (`str`): one of "train", "val", "testA", "testB".
-        index (`int`): number of the scene, from 0.
-        attempt (`int`, *optional*, defaults to 0): which of the scenes with this index; the next one is asked for
+        split (`str`): "train", "val", "testA" or "testB".
+        index (`int`): Number of the scene, from 0.
+        attempt (`int`, *optional*, defaults to 0): Number of the scene among those with this index; the next one is asked for
             when too few of a scene's objects can be described.
 
     Raises:
-        ValueError: for an unknown split or a negative index.
+        ValueError: If the split is unknown or the index negative.
     """
     if split not in SPLITS:
-        raise ValueError(f"split={split!r} is unknown; allowed are {', '.join(SPLITS)}")
+        raise ValueError(f"`split` must be one of {list(SPLITS)}, got {split!r}.")
     if index < 0:
-        raise ValueError(f"index={index} is negative; allowed are numbers from 0")
+        raise ValueError(f"`index` must not be negative, got {index}.")
     rng = generator(SPLITS.index(split), index, attempt)
-    while True:
-        placed = _place(rng, _draw_bodies(rng, split))
-        if placed is not None:
-            break
+    while (placed := _place(rng, _draw_bodies(rng, split))) is None:
+        pass
     bodies, overlaps = placed
-    while True:
-        objects = _colour(rng, bodies)
-        if layout_split(_signature(objects)) == split:
-            break
+    while layout_split(objects := _colour(rng, bodies)) != split:
+        pass
     return Scene(split, index, attempt, CANVAS, CANVAS, pick(rng, BACKGROUNDS), objects, overlaps)
 
 
 @dataclass
 class _Body:
-    """An object before it has a colour and, at first, a place (in coarse cells of its mask's corner)."""
+    """An object without a colour; `left` and `top` are the coarse cells of its mask's corner, once it has a place."""
 
     category: str
     size_class: str
@@ -221,24 +200,22 @@ class _Body:
         return self.top * CELL + self.centre[1]
 
 
+_SHARED = ("category", "size_class", "x", "y", "extent", "size", "rotation", "flip")  # fields of `SceneObject`
 _LIVING = tuple(name for name, category in CATEGORIES.items() if category.living)
 _THINGS = tuple(name for name, category in CATEGORIES.items() if not category.living)
+_POOLS = {"testA": _LIVING, "testB": _THINGS}  # of a test split's first category
 
 
 def _draw_bodies(rng: np.random.Generator, split: str) -> list[_Body]:
-    """Draws categories and sizes: groups of one category, most of them with several members."""
-    groups = pick(rng, _SHAPES[pick(rng, (4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 8))])
+    """Draw categories and sizes: groups of one category, most of them with several members."""
+    groups = pick(rng, _GROUPS[pick(rng, (4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 8))])
     names: list[str] = []
-    for number, _ in enumerate(groups):
-        if split == "testA" and number == 0:
-            pool = _LIVING
-        elif split == "testB" and number == 0:
-            pool = _THINGS
-        else:
+    for _ in groups:
+        pool = None if names else _POOLS.get(split)
+        if pool is None:
             pool = _LIVING if rng.random() < 0.45 else _THINGS
-        name = pick(rng, pool)
-        while name in names:
-            name = pick(rng, pool)
+        while (name := pick(rng, pool)) in names:
+            pass
         names.append(name)
     bodies = []
     room = 0.36 * CANVAS * CANVAS
@@ -251,7 +228,7 @@ def _draw_bodies(rng: np.random.Generator, split: str) -> list[_Body]:
 
 
 def _draw_body(rng: np.random.Generator, name: str, room: float) -> _Body:
-    shape = recipe(name)
+    shape = shape_of(name)
     root = sqrt(shape.area)
     draw = rng.random()
     size_class = "small" if draw < 0.36 else "medium" if draw < 0.76 else "big"
@@ -267,15 +244,8 @@ def _draw_body(rng: np.random.Generator, name: str, room: float) -> _Body:
     return _Body(name, size_class, extent, size, rotation, flip, mask, centre)
 
 
-def placement(name: str, extent: float, rotation: float, flip: bool) -> np.ndarray:
-    """The matrix that takes a recipe's points (as rows) to pixels relative to the object's centre.
-
-    Args:
-        name (`str`): category.
-        extent (`float`): longest side in pixels.
-        rotation (`float`): degrees, clockwise.
-        flip (`bool`): whether to mirror it.
-    """
+def placement(extent: float, rotation: float, flip: bool) -> np.ndarray:
+    """Return the matrix that takes a shape's points (as rows) to pixels relative to the object's centre."""
     angle = np.deg2rad(rotation)
     c, s = float(np.cos(angle)) * extent, float(np.sin(angle)) * extent
     mirror = -1.0 if flip else 1.0
@@ -283,9 +253,9 @@ def placement(name: str, extent: float, rotation: float, flip: bool) -> np.ndarr
 
 
 def _coarse_mask(name: str, extent: float, rotation: float, flip: bool) -> tuple[np.ndarray, tuple[float, float]]:
-    """The silhouette in coarse cells, of shape (rows, columns), and the centre's pixel offset from its corner."""
-    shape = recipe(name)
-    points = shape.points @ placement(name, extent, rotation, flip) / CELL
+    """Return the silhouette in coarse cells, (rows, columns), and the centre's offset from its corner in pixels."""
+    shape = shape_of(name)
+    points = shape.points @ placement(extent, rotation, flip) / CELL
     low = points.min(axis=0)
     points -= low
     width, height = (int(side) + 2 for side in points.max(axis=0))
@@ -296,10 +266,8 @@ def _coarse_mask(name: str, extent: float, rotation: float, flip: bool) -> tuple
     return np.asarray(image), (float(-low[0]) * CELL, float(-low[1]) * CELL)
 
 
-def _place(
-    rng: np.random.Generator, bodies: list[_Body]
-) -> tuple[list[_Body], tuple[tuple[int, int, float], ...]] | None:
-    """Finds places with moderate overlap and an order of depth, or None when the bodies do not fit."""
+def _place(rng: np.random.Generator, bodies: list[_Body]) -> Placed | None:
+    """Find places with moderate overlap and an order of depth, or None when the bodies do not fit."""
     cells = CANVAS // CELL
     taken = np.zeros((cells, cells), dtype=bool)
     done: list[_Body] = []
@@ -336,8 +304,8 @@ def _too_close(body: _Body, other: _Body) -> bool:
     return distance < max(28.0, 0.36 * max(body.extent, other.extent))
 
 
-def _depth(order: list[_Body], cells: int) -> tuple[list[_Body], tuple[tuple[int, int, float], ...]] | None:
-    """Checks that every object stays recognisable in this order and measures the overlaps."""
+def _depth(order: list[_Body], cells: int) -> Placed | None:
+    """Check that every object stays recognisable in this order, and measure the overlaps."""
     masks = np.zeros((len(order), cells, cells), dtype=bool)
     for mask, body in zip(masks, order, strict=True):
         rows, columns = body.mask.shape
@@ -358,7 +326,7 @@ def _depth(order: list[_Body], cells: int) -> tuple[list[_Body], tuple[tuple[int
 
 
 def _colour(rng: np.random.Generator, bodies: list[_Body]) -> tuple[SceneObject, ...]:
-    """Gives colours and patterns from a small palette, so that one word seldom tells a category's objects apart."""
+    """Give colours and patterns from a small palette, so that one word seldom distinguishes a category's objects."""
     names = (*COLOURS, *_VIVID)
     palette = [pick(rng, names) for _ in range(2 + int(rng.random() * 3))]
     patterns = ["plain", pick(rng, PATTERNS), pick(rng, PATTERNS[1:])]
@@ -377,17 +345,10 @@ def _colour(rng: np.random.Generator, bodies: list[_Body]) -> tuple[SceneObject,
         seen.add(look)
         objects.append(
             SceneObject(
-                category=body.category,
+                **{name: getattr(body, name) for name in _SHARED},
                 colour=colour,
                 pattern=pattern,
                 accent=accent,
-                size_class=body.size_class,
-                x=body.x,
-                y=body.y,
-                extent=body.extent,
-                size=body.size,
-                rotation=body.rotation,
-                flip=body.flip,
                 tone=_tone(rng, colour),
                 slant=pick(rng, (0.0, 90.0, 45.0, -45.0)),
             )
@@ -396,18 +357,10 @@ def _colour(rng: np.random.Generator, bodies: list[_Body]) -> tuple[SceneObject,
 
 
 def _tone(rng: np.random.Generator, colour: str) -> tuple[int, int, int]:
-    """The named colour with a slight jitter of brightness and hue."""
+    """Return the named colour with a slight jitter of brightness and hue."""
     light = 10 * (rng.random() - 0.5) * (0.3 if colour == "white" else 1.6)
+    hue = 0.2 if colour in ("white", "gray") else 1
     red, green, blue = (
-        int(
-            min(255, max(0, channel + light + 10 * (rng.random() - 0.5) * (0.2 if colour in ("white", "gray") else 1)))
-        )
-        for channel in COLOURS[colour]
+        int(min(255, max(0, channel + light + 10 * (rng.random() - 0.5) * hue))) for channel in COLOURS[colour]
     )
     return red, green, blue
-
-
-def _signature(bodies: Sequence[SceneObject]) -> tuple[tuple[str, str, int, int], ...]:
-    return tuple(
-        sorted((body.category, body.colour, int(body.x // LAYOUT_CELL), int(body.y // LAYOUT_CELL)) for body in bodies)
-    )

@@ -2,7 +2,7 @@
 
 from math import cos, pi, sin
 
-from .pen import CREAM, GLASS, GOLD, INK, LEAF, LINE, MAIN, SHADE, STEEL, TINT, WHITE, WOOD, Pen
+from .pen import CREAM, GLASS, GOLD, INK, LEAF, LINE, MAIN, SHADE, STEEL, TINT, WHITE, WOOD, Pen, symmetric
 
 
 POT = (196, 150, 118)
@@ -19,22 +19,7 @@ def mug(pen: Pen) -> None:
 
 def tree(pen: Pen) -> None:
     pen.polygon([(42, 60), (58, 60), (62, 99), (38, 99)], WOOD)
-    pen.curve(
-        [
-            (50, 2),
-            (70, 8),
-            (80, 24),
-            (92, 38),
-            (88, 60),
-            (68, 70),
-            (50, 68),
-            (32, 70),
-            (12, 60),
-            (8, 38),
-            (20, 24),
-            (30, 8),
-        ]
-    )
+    pen.curve(symmetric([(50, 2), (70, 8), (80, 24), (92, 38), (88, 60), (68, 70), (50, 68)]))
     pen.arc(38, 30, 12, 10, 170, 290, 2.6)
     pen.arc(66, 48, 12, 10, 10, 110, 2.6)
 
@@ -56,8 +41,7 @@ def star(pen: Pen) -> None:
         radius = 52 if step % 2 == 0 else 24
         points.append((50 + radius * sin(step * pi / 5), 52 - radius * cos(step * pi / 5)))
     pen.polygon(points)
-    pen.ellipse(42, 48, 3.2, 5, INK, False)
-    pen.ellipse(58, 48, 3.2, 5, INK, False)
+    pen.pair(pen.ellipse, 42, 48, 3.2, 5, INK, False)
     pen.arc(50, 57, 8, 6, 20, 160, 3, INK)
 
 
@@ -96,14 +80,9 @@ def umbrella(pen: Pen) -> None:
     pen.stroke([(50, 10), (50, 1)], 4, WOOD, True, False)
     canopy = [(50 - 48 * cos(pi * step / 12), 54 - 46 * sin(pi * step / 12)) for step in range(13)]
     for left in (74, 50, 26):
-        canopy += (
-            [(left + 16, 49), (left + 8, 47), (left, 49), (left - 8, 54)]
-            if left > 26
-            else [(left + 16, 49), (left + 8, 47)]
-        )
-    pen.polygon(canopy)
-    pen.stroke([(50, 8), (36, 28), (32, 50)], 2.4)
-    pen.stroke([(50, 8), (64, 28), (68, 50)], 2.4)
+        canopy += [(left + 16, 49), (left + 8, 47), (left, 49), (left - 8, 54)]
+    pen.polygon(canopy[:-2])
+    pen.pair(pen.stroke, [(50, 8), (36, 28), (32, 50)], 2.4)
 
 
 def flower(pen: Pen) -> None:
@@ -119,8 +98,7 @@ def flower(pen: Pen) -> None:
 def mushroom(pen: Pen) -> None:
     pen.curve([(38, 50), (62, 50), (64, 76), (72, 94), (50, 98), (28, 94), (36, 76)], CREAM)
     pen.curve([(2, 50), (12, 22), (50, 4), (88, 22), (98, 50), (74, 58), (50, 56), (26, 58)])
-    pen.ellipse(44, 74, 2.6, 3.6, INK, False)
-    pen.ellipse(56, 74, 2.6, 3.6, INK, False)
+    pen.pair(pen.ellipse, 44, 74, 2.6, 3.6, INK, False)
     pen.arc(50, 79, 5, 4, 20, 160, 2.2, INK)
 
 
@@ -149,8 +127,7 @@ def chair(pen: Pen) -> None:
     for x in (26, 74):
         pen.stroke([(x, 62), (x + (x - 50) * 0.2, 97)], 7, WOOD, True, False)
     pen.rectangle(24, 2, 76, 52, radius=8)
-    pen.stroke([(40, 12), (40, 44)], 3, smooth=False)
-    pen.stroke([(60, 12), (60, 44)], 3, smooth=False)
+    pen.pair(pen.stroke, [(40, 12), (40, 44)], 3, smooth=False)
     pen.polygon([(22, 52), (78, 52), (86, 68), (14, 68)], TINT)
     pen.rectangle(14, 67, 86, 75, SHADE, radius=3)
 
@@ -162,31 +139,14 @@ def hat(pen: Pen) -> None:
 
 
 def apple(pen: Pen) -> None:
-    pen.curve(
-        [
-            (50, 26),
-            (66, 18),
-            (90, 28),
-            (94, 56),
-            (78, 90),
-            (62, 97),
-            (50, 93),
-            (38, 97),
-            (22, 90),
-            (6, 56),
-            (10, 28),
-            (34, 18),
-        ]
-    )
+    pen.curve(symmetric([(50, 26), (66, 18), (90, 28), (94, 56), (78, 90), (62, 97), (50, 93)]))
     pen.stroke([(50, 28), (50, 14), (56, 3)], 4.5, WOOD, True)
     pen.curve([(54, 14), (66, 2), (84, 4), (74, 16)], LEAF)
     pen.ellipse(24, 42, 4.5, 9, WHITE, False, 20)
 
 
 def pear(pen: Pen) -> None:
-    pen.curve(
-        [(50, 12), (62, 20), (66, 40), (82, 60), (82, 86), (62, 98), (38, 98), (18, 86), (18, 60), (34, 40), (38, 20)]
-    )
+    pen.curve(symmetric([(50, 12), (62, 20), (66, 40), (82, 60), (82, 86), (62, 98)]))
     pen.stroke([(50, 16), (50, 6), (46, 0)], 4.5, WOOD, True)
     pen.curve([(52, 8), (64, -2), (80, 2), (68, 12)], LEAF)
     pen.ellipse(30, 70, 4, 9, WHITE, False, 15)
@@ -218,8 +178,7 @@ def teapot(pen: Pen) -> None:
 
 def rocket(pen: Pen) -> None:
     pen.curve([(40, 82), (60, 82), (56, 92), (50, 104), (44, 92)], GOLD)
-    pen.polygon([(32, 52), (10, 76), (14, 92), (34, 78)], SHADE)
-    pen.polygon([(68, 52), (90, 76), (86, 92), (66, 78)], SHADE)
+    pen.pair(pen.polygon, [(32, 52), (10, 76), (14, 92), (34, 78)], SHADE)
     pen.curve([(50, -4), (66, 18), (72, 48), (64, 82), (50, 84), (36, 82), (28, 48), (34, 18)])
     pen.ellipse(50, 36, 11, 11, GLASS)
     pen.ellipse(50, 36, 6, 6, STEEL, False)
@@ -228,34 +187,17 @@ def rocket(pen: Pen) -> None:
 def guitar(pen: Pen) -> None:
     pen.polygon([(46, 8), (54, 8), (55, 50), (45, 50)], WOOD)
     pen.rectangle(42, -4, 58, 12, WOOD, radius=3)
-    pen.curve(
-        [
-            (50, 40),
-            (66, 42),
-            (70, 54),
-            (66, 62),
-            (80, 74),
-            (76, 92),
-            (50, 99),
-            (24, 92),
-            (20, 74),
-            (34, 62),
-            (30, 54),
-            (34, 42),
-        ]
-    )
+    pen.curve(symmetric([(50, 40), (66, 42), (70, 54), (66, 62), (80, 74), (76, 92), (50, 99)]))
     pen.ellipse(50, 66, 9, 9, INK, False)
     pen.rectangle(38, 82, 62, 87, WOOD)
-    pen.stroke([(48, 2), (48, 84)], 1.4, WHITE, smooth=False)
-    pen.stroke([(52, 2), (52, 84)], 1.4, WHITE, smooth=False)
+    pen.pair(pen.stroke, [(48, 2), (48, 84)], 1.4, WHITE, smooth=False)
 
 
 def cactus(pen: Pen) -> None:
     pen.stroke([(40, 56), (22, 52), (20, 32)], 14, MAIN, True)
     pen.stroke([(60, 48), (78, 44), (80, 22)], 14, MAIN, True)
     pen.rectangle(36, 2, 64, 80, radius=13)
-    pen.stroke([(45, 14), (45, 70)], 2, smooth=False)
-    pen.stroke([(55, 14), (55, 70)], 2, smooth=False)
+    pen.pair(pen.stroke, [(45, 14), (45, 70)], 2, smooth=False)
     pen.polygon([(26, 74), (74, 74), (66, 99), (34, 99)], POT)
     pen.rectangle(22, 68, 78, 78, POT, radius=2)
 
@@ -263,15 +205,13 @@ def cactus(pen: Pen) -> None:
 def shirt(pen: Pen) -> None:
     pen.polygon([(34, 8), (66, 8), (98, 28), (86, 48), (74, 42), (74, 94), (26, 94), (26, 42), (14, 48), (2, 28)])
     pen.curve([(36, 7), (64, 7), (58, 20), (42, 20)], TINT)
-    pen.ellipse(50, 40, 2.5, 2.5, LINE, False)
-    pen.ellipse(50, 58, 2.5, 2.5, LINE, False)
-    pen.ellipse(50, 76, 2.5, 2.5, LINE, False)
+    for y in (40, 58, 76):
+        pen.ellipse(50, y, 2.5, 2.5, LINE, False)
 
 
 def sock(pen: Pen) -> None:
-    pen.curve(
-        [(34, 4), (68, 4), (68, 46), (72, 70), (66, 88), (40, 96), (14, 98), (4, 84), (14, 70), (32, 62), (36, 40)]
-    )
+    heel, toe = [(72, 70), (66, 88)], [(40, 96), (14, 98), (4, 84), (14, 70)]
+    pen.curve([(34, 4), (68, 4), (68, 46), *heel, *toe, (32, 62), (36, 40)])
     pen.curve([(4, 84), (12, 71), (24, 76), (26, 97), (12, 98)], SHADE)
     pen.curve([(70, 60), (72, 76), (62, 90), (52, 76), (58, 64)], SHADE)
     pen.rectangle(29, 2, 73, 20, TINT, radius=4)
@@ -281,31 +221,15 @@ def cupcake(pen: Pen) -> None:
     pen.polygon([(20, 56), (80, 56), (70, 97), (30, 97)], CREAM)
     for x in (36, 50, 64):
         pen.stroke([(x, 60), (50 + (x - 50) * 0.75, 94)], 2.4, WOOD, smooth=False)
-    pen.curve(
-        [
-            (10, 54),
-            (14, 40),
-            (26, 36),
-            (30, 22),
-            (44, 16),
-            (58, 16),
-            (70, 22),
-            (74, 36),
-            (86, 40),
-            (90, 54),
-            (70, 62),
-            (50, 60),
-            (30, 62),
-        ]
-    )
+    icing = [(10, 54), (14, 40), (26, 36), (30, 22), (44, 16), (58, 16), (70, 22), (74, 36), (86, 40), (90, 54)]
+    pen.curve([*icing, (70, 62), (50, 60), (30, 62)])
     pen.arc(46, 30, 22, 12, 30, 120, 2.6)
     pen.ellipse(50, 10, 9, 9, CHERRY)
     pen.ellipse(47, 7, 2.4, 2.4, WHITE, False)
 
 
 def gift(pen: Pen) -> None:
-    pen.ellipse(36, 16, 15, 9, CREAM, angle=25)
-    pen.ellipse(64, 16, 15, 9, CREAM, angle=-25)
+    pen.pair(pen.ellipse, 36, 16, 15, 9, CREAM, angle=25)
     pen.rectangle(12, 44, 88, 97, radius=3)
     pen.rectangle(6, 26, 94, 46, SHADE, radius=3)
     pen.rectangle(43, 26, 57, 97, CREAM)
@@ -332,22 +256,7 @@ def plane(pen: Pen) -> None:
 
 
 def heart(pen: Pen) -> None:
-    pen.curve(
-        [
-            (50, 28),
-            (64, 10),
-            (86, 10),
-            (98, 30),
-            (90, 56),
-            (70, 78),
-            (50, 96),
-            (30, 78),
-            (10, 56),
-            (2, 30),
-            (14, 10),
-            (36, 10),
-        ]
-    )
+    pen.curve(symmetric([(50, 28), (64, 10), (86, 10), (98, 30), (90, 56), (70, 78), (50, 96)]))
     pen.ellipse(24, 32, 5, 10, WHITE, False, 30)
 
 

@@ -1,15 +1,14 @@
-"""Reads an expression back: from its text and the facts alone to the objects it is true of.
+"""Reads an expression of RefShapes back: from its text and the scene to the objects that it is true of.
 
-It shares nothing with the generator but the facts and the categories' words: it has its own table of phrases, its own
-grammar, and plain two-valued meanings. The margins that the generator keeps are what makes both agree always.
+It shares nothing with the generator but the scene and the categories' words: table of phrases, grammar and plain two-valued
+meanings are written anew. Both agree always because of the margins that the generator keeps.
 """
 
 from dataclasses import dataclass, field
 from functools import cache
 from math import hypot, sqrt
 
-from .categories import CATEGORIES
-from .scene import COLOURS, Scene, SceneObject
+from hf_ris.data.refshapes import CATEGORIES, COLOURS, Scene, SceneObject
 
 
 _PLACES = {
@@ -59,7 +58,7 @@ _FILLERS = (
 
 @dataclass
 class _Phrase:
-    """A noun phrase as read: what restricts it, in the order in which it has to be applied."""
+    """A noun phrase: what restricts it, in the order in which it has to be applied."""
 
     noun: str = ""
     looks: list[tuple[str, str]] = field(default_factory=list)
@@ -70,17 +69,15 @@ class _Phrase:
 
 
 def true_of(scene: Scene, expression: str) -> set[int]:
-    """The objects an expression is true of.
+    """
+    Find the objects that an expression is true of, as positions in `scene.objects`.
 
     Args:
-        scene (`Scene`): the facts.
-        expression (`str`): lower-case text without punctuation.
-
-    Returns:
-        Positions in `scene.objects`.
+        scene (`Scene`): What is drawn.
+        expression (`str`): Lower-case text without punctuation.
 
     Raises:
-        ValueError: if the text cannot be read.
+        ValueError: If the text cannot be read.
     """
     return _matches(scene, _read(_tokens(expression), expression))
 
@@ -96,7 +93,7 @@ KINDS = {
 
 
 def kind_of(expression: str) -> str:
-    """Which of `KINDS` an expression is: the last of them that it makes use of."""
+    """Return the last of `KINDS` that an expression makes use of."""
     phrase = _read(_tokens(expression), expression)
     made = {
         "relation": phrase.relations,
@@ -110,7 +107,7 @@ def kind_of(expression: str) -> str:
 
 @cache
 def _table() -> dict[str, tuple[str, str]]:
-    """Every known phrase with its kind and meaning."""
+    """Map every known phrase to its kind and meaning."""
     table: dict[str, tuple[str, str]] = {}
     for kind, meanings in (("place", _PLACES), ("relation", RELATIONS), ("pattern", _PATTERNS), ("size", _SIZES)):
         for meaning, phrases in meanings.items():
@@ -141,7 +138,7 @@ def _table() -> dict[str, tuple[str, str]]:
 
 
 def _tokens(expression: str) -> list[tuple[str, str]]:
-    """Cuts the text into known phrases, the longest first."""
+    """Cut the text into known phrases, the longest first."""
     words = expression.split()
     tokens, first = [], 0
     while first < len(words):
@@ -152,14 +149,12 @@ def _tokens(expression: str) -> list[tuple[str, str]]:
                 first = last
                 break
         else:
-            raise ValueError(
-                f"expression={expression!r} has the unknown word {words[first]!r}; allowed are vocabulary()'s"
-            )
+            raise ValueError(f"`expression` must consist of words of the vocabulary, got {words[first]!r}.")
     return [token for token in tokens if token[0] != "filler"]
 
 
 def _read(tokens: list[tuple[str, str]], expression: str) -> _Phrase:
-    """Reads the head phrase and its relations."""
+    """Read the head phrase and its relations."""
     head = _Phrase()
     first = 0
     while first < len(tokens):
@@ -178,12 +173,12 @@ def _read(tokens: list[tuple[str, str]], expression: str) -> _Phrase:
         else:
             first = _take(head, tokens, first)
     if not head.noun or any(not anchor.noun for _, anchors in head.relations for anchor in anchors):
-        raise ValueError(f"expression={expression!r} lacks a noun; allowed are a head and anchors with one each")
+        raise ValueError(f"`expression` must have a noun in each of its phrases, got {expression!r}.")
     return head
 
 
 def _take(phrase: _Phrase, tokens: list[tuple[str, str]], first: int) -> int:
-    """Adds the token at `first` to a phrase and returns the position after what was read."""
+    """Add the token at `first` to a phrase and return the position after what was read."""
     kind, meaning = tokens[first]
     following = [token[0] for token in tokens[first + 1 : first + 4]]
     if kind == "noun":
@@ -212,7 +207,7 @@ def _take(phrase: _Phrase, tokens: list[tuple[str, str]], first: int) -> int:
 
 def _matches(scene: Scene, phrase: _Phrase) -> set[int]:
     objects = scene.objects
-    named = [number for number, fact in enumerate(objects) if _named(fact, phrase.noun)]
+    named = [number for number, item in enumerate(objects) if _named(item, phrase.noun)]
     found = [number for number in named if all(getattr(objects[number], key) == value for key, value in phrase.looks)]
     if phrase.size and found:
         found = _of_size(objects, found, named, phrase.size)
@@ -232,8 +227,8 @@ def _matches(scene: Scene, phrase: _Phrase) -> set[int]:
     return set(found)
 
 
-def _named(fact: SceneObject, noun: str) -> bool:
-    return noun in ("any", fact.category, CATEGORIES[fact.category].kind)
+def _named(item: SceneObject, noun: str) -> bool:
+    return noun in ("any", item.category, CATEGORIES[item.category].kind)
 
 
 def _of_size(objects: tuple[SceneObject, ...], found: list[int], named: list[int], size: str) -> list[int]:
@@ -248,8 +243,8 @@ def _of_size(objects: tuple[SceneObject, ...], found: list[int], named: list[int
     return [number for number in found if sign * objects[number].size >= sign * limit]
 
 
-def _share(scene: Scene, fact: SceneObject, side: str) -> float:
-    share = fact.x / scene.width if side in ("left", "right") else fact.y / scene.height
+def _share(scene: Scene, item: SceneObject, side: str) -> float:
+    share = item.x / scene.width if side in ("left", "right") else item.y / scene.height
     return share if side in ("left", "top") else 1 - share
 
 
@@ -271,15 +266,15 @@ def _at(scene: Scene, found: list[int], place: str) -> list[int]:
 
 
 def _holds(scene: Scene, number: int, relation: str, anchors: list[int], group: list[int]) -> bool:
-    fact, anchor = scene.objects[number], scene.objects[anchors[0]]
+    item, anchor = scene.objects[number], scene.objects[anchors[0]]
     if relation in ("left", "right", "top", "bottom"):
-        return _share(scene, anchor, relation) - _share(scene, fact, relation) > 0.03
+        return _share(scene, anchor, relation) - _share(scene, item, relation) > 0.03
     if relation in ("front", "behind"):
         pair = tuple(sorted((number, anchors[0])))
         touching = any((back, front) == pair and share > 0.04 for back, front, share in scene.overlaps)
         return touching and (number > anchors[0]) == (relation == "front")
     if relation == "beside":
-        return _far(fact, anchor) - 0.42 * (fact.extent + anchor.extent) < 36
+        return _far(item, anchor) - 0.42 * (item.extent + anchor.extent) < 36
     if relation == "closest":
         rivals = [other for other in group if other not in anchors]
         return number == min(rivals, key=lambda other: _far(scene.objects[other], anchor))
@@ -287,8 +282,8 @@ def _holds(scene: Scene, number: int, relation: str, anchors: list[int], group: 
     length = _far(anchor, other)
     if length <= 70:
         return False
-    along = ((fact.x - anchor.x) * (other.x - anchor.x) + (fact.y - anchor.y) * (other.y - anchor.y)) / length**2
-    aside = abs((fact.x - anchor.x) * (other.y - anchor.y) - (fact.y - anchor.y) * (other.x - anchor.x)) / length
+    along = ((item.x - anchor.x) * (other.x - anchor.x) + (item.y - anchor.y) * (other.y - anchor.y)) / length**2
+    aside = abs((item.x - anchor.x) * (other.y - anchor.y) - (item.y - anchor.y) * (other.x - anchor.x)) / length
     return 0.14 < along < 0.86 and aside < 0.35 * length
 
 

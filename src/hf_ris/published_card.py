@@ -1,4 +1,4 @@
-"""Model cards: what a model is, how it is used, under which licence, and what was measured of it."""
+"""Cards of published models: what a model is, how it is used, its licence, and what was measured."""
 
 import re
 from collections.abc import Sequence
@@ -16,35 +16,31 @@ SECTION = re.compile(r"<!-- evaluation -->.*?<!-- /evaluation -->", re.DOTALL)
 METRICS = ("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9")
 
 
-def describe(model: PreTrainedModel) -> str:
-    """What a model is, in a sentence."""
-    size = sum(parameter.numel() for parameter in model.parameters())
-    return f"A model of {SYSTEMS[model.config.model_type].link} with {size / 1e6:.1f} million parameters."
-
-
 def trained_card(title: str, model: PreTrainedModel, licence: str | None, note: str = "") -> ModelCard:
     """
-    The card of a model that was trained.
+    Make the card of a trained model.
 
     Args:
-        title (`str`): Its heading.
+        title (`str`): The heading.
         model (`PreTrainedModel`): The model.
-        licence (`str`, *optional*): Of the weights, as the Hub writes licences; `None` where it is not known.
-        note (`str`, *optional*): A sentence on how it came about.
+        licence (`str`, *optional*): The weights' licence, as the Hub writes licences; `None` where it is not known.
+        note (`str`, *optional*): A sentence on how it was trained.
     """
     rows = [["weights", licence or "not stated"], ["code in this repository", "apache-2.0"]]
     details = f"## Licences\n\n{table(['', 'licence'], rows)}"
-    return ModelCard(render_card(title, f"{describe(model)} {note}".rstrip(), details, licence))
+    size = f"{model.num_parameters() / 1e6:.1f} million parameters"
+    summary = f"A model of {SYSTEMS[model.config.model_type].link} with {size}. {note}".rstrip()
+    return ModelCard(render_card(title, summary, details, licence))
 
 
 def add_results(card: ModelCard, name: str, results: Sequence[dict[str, Any]]) -> None:
     """
-    Puts figures on a card: into its metadata, which the Hub shows beside it, and into a table.
+    Put figures on a card: into its metadata, which the Hub shows beside it, and into a table.
 
     Args:
         card ([`~huggingface_hub.ModelCard`]): Changed in place.
-        name (`str`): What the metadata call the model.
-        results (`Sequence[dict]`): Each a `results.json` of `hf-ris evaluate`.
+        name (`str`): The model's name in the metadata.
+        results (`Sequence[dict]`): The content of `results.json` files of `hf-ris evaluate`.
     """
     data: Any = card.data
     data.model_name = name
@@ -77,4 +73,4 @@ def add_results(card: ModelCard, name: str, results: Sequence[dict[str, Any]]) -
         card.text = f"{card.text.rstrip()}\n\n## Evaluation\n\n{section}\n"
 
 
-__all__ = ["HERE", "METRICS", "add_results", "describe", "trained_card", "usage"]
+__all__ = ["HERE", "METRICS", "add_results", "trained_card", "usage"]
