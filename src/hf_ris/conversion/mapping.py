@@ -10,13 +10,34 @@ from collections.abc import Iterable, Mapping
 import torch
 
 
-def rename(key: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str | None:
-    """Rename a released key by the first rule that fits; `None` if there is none."""
-    for pattern, target in rules:
-        renamed, count = pattern.subn(target, key)
-        if count:
-            return renamed
-    return None
+def rename(
+    key: str,
+    rules: Iterable[tuple[re.Pattern[str], str]],
+    owner: str,
+    stacked: Mapping[str, tuple[str, str, str]] | None = None,
+) -> list[str]:
+    """
+    Rename a released key by the first rule that fits.
+
+    Args:
+        key (`str`): The released key.
+        rules (`Iterable`): Patterns and their replacements.
+        owner (`str`): The system that has such keys, for the message.
+        stacked (`Mapping`, *optional*): Part of a stacked matrix's name -> the same of the three matrices that it is cut into.
+
+    Returns:
+        `list[str]`: One name, or three for a stacked matrix.
+
+    Raises:
+        ValueError: If no rule fits.
+    """
+    renamed = next((pattern.sub(target, key) for pattern, target in rules if pattern.search(key)), None)
+    if renamed is None:
+        raise ValueError(f"the checkpoint holds a key that no {owner} has: {key!r}")
+    for name, parts in (stacked or {}).items():
+        if name in renamed:
+            return [renamed.replace(name, part) for part in parts]
+    return [renamed]
 
 
 def place(

@@ -51,7 +51,7 @@ TIMM = {
     r"^head\.proj\.": "visual.attnpool.c_proj.",
     r"^head\.pos_embed$": "visual.attnpool.positional_embedding",
 }
-STACKED = ("q_proj", "k_proj", "v_proj")
+STACKED = {".in_proj.": (".q_proj.", ".k_proj.", ".v_proj.")}
 TRANSPOSED = ("text_projection", "visual.proj")  # stored as (inputs, outputs)
 
 
@@ -72,14 +72,9 @@ def convert_clip_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torc
         if key == "logit_scale" or (is_resnet and key.startswith("visual.")):
             converted[key] = tensor
             continue
-        renamed = rename(key, rules)
-        if renamed is None:
-            raise ValueError(f"the checkpoint holds a key that no released CLIP has: {key!r}")
-        if ".in_proj." in renamed:
-            for name, part in zip(STACKED, tensor.chunk(3), strict=True):
-                converted[renamed.replace("in_proj", name)] = part
-        else:
-            converted[renamed] = tensor.T if key in TRANSPOSED else tensor
+        names = rename(key, rules, "released CLIP", STACKED)
+        tensor = tensor.T if key in TRANSPOSED else tensor
+        converted.update(zip(names, tensor.chunk(len(names)), strict=True))
     return converted
 
 
@@ -95,9 +90,7 @@ def rename_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     rules = [(re.compile(old), new) for old, new in TIMM.items()]
     renamed = {}
     for key, tensor in state.items():
-        name = rename(key, rules)
-        if name is None:
-            raise ValueError(f"the checkpoint holds a key that no CLIP of timm has: {key!r}")
+        name = rename(key, rules, "CLIP of timm")[0]
         # timm counts stages from 0.
         renamed[re.sub(r"^visual\.layer(\d)", lambda found: f"visual.layer{int(found[1]) + 1}", name)] = tensor
     return renamed

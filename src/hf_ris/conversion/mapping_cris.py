@@ -52,7 +52,7 @@ RENAMES: dict[str, str] = {
     r"proj\.txt": "projector.kernel_projection",
 }
 RULES = [(re.compile(rf"^{pattern}(?=\.|weight$|bias$)"), target) for pattern, target in RENAMES.items()]
-STACKED = (".query.", ".key.", ".value.")
+STACKED = {".in_proj.": (".query.", ".key.", ".value.")}
 
 
 def convert_state_dict(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
@@ -99,14 +99,9 @@ def _rename(state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str, torch
         if key.startswith(BACKBONE) and not re.match(SHORTCUT, key):
             clip[key.removeprefix(BACKBONE)] = tensor
             continue
-        renamed = rename(key, RULES)
-        if renamed is None:
-            raise ValueError(f"the checkpoint holds a key that no released CRIS has: {key!r}")
-        if ".in_proj." in renamed:
-            for name, part in zip(STACKED, tensor.chunk(3), strict=True):
-                yield key, renamed.replace(".in_proj.", name), part
-        else:
-            yield key, renamed, tensor
+        names = rename(key, RULES, "released CRIS", STACKED)
+        for name, part in zip(names, tensor.chunk(len(names)), strict=True):
+            yield key, name, part
     for name, tensor in convert_clip_state_dict(clip).items():
         yield f"{BACKBONE}{name}", f"clip.{name}", tensor
 

@@ -126,15 +126,7 @@ def target_keys(key: str) -> tuple[str, ...]:
     Raises:
         ValueError: If the released network has no such key.
     """
-    if is_ignored(key):
-        return ()
-    renamed = rename(key, RULES)
-    if renamed is None:
-        raise ValueError(f"the checkpoint holds a key that no released MagNet has: {key!r}")
-    for stacked, parts in STACKED.items():
-        if stacked in renamed:
-            return tuple(renamed.replace(stacked, part) for part in parts)
-    return (renamed,)
+    return () if is_ignored(key) else tuple(rename(key, RULES, "released MagNet", STACKED))
 
 
 def convert_state_dict(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
