@@ -152,20 +152,20 @@ def test_nothing_is_random_about_rows_that_are_evaluated(processor, rows):
 
 @pytest.mark.parametrize("name", ["flip_probability", "mask_probability"])
 def test_a_probability_out_of_range_is_named(processor, name):
-    with pytest.raises(ValueError, match=rf"{name}=1\.5"):
+    with pytest.raises(ValueError, match=rf"`{name}` must be .* got 1\.5"):
         ReferringSegmentationCollator(processor, **{name: 1.5})
 
 
 def test_a_tokenizer_that_cannot_hide_words_is_named(processor):
     mute = copy.deepcopy(processor)
     mute.tokenizer.mask_token = None
-    with pytest.raises(ValueError, match=r"mask_probability=0\.15.*mask token"):
+    with pytest.raises(ValueError, match=r"`mask_probability` .*mask token, got 0\.15"):
         ReferringSegmentationCollator(mute, mask_probability=0.15)
 
 
 @pytest.mark.parametrize("argument", ["expression", "text_column"])
 def test_unknown_choices_are_named(processor, argument):
-    with pytest.raises(ValueError, match=f"{argument}='longest'"):
+    with pytest.raises(ValueError, match=f"`{argument}` must be .* got 'longest'"):
         ReferringSegmentationCollator(processor, **{argument: "longest"})
 
 

@@ -502,9 +502,9 @@ def test_muon_trains_its_convolutions_if_asked(model):
 def test_options_that_would_do_nothing_are_refused(tmp_path, folder):
     rows = load_refshapes("refshapes", "val", num_rows=2)
     cases = [
-        ("cris-r50-refcoco", {"model": str(folder)}, {"weight_decay": 0.1}, "weight_decay is not for this recipe"),
+        ("cris-r50-refcoco", {"model": str(folder)}, {"weight_decay": 0.1}, "`weight_decay` must be left out"),
         ("finetune", {"model": str(folder)}, {"config": {"alignment_module": False}}, "no field 'alignment_module'"),
-        ("cris-r50-refcoco", {"init_from": "none.pt", "text": str(folder)}, {}, r"none\.pt' is no file"),
+        ("cris-r50-refcoco", {"init_from": "none.pt", "text": str(folder)}, {}, r"there is no file .*none\.pt"),
     ]
     for recipe, parts, options, message in cases:
         with pytest.raises(ValueError, match=message):

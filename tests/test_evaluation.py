@@ -244,7 +244,7 @@ def test_questions_of_one_image_stand_together(rows):
     "options, message",
     [
         ({"protocol": "coco"}, "`protocol` must be one of .*'original', 'lavt', 'cris'.*, got 'coco'"),
-        ({"text_column": "tokens"}, "text_column='tokens'"),
+        ({"text_column": "tokens"}, "`text_column` must be .* got 'tokens'"),
         ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"protocol": "lavt"}, "model_size"),
     ],

@@ -97,7 +97,7 @@ def test_a_killed_run_resumes_to_the_same_weights(quick_recipe, tmp_path, source
     shutil.copytree(tmp_path / "whole" / "stage-1", tmp_path / "killed" / "stage-1")
     checkpoints = sorted((tmp_path / "killed" / "stage-1").glob("checkpoint-*"))
     shutil.rmtree(checkpoints[-1])
-    with pytest.raises(ValueError, match=r"holds checkpoints: resume"):
+    with pytest.raises(ValueError, match=r"holds checkpoints: set `resume`"):
         train(quick_recipe, tmp_path / "killed", **options)
     train(quick_recipe, tmp_path / "killed", resume=True, save_total_limit=4, **options)
 
@@ -367,7 +367,7 @@ if __name__ == "__main__":
 
 
 def test_a_loss_that_is_no_number_stops_the_training(quick_recipe, tmp_path):
-    with pytest.raises(FloatingPointError, match=r"at step \d.*lower --learning-rate"):
+    with pytest.raises(FloatingPointError, match=r"at step \d.*Lower --learning-rate"):
         train(quick_recipe, tmp_path, eval_rows=2, learning_rate=1e30, max_grad_norm=0.0, warmup_steps=0, max_steps=20)
 
 
@@ -377,7 +377,7 @@ def test_memory_that_does_not_suffice_is_explained(quick_recipe, tmp_path, monke
 
     monkeypatch.setattr("transformers.Trainer.training_step", fail)
     with pytest.raises(
-        MemoryError, match=r"with 4 referents a step and device at 64 x 64 pixels: halve --per-device-train"
+        MemoryError, match=r"with 4 referents a step and device at 64 x 64 pixels. Halve --per-device-train"
     ):
         train(quick_recipe, tmp_path, eval_rows=2)
 
@@ -507,7 +507,7 @@ def test_impossible_runs_are_named(quick_recipe, tmp_path, model_folder):
     model = {"model": str(model_folder)}
     for message, recipe, options in (
         (r"`recipe` must be one of \['finetune', 'magnet', .*, got 'magic'", "magic", {}),
-        ("no checkpoint", quick_recipe, {"resume": True}),
+        ("must hold a checkpoint", quick_recipe, {"resume": True}),
         ("`train_dataset` must be given .*--dataset", "magnet", {}),
         ("`train_dataset` must be given", "finetune", {"parts": model}),
         ("`train_dataset` must be left out", quick_recipe, {"train_dataset": rows}),
@@ -517,7 +517,7 @@ def test_impossible_runs_are_named(quick_recipe, tmp_path, model_folder):
         ("`max_steps` must be given", "finetune", {"parts": model, "refshapes": ["refshapes"]}),
         ("`model` must be given with lora=4", quick_recipe, {"lora": 4}),
         ("`lora` must be left out", TINY_RECIPES["cris-tiny-refshapes"], {"lora": 4, "parts": model}),
-        ("optim is not for this recipe, which has an optimizer", quick_recipe, {"optim": "adafactor"}),
+        ("`optim` must be left out: this recipe has its own optimizer", quick_recipe, {"optim": "adafactor"}),
         (
             "`model` must be a system that is trained, got .*, a tas",
             "finetune",
@@ -528,7 +528,7 @@ def test_impossible_runs_are_named(quick_recipe, tmp_path, model_folder):
             TINY_RECIPES["magnet-tiny-refshapes"],
             {"config": {"mask_grounding_los_weight": 2.0}},
         ),
-        ("text_column='cooked'", quick_recipe, {"text_column": "cooked"}),
+        ("`text_column` must be .* got 'cooked'", quick_recipe, {"text_column": "cooked"}),
     ):
         with pytest.raises(ValueError, match=message):
             train(recipe, tmp_path, **options)
@@ -567,7 +567,7 @@ def test_a_checkpoint_of_another_architecture_is_named(quick_recipe, tmp_path):
         train(quick_recipe, tmp_path, resume=True, config=EVERYTHING)
     with pytest.raises(ValueError, match=r"another architecture: for mask_decoder\S+ it has shape"):
         train(quick_recipe, tmp_path, resume=True, config={"decoder_feedforward_dim": 48})
-    with pytest.raises(ValueError, match="of a training without adapters, this one is with lora=2"):
+    with pytest.raises(ValueError, match="was trained without `lora`, and this training is with lora=2"):
         train(quick_recipe, tmp_path, resume=True, lora=2, parts={"model": str(tmp_path)})
 
 

@@ -600,7 +600,7 @@ def test_a_program_is_never_run(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb/constants.pkl", pickle.dumps(()))
         archive.writestr("bomb/data.pkl", bytes(2**20))
-    with pytest.raises(ValueError, match="is not a whole torch checkpoint"):
+    with pytest.raises(ValueError, match="is not a complete torch checkpoint"):
         read_state_dict(Checkpoint(tmp_path / "bomb.pt", "bomb.pt"))
 
 

@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from .data.features import text_of
+from .data.features import expression_text
 from .data.segmentation import check_mask, compare_masks, decode_mask, encode_mask
 from .evaluation_shards import Key
 from .modeling.inputs import Request, check_expressions, load_image
@@ -62,7 +62,7 @@ class Questions:
         for row, (expressions, ref_id) in enumerate(zip(self.rows["expressions"], self.rows["ref_id"], strict=True)):
             if not expressions:
                 raise ValueError(f"Referent {ref_id} has no expression.")
-            self.texts.append([text_of(expression, text_column) for expression in expressions])
+            self.texts.append([expression_text(expression, text_column) for expression in expressions])
             for order, expression in enumerate(expressions):
                 try:
                     check_expressions(self.texts[row][order])

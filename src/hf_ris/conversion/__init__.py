@@ -1,4 +1,4 @@
-"""From the checkpoint files that authors published to folders that `pipeline` loads: files, weight mappings, and the conversion itself."""
+"""Conversion of published checkpoint files to folders that `pipeline` loads."""
 
 from .files import Checkpoint, locate, read_state_dict
 from .folders import PUBLISHED_SYSTEMS, PublishedSystem, convert

@@ -1,4 +1,4 @@
-"""Reads checkpoint files that authors published, and nothing of what they may hold beside weights is run."""
+"""Find checkpoint files that authors published and read their weights; code in them is never run."""
 
 import argparse
 import re
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from .torchscript import is_torchscript, read_torchscript
 
 
-CLIP_TOKENIZER = "openai/clip-vit-base-patch32"  # all of OpenAI's are one
+CLIP_TOKENIZER = "openai/clip-vit-base-patch32"  # all of OpenAI's CLIPs have the same
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 
@@ -26,8 +26,8 @@ class Checkpoint:
     A published file, on disk.
 
     Attributes:
-        path (`Path`): Where it lies.
-        origin (`str`): What the user named: a path, or `hub-id::file`.
+        path (`Path`): The file.
+        origin (`str`): The source that the user gave: a path, or `hub-id::file`.
         revision (`str`, *optional*): The commit of the Hub repository it was taken from.
     """
 
@@ -38,39 +38,38 @@ class Checkpoint:
 
 def locate(source: str, revision: str | None = None) -> Checkpoint:
     """
-    Finds a checkpoint, fetching it from the Hub where `source` says so.
+    Find a checkpoint, and download it if `source` names a Hub repository.
 
     Args:
         source (`str`): A local file, or `hub-id::file`.
         revision (`str`, *optional*): Branch, tag or commit of the Hub repository.
 
     Raises:
-        ValueError: If there is no such file, or a local file has no revision.
-        OSError: If it cannot be fetched.
+        ValueError: If there is no such file, or a revision is given for a local file.
+        OSError: If it cannot be downloaded.
     """
     repository, separator, name = source.partition("::")
     if separator and not (repository and name):
-        raise ValueError(f"source={source!r} must be a file, or hub-id::file")
+        raise ValueError(f"`source` must be a file, or hub-id::file, got {source!r}.")
     if separator:
         try:
             path = Path(hf_hub_download(repository, name, revision=revision))
         except (OSError, ValueError):
             raise
-        except Exception as error:  # a broken connection: which class that is depends on the Hub's HTTP library
-            raise OSError(f"source={source!r} could not be fetched: {error}") from error
+        except Exception as error:  # a broken connection: its class depends on the Hub's HTTP library
+            raise OSError(f"{source!r} could not be downloaded: {error}") from error
         return Checkpoint(path, source, path.parents[len(Path(name).parts) - 1].name)
     if revision is not None:
-        raise ValueError(f"revision={revision!r} was given, but source={source!r} is a local file")
+        raise ValueError(f"`revision` must be left out: {source!r} is a local file.")
     path = Path(source).expanduser()
     if not path.is_file():
-        raise ValueError(f"source={source!r} is no file; for one on the Hub, write hub-id::file")
+        raise ValueError(f"`source` must be a file, or hub-id::file for one on the Hub; there is no file {source!r}.")
     return Checkpoint(path, source)
 
 
 def read_state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """
-    Reads the tensors of a checkpoint without running what it may hold beside them. Their contents stay on disk until they
-    are used, where the file's format allows it.
+    Read the tensors of a checkpoint without running any code in it. Where the format allows it, they stay on disk until used.
 
     Args:
         checkpoint (`Checkpoint`): The file: a state dict, bare or under `"model"` or `"state_dict"`, its names with or
@@ -86,26 +85,24 @@ def read_state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     if isinstance(content, Mapping):
         content = next((content[key] for key in ("model", "state_dict") if key in content), content)
     if not isinstance(content, Mapping):
-        raise ValueError(f"source={checkpoint.origin!r} holds no state dict, but a {type(content).__name__}")
+        raise ValueError(f"{checkpoint.origin!r} must hold a state dict, got a {type(content).__name__}.")
     if not content:
-        raise ValueError(f"source={checkpoint.origin!r} holds no weights")
+        raise ValueError(f"{checkpoint.origin!r} holds no weights.")
     for key, value in content.items():
-        if not isinstance(key, str):
-            raise ValueError(f"source={checkpoint.origin!r} has the name {key!r} among its weights, which is no text")
-        if not isinstance(value, torch.Tensor):
+        if not (isinstance(key, str) and isinstance(value, torch.Tensor)):
             raise ValueError(
-                f"source={checkpoint.origin!r} holds a {type(value).__name__} named {key!r} among its weights"
+                f"{checkpoint.origin!r} must hold tensors under names, got a {type(value).__name__} under {key!r}."
             )
     return {key.removeprefix("module."): tensor for key, tensor in content.items()}
 
 
 def _read(checkpoint: Checkpoint) -> Any:
-    """What a file of safetensors, of `torch.save` or of TorchScript holds."""
+    """Read a file of safetensors, of `torch.save` or of TorchScript."""
     if checkpoint.path.suffix == ".safetensors":
         try:
             return load_file(checkpoint.path)
         except Exception as error:
-            raise ValueError(f"source={checkpoint.origin!r} is no whole file of safetensors: {error}") from error
+            raise ValueError(f"{checkpoint.origin!r} is not a complete safetensors file: {error}.") from error
     is_archive = zipfile.is_zipfile(checkpoint.path)
     try:
         if is_archive and is_torchscript(checkpoint.path):
@@ -116,14 +113,14 @@ def _read(checkpoint: Checkpoint) -> Any:
     except Exception as error:  # a damaged pickle can raise nearly anything
         blocked = re.search(r"GLOBAL (\S+) (?:is no weight|was not an allowed|whose module)", str(error))
         if blocked:
-            reason = f"holds Python code beside its weights ({blocked[1]}), which is not run"
+            reason = f"holds Python code beside its weights ({blocked[1]}), which is not run."
         else:
-            reason = "is not a whole torch checkpoint; was its download cut off?"
-        raise ValueError(f"source={checkpoint.origin!r} {reason}") from error
+            reason = "is not a complete torch checkpoint; was its download cut off?"
+        raise ValueError(f"{checkpoint.origin!r} {reason}") from error
 
 
 def released_clip_file(source: str) -> str:
-    """Which file is meant by a file, `hub-id::file`, or folder or Hub id of a CLIP of open_clip; as [`locate`] takes it."""
+    """Find the weights of a CLIP, for [`locate`]: a file, `hub-id::file`, or the folder or Hub id of an open_clip."""
     if "::" in source or Path(source).expanduser().suffix in WEIGHTS:
         return source
     folder = Path(source).expanduser()

@@ -1,4 +1,4 @@
-"""From the checkpoint files that authors published to folders that `pipeline` loads."""
+"""Convert published checkpoint files to folders that `pipeline` loads."""
 
 import errno
 import gc
@@ -31,23 +31,23 @@ from .mapping_cris import read_cris_config
 from .mapping_magnet import convert_state_dict as convert_magnet
 
 
-# Small enough that a conversion needs little memory: one shard at a time is read and written.
+# Conversion reads and writes one shard at a time, so small ones keep its memory small.
 SHARD_SIZE = 256 * 2**20
 
 
 @dataclass(frozen=True)
 class PublishedSystem:
     """
-    How one system's checkpoints become a folder.
+    Settings to convert one system's checkpoints.
 
     Attributes:
         system (`System`): Its paper and its classes.
         licence (`str`, *optional*): SPDX identifier of the published weights' licence, where one was stated with them.
-        config (`Callable`): Makes the published configuration, of what a released state dict's shapes tell.
+        config (`Callable`): Makes the published configuration from a released state dict.
         convert_state_dict (`Callable`): Maps a released state dict to the model's names and shapes.
         tokenizer (`str`): Hub id of the tokenizer.
         image_sizes (`dict[str, int]`): Side of the square input in pixels, for files that differ from `image_size`.
-        image_size (`int`): The same for all others.
+        image_size (`int`): Side of the square input in pixels, for all other files.
         text_length (`int`): Tokens that expressions are cut and padded to.
     """
 
@@ -97,17 +97,17 @@ def convert(
     note: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """
-    Converts a published checkpoint into a folder with weights, configuration, processor, code and card.
+    Convert a published checkpoint into a folder with weights, configuration, processor, code and card.
 
     Args:
         system (`str`): A key of `PUBLISHED_SYSTEMS`.
         source (`str`): A local file, or `hub-id::file`.
-        output (`str` or `Path`): The folder to make. It appears whole or not at all.
+        output (`str` or `Path`): The folder to make. It appears complete or not at all.
         config (`str` or `Path`, *optional*): A `config.json`, or a folder with one, that differs from the published one.
         tokenizer (`str` or `Path`, *optional*): A folder or Hub id; by default the published one, from the Hub.
-        image_size (`int`, *optional*): Side of the square input in pixels; by default what the file was published for.
-        text_length (`int`, *optional*): Tokens that expressions are cut and padded to; by default as published (CRIS: 17, but 22 for
-            weights of RefCOCOg, which files do not tell).
+        image_size (`int`, *optional*): Side of the square input in pixels; by default the file's published size.
+        text_length (`int`, *optional*): Tokens that expressions are cut and padded to; by default the published number (for CRIS
+            17, although its weights for RefCOCOg need 22, which files do not say).
         revision (`str`, *optional*): Branch, tag or commit of the Hub repository.
         note (`Callable`, *optional*): Called with a line of progress.
 
@@ -115,34 +115,32 @@ def convert(
         `Path`: `output`.
 
     Raises:
-        ValueError: If an argument is unfit, or the file is damaged, holds more than weights, or does not fit the model.
+        ValueError: If an argument is not possible, or the file is damaged, holds more than weights, or does not fit the model.
         OSError: If something cannot be fetched, read or written.
     """
     if system not in PUBLISHED_SYSTEMS:
-        raise ValueError(f"system={system!r} is unknown; allowed are {', '.join(PUBLISHED_SYSTEMS)}")
+        raise ValueError(f"`system` must be one of {list(PUBLISHED_SYSTEMS)}, got {system!r}.")
     published = PUBLISHED_SYSTEMS[system]
     output = Path(output).resolve()
     if os.path.ismount(output) or output == Path.cwd():
-        raise ValueError(
-            f"output={str(output)!r} cannot be replaced by a finished folder; name one that is to be made in it"
-        )
+        raise ValueError(f"`output` must be a folder that can be replaced; give one inside {str(output)!r}.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"output={str(output)!r} exists; name a new or an empty folder")
+        raise ValueError(f"`output` must be a new or an empty folder, and {str(output)!r} exists.")
     checkpoint = locate(source, revision)
     note(f"reading {checkpoint.path} ({checkpoint.path.stat().st_size / 1e6:.0f} MB)")
-    state = read_state_dict(checkpoint)  # names and shapes alone: nothing is read yet
+    state = read_state_dict(checkpoint)  # names and shapes; the values stay on disk
     model_config = _load_config(published, state, config)
     with torch.device("meta"):
         model = published.system.model()(model_config)
     processor = _load_processor(published, model_config, checkpoint, tokenizer, image_size, text_length)
     try:
         published.convert_state_dict(state, model)
-    except (ValueError, RuntimeError) as error:  # the latter where a tensor cannot be cut as its name demands
-        raise ValueError(f"source={source!r} does not fit {published.system.name} as configured: {error}") from error
+    except (ValueError, RuntimeError) as error:  # RuntimeError: a tensor cannot be cut in three
+        raise ValueError(f"{source!r} does not fit {published.system.name} as configured: {error}.") from error
     with open(checkpoint.path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
 
-    with _whole_or_not_at_all(output, needed=model.get_memory_footprint()) as folder:
+    with _complete_or_absent(output, needed=model.get_memory_footprint()) as folder:
         _write_weights(published, checkpoint, model, folder, note)
         model_config.architectures = [type(model).__name__]
         model_config.dtype = torch.float32
@@ -156,7 +154,7 @@ def convert(
 def _load_config(
     published: PublishedSystem, state: Mapping[str, torch.Tensor], config: str | Path | None
 ) -> PreTrainedConfig:
-    """The published configuration, and what a file says otherwise."""
+    """Make the published configuration, with the fields of a file in place of its own."""
     default = published.config(state)
     if config is None:
         return default
@@ -164,7 +162,7 @@ def _load_config(
     try:
         return type(default).from_dict({**default.to_dict(), **given})
     except StrictDataclassError as error:
-        raise ValueError(f"config={str(config)!r} is unfit: {error}") from error
+        raise ValueError(f"`config` must be a configuration of this system, got {str(config)!r}: {error}.") from error
 
 
 def _load_processor(
@@ -179,30 +177,29 @@ def _load_processor(
     vocabulary = config.get_text_config().vocab_size
     if len(loaded) > vocabulary:
         raise ValueError(
-            f"tokenizer={str(tokenizer or published.tokenizer)!r} has {len(loaded)} words, the model's embedding {vocabulary}"
+            f"`tokenizer` must have at most {vocabulary} tokens, as the model's embedding; "
+            f"{str(tokenizer or published.tokenizer)!r} has {len(loaded)}."
         )
     if image_size is None:
-        image_size = published.image_sizes.get(
-            checkpoint.origin.rpartition("::")[2].rpartition("/")[2], published.image_size
-        )
+        file_name = checkpoint.origin.rpartition("::")[2].rpartition("/")[2]
+        image_size = published.image_sizes.get(file_name, published.image_size)
     positions = config.get_text_config().max_position_embeddings
     if text_length is not None and not 1 <= text_length <= positions:
         raise ValueError(
-            f"text_length={text_length} is not possible; the text encoder has positions for 1 to {positions} tokens"
+            f"`text_length` must be between 1 and {positions}, the positions of the text encoder, got {text_length}."
         )
     images = published.system.image_processor()(size={"height": image_size, "width": image_size})
     return published.system.processor()(images, loaded, text_length=text_length or published.text_length)
 
 
 @contextmanager
-def _whole_or_not_at_all(output: Path, needed: int) -> Iterator[Path]:
-    """A folder beside `output` that takes its place when all went well, and is gone otherwise."""
+def _complete_or_absent(output: Path, needed: int) -> Iterator[Path]:
+    """Make a folder beside `output` that takes its place at the end, or is removed after an error."""
     output.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(output.parent).free
     if free < needed:
-        raise OSError(
-            errno.ENOSPC, f"output needs {needed / 1e6:.0f} MB, its disk has {free / 1e6:.0f} MB left", str(output)
-        )
+        message = f"the folder needs {needed / 1e6:.0f} MB, its disk has {free / 1e6:.0f} MB left"
+        raise OSError(errno.ENOSPC, message, str(output))
     with tempfile.TemporaryDirectory(
         prefix=f".{output.name}-", dir=output.parent, ignore_cleanup_errors=True
     ) as parent:
@@ -219,24 +216,24 @@ def _write_weights(
     folder: Path,
     note: Callable[[str], None],
 ) -> None:
-    """Writes the model's tensors shard by shard, each from its own view of the file, so that memory stays small."""
+    """Write the model's tensors shard by shard, each from a new view of the file, so that memory stays small."""
     plan = split_torch_state_dict_into_shards(model.state_dict(), max_shard_size=SHARD_SIZE)
     for name, keys in plan.filename_to_tensors.items():
         note(f"writing {name}")
         converted = published.convert_state_dict(read_state_dict(checkpoint), model)
-        shard = {
-            # Whole numbers, such as what a norm has counted, stay as they are.
-            key: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True).contiguous()
-            for key, tensor in ((key, converted[key]) for key in keys)
-        }
-        del converted
-        for key, tensor in shard.items():
+        shard = {}
+        for key in keys:
+            tensor = converted[key]
+            # Integers, such as a batch norm's counter, stay as they are.
+            dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+            shard[key] = tensor.to(dtype, copy=True).contiguous()
             if not tensor.isfinite().all():
-                raise ValueError(f"source={checkpoint.origin!r} is damaged: {key!r} holds values that are not finite")
+                raise ValueError(f"{checkpoint.origin!r} is damaged: {key!r} holds values that are not finite.")
+        del converted
         try:
             save_file(shard, folder / name, metadata={"format": "pt"})
         except SafetensorError as error:
-            raise OSError(f"output={str(folder.name)!r} could not be written: {error}") from error
+            raise OSError(f"{folder.name!r} could not be written: {error}") from error
         del shard
         gc.collect()
     if plan.is_sharded:
@@ -250,11 +247,9 @@ def _card(published: PublishedSystem, checkpoint: Checkpoint, digest: str) -> st
         where = f"[{repository}](https://huggingface.co/{repository}), file `{name}`, revision `{checkpoint.revision}`"
     else:
         where = f"local file `{checkpoint.path.name}`"
-    licence = (
-        f"{published.licence.upper()}, as their authors published them"
-        if published.licence
-        else "not stated with them"
-    )
+    licence = "not stated with them"
+    if published.licence:
+        licence = f"{published.licence.upper()}, as their authors published them"
     rows = [
         ["weights", where],
         ["sha256 of the file", f"`{digest}`"],

@@ -1,4 +1,8 @@
-"""Puts tensors of a released checkpoint where a model wants them, or says by name which does not fit."""
+"""
+Put the tensors of a released checkpoint where a model needs them, or name the one that does not fit.
+
+transformers' `WeightRenaming` is not used: it is not public, changes between releases, and does not name what is left over.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,29 +10,51 @@ from collections.abc import Iterable, Mapping
 import torch
 
 
-def rename(key: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str | None:
-    """A released key under the name that the first fitting rule gives it, or `None` where there is none."""
-    for pattern, target in rules:
-        renamed, count = pattern.subn(target, key)
-        if count:
-            return renamed
-    return None
+def rename(
+    key: str,
+    rules: Iterable[tuple[re.Pattern[str], str]],
+    owner: str,
+    stacked: Mapping[str, tuple[str, str, str]] | None = None,
+) -> list[str]:
+    """
+    Rename a released key by the first rule that fits.
+
+    Args:
+        key (`str`): The released key.
+        rules (`Iterable`): Patterns and their replacements.
+        owner (`str`): The system that has such keys, for the message.
+        stacked (`Mapping`, *optional*): Part of a stacked matrix's name -> the same of the three matrices that it is cut into.
+
+    Returns:
+        `list[str]`: One name, or three for a stacked matrix.
+
+    Raises:
+        ValueError: If no rule fits.
+    """
+    renamed = next((pattern.sub(target, key) for pattern, target in rules if pattern.search(key)), None)
+    if renamed is None:
+        raise ValueError(f"the checkpoint holds a key that no {owner} has: {key!r}")
+    for name, parts in (stacked or {}).items():
+        if name in renamed:
+            return [renamed.replace(name, part) for part in parts]
+    return [renamed]
 
 
 def place(
     parts: Iterable[tuple[str, str, torch.Tensor]], expected: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """
+    Reshape tensors to the shapes that a model expects. A 1x1 convolution's kernel is dropped where the model has a linear layer.
+
     Args:
         parts (`Iterable`): Released key, name in the model, and the tensor, or the part of it that goes there.
-        expected (`Mapping[str, torch.Tensor]`): The model's own tensors by name; their shapes are the ones demanded. A 1x1
-            convolution's kernel is dropped where a linear layer stands here.
+        expected (`Mapping[str, torch.Tensor]`): The model's tensors by name.
 
     Returns:
         `dict[str, torch.Tensor]` that `model.load_state_dict` takes strictly. Tensors share memory with those given.
 
     Raises:
-        `ValueError`: If a name is missing, unexpected, or of the wrong shape.
+        ValueError: If a name is missing, unexpected, or of the wrong shape.
     """
     placed: dict[str, torch.Tensor] = {}
     for key, target, tensor in parts:

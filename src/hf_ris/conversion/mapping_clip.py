@@ -1,7 +1,4 @@
-"""
-Where each tensor of a CLIP goes that was released under OpenAI's names, as open_clip's are too: ViTs become transformers'
-`CLIPModel`, ResNets [`CLIPResNetModel`].
-"""
+"""Map a released CLIP, under OpenAI's, open_clip's or timm's names, to transformers' `CLIPModel` or [`CLIPResNetModel`]."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -54,59 +51,46 @@ TIMM = {
     r"^head\.proj\.": "visual.attnpool.c_proj.",
     r"^head\.pos_embed$": "visual.attnpool.positional_embedding",
 }
-STACKED = ("q_proj", "k_proj", "v_proj")
-TRANSPOSED = ("text_projection", "visual.proj")  # stored as what features are multiplied by
+STACKED = {".in_proj.": (".q_proj.", ".k_proj.", ".v_proj.")}
+TRANSPOSED = ("text_projection", "visual.proj")  # stored as (inputs, outputs)
 
 
 def convert_clip_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    Renames and cuts the tensors.
-
-    Args:
-        state (`Mapping[str, torch.Tensor]`): Under their released names.
-
-    Returns:
-        `dict[str, torch.Tensor]`: For `CLIPModel`, or for [`CLIPResNetModel`] where there is an `attnpool`.
+    Rename and cut tensors under OpenAI's names, for `CLIPModel`, or for [`CLIPResNetModel`] where there is an `attnpool`.
 
     Raises:
-        `ValueError`: If there is a key that no released CLIP has.
+        ValueError: If there is a key that no released CLIP has.
     """
     is_resnet = is_clip_resnet(state)
     names = {old: f"text_encoder.{new}" for old, new in TEXT.items()} if is_resnet else TEXT | VIT
     rules = [(re.compile(old), new) for old, new in names.items()]
     converted: dict[str, torch.Tensor] = {}
     for key, tensor in state.items():
-        if key in ("input_resolution", "context_length", "vocab_size"):  # plain numbers, beside the tensors
+        if key in ("input_resolution", "context_length", "vocab_size"):  # plain numbers beside the tensors
             continue
         if key == "logit_scale" or (is_resnet and key.startswith("visual.")):
             converted[key] = tensor
             continue
-        renamed = rename(key, rules)
-        if renamed is None:
-            raise ValueError(f"the checkpoint holds a key that no released CLIP has: {key!r}")
-        if ".in_proj." in renamed:
-            for name, part in zip(STACKED, tensor.chunk(3), strict=True):
-                converted[renamed.replace("in_proj", name)] = part
-        else:
-            converted[renamed] = tensor.T if key in TRANSPOSED else tensor
+        names = rename(key, rules, "released CLIP", STACKED)
+        tensor = tensor.T if key in TRANSPOSED else tensor
+        converted.update(zip(names, tensor.chunk(len(names)), strict=True))
     return converted
 
 
 def rename_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    The image encoder of a CLIP with a ResNet, as timm stores it, under OpenAI's names; other weights as they are.
+    Rename timm's image encoder of a CLIP with a ResNet to OpenAI's names; other state dicts are returned unchanged.
 
     Raises:
-        `ValueError`: If there is a key that timm's do not have.
+        ValueError: If there is a key that timm's do not have.
     """
     if "stem.conv1.conv.weight" not in state:
         return dict(state)
     rules = [(re.compile(old), new) for old, new in TIMM.items()]
     renamed = {}
     for key, tensor in state.items():
-        name = rename(key, rules)
-        if name is None:
-            raise ValueError(f"the checkpoint holds a key that no CLIP of timm has: {key!r}")
+        name = rename(key, rules, "CLIP of timm")[0]
         # timm counts stages from 0.
         renamed[re.sub(r"^visual\.layer(\d)", lambda found: f"visual.layer{int(found[1]) + 1}", name)] = tensor
     return renamed
@@ -125,14 +109,14 @@ def read_clip_config(
     text_heads: int | None = None,
 ) -> CLIPConfig | CLIPResNetConfig:
     """
-    The configuration that a released CLIP's tensors have: what their shapes tell, and what they do not.
+    Read the configuration of a released CLIP from its tensors' shapes.
 
     Args:
-        state (`Mapping[str, torch.Tensor]`): Under their released names.
-        heads (`int`, *optional*): Of attention, in text and ViT; by default one for as many channels as `head_width` says.
-        activation (`str`, *optional*, defaults to `"quick_gelu"`): OpenAI's; most of open_clip's have `"gelu"`.
+        state (`Mapping[str, torch.Tensor]`): Tensors under OpenAI's names.
+        heads (`int`, *optional*): Attention heads of both encoders; by default what `head_width` and `text_heads` say.
+        activation (`str`, *optional*, defaults to `"quick_gelu"`): Activation; most of open_clip's have `"gelu"`.
         head_width (`int`, *optional*, defaults to 64): Channels of a head of the ViT; the largest of open_clip's have more.
-        text_heads (`int`, *optional*): Of the text encoder; by default one for every 64 channels.
+        text_heads (`int`, *optional*): Attention heads of the text encoder; by default one for every 64 channels.
     """
 
     def depth(prefix: str) -> int:

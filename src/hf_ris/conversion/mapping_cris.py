@@ -1,8 +1,7 @@
 """
-Where each tensor of a released CRIS checkpoint goes.
+Map a released CRIS checkpoint to [`CRISForReferringSegmentation`].
 
-Its backbone is a CLIP, under OpenAI's names, and is read as one; the rest is renamed by rules, and stacked query-key-value
-matrices are cut in three.
+Its backbone is a CLIP under OpenAI's names. The rest is renamed by rules, and stacked query-key-value matrices are cut in three.
 """
 
 import re
@@ -17,7 +16,7 @@ from .mapping_clip import convert_clip_state_dict, read_clip_config
 
 
 BACKBONE = "backbone."
-SHORTCUT = r"backbone\.visual\.attnpool\.connect"  # CRIS's own, within CLIP's attention pooling
+SHORTCUT = r"backbone\.visual\.attnpool\.connect"  # CRIS's addition to CLIP's attention pooling
 ATTENTION = {
     r"self_attn\.out_proj": "self_attention.output",
     r"self_attn\.in_proj_": "self_attention.in_proj.",
@@ -53,38 +52,31 @@ RENAMES: dict[str, str] = {
     r"proj\.txt": "projector.kernel_projection",
 }
 RULES = [(re.compile(rf"^{pattern}(?=\.|weight$|bias$)"), target) for pattern, target in RENAMES.items()]
-STACKED = (".query.", ".key.", ".value.")
+STACKED = {".in_proj.": (".query.", ".key.", ".value.")}
 
 
 def convert_state_dict(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
     """
-    Renames and cuts a released state dict for [`CRISForReferringSegmentation`].
-
-    Args:
-        state (`Mapping[str, torch.Tensor]`): Tensors under their released names.
-        model (`nn.Module`): The model they are for; its tensors' shapes are the ones demanded.
+    Rename and cut a released state dict.
 
     Returns:
         `dict[str, torch.Tensor]` that `model.load_state_dict` takes strictly. Tensors share memory with `state`.
 
     Raises:
-        `ValueError`: If a key is missing, unexpected or of the wrong shape.
+        ValueError: If a key is missing, unexpected or of the wrong shape.
     """
-    # How many batches a norm has seen, which nothing reads.
-    expected = {
-        name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")
-    }
-    return place(_rename(state), expected) | {
-        name: torch.zeros((), dtype=torch.long) for name in model.state_dict() if name not in expected
-    }
+    expected = model.state_dict()
+    counters = [name for name in expected if name.endswith("num_batches_tracked")]  # nothing reads them
+    zeros = {name: torch.zeros_like(expected.pop(name), device="cpu") for name in counters}
+    return place(_rename(state), expected) | zeros
 
 
 def read_cris_config(state: Mapping[str, torch.Tensor]) -> CRISConfig:
     """
-    The configuration that a released CRIS has, as its tensors' shapes tell it; what they do not tell is as published.
+    Read the configuration of a released CRIS from its tensors' shapes; other fields are as published.
 
     Raises:
-        `ValueError`: If this is no CRIS.
+        ValueError: If the tensors are not those of a CRIS.
     """
     try:
         clip = {key.removeprefix(BACKBONE): tensor for key, tensor in state.items() if key.startswith(BACKBONE)}
@@ -107,14 +99,9 @@ def _rename(state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str, torch
         if key.startswith(BACKBONE) and not re.match(SHORTCUT, key):
             clip[key.removeprefix(BACKBONE)] = tensor
             continue
-        renamed = rename(key, RULES)
-        if renamed is None:
-            raise ValueError(f"the checkpoint holds a key that no released CRIS has: {key!r}")
-        if ".in_proj." in renamed:
-            for name, part in zip(STACKED, tensor.chunk(3), strict=True):
-                yield key, renamed.replace(".in_proj.", name), part
-        else:
-            yield key, renamed, tensor
+        names = rename(key, RULES, "released CRIS", STACKED)
+        for name, part in zip(names, tensor.chunk(len(names)), strict=True):
+            yield key, name, part
     for name, tensor in convert_clip_state_dict(clip).items():
         yield f"{BACKBONE}{name}", f"clip.{name}", tensor
 

@@ -1,9 +1,8 @@
 """
-Where each tensor of a released MagNet checkpoint goes.
+Map a released MagNet checkpoint to [`MagNetForReferringSegmentation`].
 
-Released names are renamed by rules, 1x1 convolutions become linear layers, and stacked query-key-value matrices are cut
-in three. What the released network stores but never uses is a named list; any other key that is missing, unexpected or of
-the wrong shape is an error that names it.
+Names are changed by rules, 1x1 convolutions become linear layers, and stacked query-key-value matrices are cut in three. Tensors
+that the released network never uses are a named list; any other key that is missing, unexpected or of the wrong shape is an error.
 """
 
 import re
@@ -15,7 +14,7 @@ from torch import nn
 from .mapping import place, rename
 
 
-# Stored by the released network, read by no computation that reaches its output.
+# Stored by the released network without an effect on its output.
 IGNORED_KEYS = (
     r"(^|\.)relative_position_index$",
     r"(^|\.)position_ids$",
@@ -116,41 +115,29 @@ STACKED = {".qkv.": (".q_proj.", ".k_proj.", ".v_proj."), ".in_proj.": (".query.
 
 
 def is_ignored(key: str) -> bool:
-    """Whether the released network stores `key` without ever using it."""
+    """Whether the released network stores `key` without using it."""
     return any(re.search(pattern, key) for pattern in IGNORED_KEYS)
 
 
 def target_keys(key: str) -> tuple[str, ...]:
     """
-    Names of the parameters that a released tensor becomes: none if it is never used, three if it is stacked.
+    List the parameters that a released tensor becomes: none if it is never used, three if it is stacked.
 
     Raises:
-        `ValueError`: If the released network has no such key.
+        ValueError: If the released network has no such key.
     """
-    if is_ignored(key):
-        return ()
-    renamed = rename(key, RULES)
-    if renamed is None:
-        raise ValueError(f"the checkpoint holds a key that no released MagNet has: {key!r}")
-    for stacked, parts in STACKED.items():
-        if stacked in renamed:
-            return tuple(renamed.replace(stacked, part) for part in parts)
-    return (renamed,)
+    return () if is_ignored(key) else tuple(rename(key, RULES, "released MagNet", STACKED))
 
 
 def convert_state_dict(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
     """
-    Renames and reshapes a released state dict for [`MagNetForReferringSegmentation`].
-
-    Args:
-        state (`Mapping[str, torch.Tensor]`): Tensors under their released names.
-        model (`nn.Module`): The model they are for; its parameters' shapes are the ones demanded.
+    Rename and reshape a released state dict.
 
     Returns:
         `dict[str, torch.Tensor]` that `model.load_state_dict` takes strictly. Tensors share memory with `state`.
 
     Raises:
-        `ValueError`: If a key is missing, unexpected or of the wrong shape.
+        ValueError: If a key is missing, unexpected or of the wrong shape.
     """
     parts = (
         (key, target, part)

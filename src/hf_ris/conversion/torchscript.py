@@ -1,7 +1,8 @@
 """
-Reads the weights of a TorchScript archive, as OpenAI published its CLIPs, and leaves the program in it alone.
+Read the weights of a TorchScript archive, as OpenAI published its CLIPs, without its program.
 
-Such an archive is a zip file: a pickle of the modules, in which storages are named, and a file for each storage.
+`torch.load(weights_only=True)` refuses such archives and `torch.jit.load` builds the program, hence this reader. An archive is a
+zip file: a pickle of the modules, which names storages, and a file for each storage.
 """
 
 import pickle
@@ -29,13 +30,21 @@ STORAGES = {
 
 
 class _Module:
-    """A module of the program: its attributes, and none of its methods."""
+    """A module of the program: its attributes without its methods."""
 
-    def __init__(self) -> None:
-        self.attributes: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
 
     def __setstate__(self, attributes: Any) -> None:
         self.attributes = attributes if isinstance(attributes, dict) else {}
+
+    def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:
+        found = {}
+        for name, value in self.attributes.items():
+            if isinstance(value, torch.Tensor):
+                found[prefix + name] = value
+            elif isinstance(value, _Module):
+                found |= value.tensors(f"{prefix}{name}.")
+        return found
 
 
 class _Unpickler(pickle.Unpickler):
@@ -52,9 +61,9 @@ class _Unpickler(pickle.Unpickler):
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild
+            return lambda storage, offset, size, stride, *_: storage.as_strided(size, stride, offset)
         if module == "torch.jit._pickle":  # typed lists
-            return _first
+            return lambda content, *_: content
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is no weight")
@@ -66,20 +75,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
-    """What torch wrote is stored as it is; what is compressed could be a thousand times as large as the file."""
+    """Read a file that is stored as torch does; a compressed one could be a thousand times as large as the archive."""
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise pickle.UnpicklingError(f"{name} is compressed, which torch does not do")
     return archive.read(name)
-
-
-def _rebuild(
-    storage: torch.Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
-) -> torch.Tensor:
-    return storage.as_strided(size, stride, offset)
-
-
-def _first(content: Any, *_: Any) -> Any:
-    return content
 
 
 def is_torchscript(path: Path) -> bool:
@@ -90,31 +89,16 @@ def is_torchscript(path: Path) -> bool:
 
 def read_torchscript(path: Path) -> dict[str, torch.Tensor]:
     """
-    Args:
-        path (`Path`): The archive.
-
-    Returns:
-        `dict[str, torch.Tensor]`: Parameters and buffers, under the names that a state dict has.
+    Read parameters and buffers, under the names that a state dict has.
 
     Raises:
-        pickle.UnpicklingError: If there is something else than tensors, plain values and modules in it.
+        pickle.UnpicklingError: If the archive holds something else than tensors, plain values and modules.
         KeyError, zipfile.BadZipFile: If it is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         root = next(name for name in archive.namelist() if name.endswith("/constants.pkl")).split("/")[0]
         content = _Unpickler(archive, root).load()
-    found: dict[str, torch.Tensor] = {}
-
-    def walk(module: Any, prefix: str) -> None:
-        for name, value in module.attributes.items():
-            if isinstance(value, torch.Tensor):
-                found[prefix + name] = value
-            elif isinstance(value, _Module):
-                walk(value, f"{prefix}{name}.")
-
-    if isinstance(content, _Module):
-        walk(content, "")
-    return found
+    return content.tensors() if isinstance(content, _Module) else {}
 
 
 __all__ = ["is_torchscript", "read_torchscript"]

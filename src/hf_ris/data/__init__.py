@@ -1,4 +1,4 @@
-"""Data sets: every loader gives the same columns, so that every command takes any of them."""
+"""Datasets. Every loader gives the same columns, so that every command takes any of them."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ __all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    """Imports an export when it is first asked for."""
+    """Import an export when it is first used."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)

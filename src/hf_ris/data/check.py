@@ -1,4 +1,4 @@
-"""Is a copy of RefCOCO whole? Counts what is there and compares it with what was published."""
+"""Count the rows of a copy of RefCOCO and compare them with the published numbers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -46,13 +46,13 @@ train2014 at ROOT/images/mscoco/images/train2014, or say where it is with --imag
 @dataclass(frozen=True)
 class SplitCounts:
     """
-    What a copy holds of one split.
+    Numbers of one split of a copy.
 
     Attributes:
-        name, split_by, split (`str`): Which.
+        name, split_by, split (`str`): Dataset, authors of the division, and split.
         counts (`dict[str, int]`): Number of "referents", "expressions" and "images".
-        missing (`list[str]`): Images that are not there.
-        left_out (`int`): Referents of gRefCOCO that are not counted, as they have no sentence or nothing but crowds.
+        missing (`list[str]`): Names of missing images.
+        left_out (`int`): Referents of gRefCOCO that are not counted: they have no expression, or nothing but crowds.
     """
 
     name: str
@@ -69,28 +69,28 @@ class SplitCounts:
 
     @property
     def differing(self) -> dict[str, int]:
-        """The published numbers that these are not."""
+        """The published numbers that differ from the counts."""
         return {key: number for key, number in self.published.items() if self.counts[key] != number}
 
 
 def check_refer(root: str | Path, image_root: str | Path | None = None) -> Iterator[SplitCounts]:
     """
-    Counts every split of every dataset that is found at or below `root` in REFER's layout.
+    Count every split of every dataset at or below `root` in REFER's layout.
 
     Args:
         root (`str` or `Path`): The folder.
-        image_root (`str` or `Path`, *optional*): Where COCO's train2014 photos lie, if not below `root`.
+        image_root (`str` or `Path`, *optional*): Folder of COCO's train2014 photos, if not below `root`.
 
     Yields:
         `SplitCounts`: One for each split.
 
     Raises:
-        ValueError: If none is found, or a file is damaged.
+        ValueError: If there is no dataset, or a file is damaged.
     """
-    found = find_partitions(root)
-    if not found:
-        raise ValueError(f"root={str(root)!r} holds none of the datasets. They are expected as\n{LAYOUT}")
-    for partition in found:
+    partitions = find_partitions(root)
+    if not partitions:
+        raise ValueError(f"{str(root)!r} holds none of the datasets. They are expected as\n{LAYOUT}")
+    for partition in partitions:
         folder = find_images(image_root or root, partition)
         annotations = Annotations(root, partition)
         for split in partition.splits:

@@ -1,4 +1,4 @@
-"""From rows of a referring segmentation dataset to a padded training batch, with words hidden for Mask Grounding."""
+"""Make padded training batches from rows, with words hidden for Mask Grounding."""
 
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..modeling.grounding_losses import NOT_HIDDEN
 from ..modeling.language_places import swap_sides
-from .features import check_text_column, text_of
+from .features import check_text_column, expression_text
 from .segmentation import check_mask, decode_mask
 
 
@@ -26,22 +26,22 @@ def hide_words(
     is_word: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Hides words of one expression: each with the same probability, but one at least, if it has any but special tokens. The
-    authors of MagNet point to this way of masking, which is that of captioning models.
+    Hide words of one expression, each with the same probability and at least one. MagNet's authors refer to captioning models,
+    which mask words this way.
 
     Args:
         input_ids (`torch.LongTensor` of shape `(L,)`): Token ids.
-        tokenizer (`PreTrainedTokenizerBase`): Tells special tokens, and what hides a word.
-        probability (`float`): Of each word to be hidden.
-        kept_share (`float`, *optional*, defaults to 0.1): Share of these that stay readable, but are to be named too.
-        generator (`torch.Generator`, *optional*): Source of chance.
+        tokenizer (`PreTrainedTokenizerBase`): Names the special tokens and the mask token.
+        probability (`float`): Probability that a word is hidden.
+        kept_share (`float`, *optional*, defaults to 0.1): Share of the hidden words that stay readable but have to be predicted too.
+        generator (`torch.Generator`, *optional*): Random numbers; by default torch's.
         is_word (`torch.Tensor` of shape `(L,)`, *optional*): 0 for padding, which need not be a special token.
 
     Returns:
-        The ids with the mask token in the place of hidden words, and the ids of the hidden words, -100 elsewhere, each (L,).
+        Ids with the mask token in place of hidden words, and the ids of the hidden words, -100 elsewhere, each (L,).
     """
     special = torch.tensor(tokenizer.all_special_ids)
-    # Drawn word by word, so that padding behind them changes nothing.
+    # A pair of numbers for each word, so that padding behind them changes nothing.
     to_choose, to_keep = torch.rand(len(input_ids), 2, generator=generator).unbind(1)
     to_choose = to_choose.masked_fill(torch.isin(input_ids, special), torch.inf)
     if is_word is not None:
@@ -51,44 +51,43 @@ def hide_words(
     return masked, torch.where(is_chosen, input_ids, NOT_HIDDEN)
 
 
-class Referent(NamedTuple):
-    """An expression, its picture, what it refers to there, and what chance about it comes from."""
+class Sample(NamedTuple):
+    """One expression with its image and mask, and the row's random numbers."""
 
     text: str
     image_id: Any
     image: Image.Image
     mask: np.ndarray
     is_mirrored: bool
-    chance: torch.Generator | None
+    generator: torch.Generator | None
 
 
 class ReferringSegmentationCollator:
     """
-    Turns rows into a batch: one expression per referent, the image and its mask at the processor's size.
+    Make a batch of rows: one expression per referent, the image and its mask at the processor's size.
 
     Neighbouring rows of the same image share it when every image of the batch has the same number of rows, so that the
     model encodes it once.
 
-    All that is random about a row follows from its `seed`, where it has one: so it is the same in a training that was stopped and
-    continued, and in any number of processes. With a `seed` of None, nothing is random: the first expression, no flip, no
-    hidden words. Without a `seed`, it follows from torch's own state.
+    A row's `seed` decides all that is random about it, so a resumed training or one in several processes sees the same rows.
+    With `seed=None` nothing is random: the first expression, no flip, no hidden words. Rows without the column use torch's
+    random state.
 
     Args:
         processor (`ProcessorMixin`): The model's processor.
-        expression (`str`, *optional*, defaults to `"random"`): Which of a referent's expressions is taken: a "random" one,
+        expression (`str`, *optional*, defaults to `"random"`): Which of a referent's expressions to take: a "random" one,
             as the published systems train, the "first", or "all" of them.
         text_column (`str`, *optional*, defaults to `"sent"`): `"sent"` (cleaned) or `"raw"` (as written).
         padding (`str`, *optional*, defaults to `"max_length"`): How the processor pads the expressions: `"max_length"`, or
             `"longest"` to the batch's longest only, for models that do not depend on padding.
-        flip_probability (`float`, *optional*, defaults to 0.0): How often a picture is mirrored, with its masks, and with left
-            and right swapped in its expressions.
-        mask_probability (`float`, *optional*, defaults to 0.0): How often a word is hidden, for models that are trained with
-            Mask Grounding, whose authors have 0.15; see [`hide_words`]. Above 0, batches also hold `masked_input_ids` and
-            `hidden_words`.
+        flip_probability (`float`, *optional*, defaults to 0.0): Probability that an image is mirrored, with its masks, and with
+            left and right swapped in its expressions.
+        mask_probability (`float`, *optional*, defaults to 0.0): Probability that a word is hidden, for Mask Grounding (its
+            authors have 0.15); see [`hide_words`]. Above 0, batches also hold `masked_input_ids` and `hidden_words`.
 
     Raises:
-        ValueError: If `expression` or `text_column` is not one of the above, a probability not between 0 and 1, or words are to
-            be hidden and the tokenizer has no mask token.
+        ValueError: If `expression` or `text_column` is unknown, a probability is not between 0 and 1, or words are to be hidden and
+            the tokenizer has no mask token.
     """
 
     def __init__(
@@ -101,13 +100,15 @@ class ReferringSegmentationCollator:
         mask_probability: float = 0.0,
     ) -> None:
         if expression not in EXPRESSION_CHOICES:
-            raise ValueError(f"expression={expression!r} is unknown; allowed are {', '.join(EXPRESSION_CHOICES)}")
+            raise ValueError(f"`expression` must be one of {list(EXPRESSION_CHOICES)}, got {expression!r}.")
         check_text_column(text_column)
         for name, value in (("flip_probability", flip_probability), ("mask_probability", mask_probability)):
             if not 0 <= value <= 1:
-                raise ValueError(f"{name}={value} is out of range; allowed are numbers from 0 to 1")
+                raise ValueError(f"`{name}` must be between 0 and 1, got {value}.")
         if mask_probability and processor.tokenizer.mask_token_id is None:
-            raise ValueError(f"mask_probability={mask_probability} needs a tokenizer with a mask token; this has none")
+            raise ValueError(
+                f"`mask_probability` must be 0 for a tokenizer without a mask token, got {mask_probability}."
+            )
         self.processor = processor
         self.expression = expression
         self.text_column = text_column
@@ -117,54 +118,52 @@ class ReferringSegmentationCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         """
-        Rows with `image`, `mask`, `image_id` and `expressions` to `pixel_values`, `input_ids`, `attention_mask`, `labels`.
+        Make `pixel_values`, `input_ids`, `attention_mask` and `labels` of rows.
 
         Raises:
             ValueError: If a mask is damaged or of another size than its image.
         """
         is_random = any(row.get("seed", 0) is not None for row in rows)
-        referents = [referent for row in rows for referent in self._read(row, is_random)]
-        pictures = [list(shown) for _, shown in groupby(referents, key=lambda each: (each.image_id, each.is_mirrored))]
-        shared = len({len(shown) for shown in pictures}) == 1
+        samples = [sample for row in rows for sample in self._read(row, is_random)]
+        by_image = [list(group) for _, group in groupby(samples, key=lambda each: (each.image_id, each.is_mirrored))]
+        is_shared = len({len(group) for group in by_image}) == 1
         batch = self.processor(
-            images=[each.image for shown in pictures for each in (shown[:1] if shared else shown)],
-            text=[each.text for each in referents],
-            segmentation_maps=[each.mask for each in referents],
+            images=[each.image for group in by_image for each in (group[:1] if is_shared else group)],
+            text=[each.text for each in samples],
+            segmentation_maps=[each.mask for each in samples],
             padding=self.padding,
             return_tensors="pt",
         )
         if self.mask_probability and is_random:
             hidden = [
                 hide_words(
-                    ids, self.processor.tokenizer, self.mask_probability, generator=referent.chance, is_word=is_word
+                    ids, self.processor.tokenizer, self.mask_probability, generator=sample.generator, is_word=is_word
                 )
-                for ids, is_word, referent in zip(batch["input_ids"], batch["attention_mask"], referents, strict=True)
+                for ids, is_word, sample in zip(batch["input_ids"], batch["attention_mask"], samples, strict=True)
             ]
             batch["masked_input_ids"], batch["hidden_words"] = map(torch.stack, zip(*hidden, strict=True))
         return batch
 
-    def _read(self, row: dict[str, Any], is_random: bool) -> list[Referent]:
-        """What is asked about a row's picture."""
+    def _read(self, row: dict[str, Any], is_random: bool) -> list[Sample]:
         seed = row.get("seed")
-        chance = None if seed is None else torch.Generator().manual_seed(seed)
-        expressions = [text_of(expression, self.text_column) for expression in row["expressions"]]
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        expressions = [expression_text(expression, self.text_column) for expression in row["expressions"]]
         if self.expression == "first" or not is_random:
             expressions = expressions[:1]
         elif self.expression == "random":
-            expressions = [expressions[int(torch.randint(len(expressions), (), generator=chance))]]
+            expressions = [expressions[int(torch.randint(len(expressions), (), generator=generator))]]
         image = row["image"]
         try:
             check_mask(row["mask"], image.height, image.width)
         except ValueError as error:
             raise ValueError(f"referent {row.get('ref_id')} of image {row['image_id']}: {error}") from error
         mask = decode_mask(row["mask"])
-        mirrors = bool(
-            is_random and self.flip_probability and torch.rand((), generator=chance) < self.flip_probability
-        )
-        if mirrors:
+        may_flip = is_random and self.flip_probability > 0
+        is_mirrored = may_flip and bool(torch.rand((), generator=generator) < self.flip_probability)
+        if is_mirrored:
             image, mask = ImageOps.mirror(image), mask[:, ::-1]
             expressions = [swap_sides(text) for text in expressions]
-        return [Referent(text, row["image_id"], image, mask, mirrors, chance) for text in expressions]
+        return [Sample(text, row["image_id"], image, mask, is_mirrored, generator) for text in expressions]
 
 
 __all__ = ["ReferringSegmentationCollator", "hide_words", "swap_sides"]

@@ -1,4 +1,4 @@
-"""A dataset as Parquet files with the pictures inside, that load anywhere."""
+"""Write a dataset as Parquet files with the images inside."""
 
 import os
 import shutil
@@ -17,35 +17,35 @@ MARK = "<!-- Written by hf-ris data export, which keeps the list of splits above
 
 def export_parquet(dataset: datasets.Dataset, output: str | Path, shard_size: int = 400 * 2**20) -> Path:
     """
-    Writes a split to the folder `output/{split}`, and names it on the card `output/README.md`, so that `load_refcoco` and
-    `datasets.load_dataset` read `output`, here or once it is on the Hub.
+    Write a split to the folder `output/{split}`, and list it on the card `output/README.md`, so that `load_refcoco` and
+    `datasets.load_dataset` read `output`, here or from the Hub.
 
     Args:
         dataset (`datasets.Dataset`): Rows with the columns of [`~hf_ris.data.FEATURES`], all of one split.
         output (`str` or `Path`): The folder; made if missing. It may hold other splits.
-        shard_size (`int`, *optional*, defaults to 400 MiB): About how large a file becomes, in bytes.
+        shard_size (`int`, *optional*, defaults to 400 MiB): Approximate size of a file, in bytes.
 
     Returns:
         `Path`: The split's folder. It appears once all of its files are written.
 
     Raises:
-        ValueError: If the split is there already, the folder has a card of another hand, there is no row, or the mask of one is
-            damaged or of another size than its picture.
+        ValueError: If the split exists already, the folder's card is not from an export, there is no row, or a mask is damaged or
+            of another size than its image.
     """
     if not len(dataset):
-        raise ValueError("dataset is empty; at least one row is needed")
+        raise ValueError("`dataset` must have at least one row, got none.")
     output, split = Path(output), dataset["split"][0]
     card = output / "README.md"
     if card.exists() and MARK not in card.read_text(encoding="utf-8"):
-        raise ValueError(f"output={str(output)!r} holds a README.md of another hand; name another folder")
+        raise ValueError(f"`output` must be a folder without a README.md of yours, got {str(output)!r}.")
     if (output / split).exists():
-        raise ValueError(f"output={str(output)!r} holds the split {split!r} already; name another folder")
+        raise ValueError(f"`output` must be a folder without the split {split!r}, got {str(output)!r}.")
     unfinished = output / f".{split}-unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     undecoded = dataset.cast_column("image", datasets.Image(decode=False))
-    some = undecoded.select(range(0, len(dataset), max(1, len(dataset) // 50)))
-    row_size = sum(len(_with_bytes(row)["image"]["bytes"]) for row in some) / len(some)
+    sample = undecoded.select(range(0, len(dataset), max(1, len(dataset) // 50)))
+    row_size = sum(len(_with_bytes(row)["image"]["bytes"]) for row in sample) / len(sample)
     shards = min(len(dataset), int(row_size * len(dataset) // shard_size) + 1)
     for number in range(shards):
         rows = undecoded.shard(shards, number, contiguous=True)

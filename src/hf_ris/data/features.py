@@ -1,4 +1,4 @@
-"""The columns that every dataset here has: one row per referent, whatever it was made from."""
+"""Columns of every dataset, one row per referent, and functions that read them."""
 
 from io import BytesIO
 from pathlib import Path
@@ -27,39 +27,41 @@ FEATURES = datasets.Features(
 )
 """
 - `image`: PIL, RGB or as the file is.
-- `mask`: compressed COCO RLE, (height, width) and counts; [`~hf_ris.data.decode_mask`] makes an array of it. All zero where
-  the expressions are true of nothing.
+- `mask`: compressed COCO RLE, (height, width) and counts, which [`~hf_ris.data.decode_mask`] decodes; empty if the expressions
+  refer to nothing.
 - `bbox`: x, y, width, height in pixels. `area`: pixels of the mask.
-- `category`: its name; several, joined by ", ", where the referent is several objects; "" where there is none or it is not known.
+- `category`: name of the referent's category, or names joined by ", "; "" where there is none or it is not known.
 - `ref_id`, `image_id`, `file_name`; `ann_ids`: the objects' annotations, mostly one.
 - `expressions`: `raw`, as written, and `sent`, cleaned and in lower case, each with its `sent_id`.
 """
 
 
 def plain_split(split: str) -> str:
-    """The name that a split has here: the Hub's "validation" is "val"."""
+    """Rename the Hub's "validation" to "val"."""
     return "val" if split == "validation" else split
 
 
 def check_text_column(name: str) -> None:
-    """Raises a ValueError unless expressions have such a text."""
+    """Raise a ValueError unless expressions have such a text."""
     if name not in ("sent", "raw"):
-        raise ValueError(f"text_column={name!r} is unknown; allowed are 'sent' and 'raw'")
+        raise ValueError(f"`text_column` must be 'sent' or 'raw', got {name!r}.")
 
 
-def text_of(expression: dict[str, Any], text_column: str) -> str:
-    """What is read of an expression. Where cleaning left nothing of it ("?"), it is the text as written."""
+def expression_text(expression: dict[str, Any], text_column: str) -> str:
+    """Get an expression's text. Where cleaning left nothing of it ("?"), it is the text as written."""
     return expression[text_column] if expression[text_column].strip() else expression["raw"]
 
 
-def image_size(image: str | Path | bytes) -> tuple[int, int]:
-    """(height, width) of a picture as `datasets` will decode it: upright."""
+def image_size(image: str | Path | bytes | dict[str, Any]) -> tuple[int, int]:
+    """Read the (height, width) of a file, its bytes, or an undecoded column's value, upright as `datasets` will decode it."""
+    if isinstance(image, dict):
+        image = image["path"] if image["bytes"] is None else image["bytes"]
     try:
-        with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as picture:
-            on_its_side = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return (picture.width, picture.height) if on_its_side else (picture.height, picture.width)
+        with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
+            is_rotated = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return opened.size if is_rotated else opened.size[::-1]
     except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{'a picture' if isinstance(image, bytes) else image} cannot be read: {error}") from error
+        raise ValueError(f"{'an image' if isinstance(image, bytes) else image} cannot be read: {error}") from error
 
 
-__all__ = ["FEATURES", "check_text_column", "image_size", "plain_split", "text_of"]
+__all__ = ["FEATURES", "check_text_column", "image_size", "plain_split", "expression_text"]

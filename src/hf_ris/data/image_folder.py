@@ -1,4 +1,4 @@
-"""One's own pictures, masks and expressions as a dataset."""
+"""Load a folder of one's own images, masks and expressions as a dataset."""
 
 import os
 from functools import partial
@@ -19,16 +19,15 @@ COLUMNS = {"image", "mask", "text"}
 
 def load_image_folder(root: str | Path, split: str = "train", num_proc: int | None = None) -> datasets.Dataset:
     """
-    Loads a split from a folder of pictures, masks and a table that joins them, laid out as for 🤗 Datasets' own ImageFolder:
+    Load a split from a folder of images, masks and a table, laid out as for 🤗 Datasets' ImageFolder:
 
         root/train/metadata.csv         file_name,mask_file_name,text
         root/train/desk.jpg             desk.jpg,desk-mug.png,the red mug
         root/train/desk-mug.png         desk.jpg,desk-lamp.png,the lamp on the left
         root/val/…
 
-    or `metadata.jsonl` with these keys, where `text` may also be a list of expressions of one referent. A mask is a picture of
-    the size of its image, everything but black being what is referred to. Expressions that are true of nothing have no
-    `mask_file_name`.
+    or `metadata.jsonl` with these keys, where `text` may also be a list of expressions of one referent. A mask has the size
+    of its image; every pixel that is not black belongs to the referent. Expressions that refer to nothing have no `mask_file_name`.
 
     Args:
         root (`str` or `Path`): The folder.
@@ -40,29 +39,29 @@ def load_image_folder(root: str | Path, split: str = "train", num_proc: int | No
 
     Raises:
         ValueError: If the folder, the split, the table, one of its columns, or a file it names is missing, or a mask is empty or
-            of another size than its image; the message names what.
+            of another size than its image.
     """
     split = plain_split(split)
     if not Path(root).is_dir():
-        raise ValueError(f"root={str(root)!r} is not a folder")
+        raise ValueError(f"`root` must be a folder, got {str(root)!r}.")
     try:
         splits = datasets.load_dataset("imagefolder", data_dir=str(Path(root).resolve()))
     except (datasets.exceptions.DatasetGenerationError, FileNotFoundError, IndexError, ValueError) as error:
-        raise ValueError(f"root={str(root)!r}: {error.__cause__ or error}") from error
+        raise ValueError(f"{str(root)!r} cannot be read: {error.__cause__ or error}") from error
     name = {"val": "validation"}.get(split, split)
     if name not in splits:
-        raise ValueError(f"split={split!r} is not in root={str(root)!r}, which has {', '.join(splits)}")
+        raise ValueError(f"`split` must be one of {list(splits)}, the splits of {str(root)!r}, got {split!r}.")
     rows = splits[name]
     if missing := COLUMNS - set(rows.column_names):
         raise ValueError(
-            f"root={str(root)!r}: its {split} table (metadata.csv or metadata.jsonl) must have the columns file_name, "
-            f"mask_file_name and text; what is missing gives {', '.join(sorted(missing))}"
+            f"{str(root)!r}: its {split} table (metadata.csv or metadata.jsonl) must have the columns file_name, "
+            f"mask_file_name and text; missing is the one for {', '.join(sorted(missing))}."
         )
     rows = rows.cast_column("image", datasets.Image(decode=False)).cast_column("mask", datasets.Image(decode=False))
     if None in rows["image"]:
-        raise ValueError(f"root={str(root)!r}: in its {split} table, file_name must be the first column")
+        raise ValueError(f"{str(root)!r}: in its {split} table, file_name must be the first column.")
     paths = [image["path"] for image in rows["image"]]
-    # Of no other folder's picture, should rows be joined.
+    # Numbers that no other folder's images have, so that datasets can be joined.
     base = int.from_bytes(blake2b(os.fsencode(Path(root, split).resolve()), digest_size=4).digest()) // 2 << 32
     image_ids = {path: base + number for number, path in enumerate(dict.fromkeys(paths))}
     convert = partial(_convert, image_ids=image_ids, split=split)
@@ -75,17 +74,17 @@ def _convert(row: dict[str, Any], number: int, image_ids: dict[str, int], split:
     path = row["image"]["path"]
     texts = row["text"] if isinstance(row["text"], list) else [row["text"]]
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise ValueError(f"{path}: text={row['text']!r} must be an expression, or a list of expressions")
+        raise ValueError(f"{path}: `text` must be an expression or a list of expressions, got {row['text']!r}.")
     height, width = image_size(path)
     mask = np.zeros((height, width), dtype=bool)
     if row["mask"] is not None:
         mask = _read_mask(row["mask"]["path"])
         if mask.shape != (height, width):
-            found, needed = (" x ".join(map(str, shape)) for shape in (mask.shape, (height, width)))
-            raise ValueError(f"{row['mask']['path']} is {found}, its image {path} is {needed} (height x width)")
+            got, needed = (" x ".join(map(str, shape)) for shape in (mask.shape, (height, width)))
+            raise ValueError(f"{row['mask']['path']} is {got}, its image {path} is {needed} (height x width).")
         if not mask.any():
             raise ValueError(
-                f"{row['mask']['path']} is empty; expressions that are true of nothing have no mask_file_name"
+                f"{row['mask']['path']} is empty; leave out its mask_file_name if the expression refers to nothing."
             )
     code = encode_mask(mask)
     return {
@@ -105,12 +104,10 @@ def _convert(row: dict[str, Any], number: int, image_ids: dict[str, int], split:
 
 
 def _read_mask(path: str) -> np.ndarray:
-    """Boolean, of shape (height, width): where a picture has any other colour than black, seen through no alpha channel."""
+    """Read which pixels are not black, boolean (height, width); an alpha channel is ignored."""
     try:
-        with Image.open(path) as picture:
-            pixels: np.ndarray = np.asarray(
-                picture if picture.mode in ("1", "L", "I", "I;16") else picture.convert("RGB")
-            )
+        with Image.open(path) as mask:
+            pixels: np.ndarray = np.asarray(mask if mask.mode in ("1", "L", "I", "I;16") else mask.convert("RGB"))
     except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     return np.asarray(pixels.any(axis=-1) if pixels.ndim == 3 else pixels != 0)

@@ -1,5 +1,5 @@
 """
-The annotation files of RefCOCO, RefCOCO+, RefCOCOg, RefClef (REFER's layout) and gRefCOCO, as their authors published them:
+Read the annotation files of RefCOCO, RefCOCO+, RefCOCOg, RefClef (REFER's layout) and gRefCOCO, as published:
 
     ROOT/refcoco/refs(unc).p, ROOT/refcoco/refs(google).p, ROOT/refcoco/instances.json
     ROOT/refcocog/refs(umd).p, ROOT/refcocog/refs(google).p, ROOT/refcocog/instances.json
@@ -8,7 +8,7 @@ The annotation files of RefCOCO, RefCOCO+, RefCOCOg, RefClef (REFER's layout) an
     ROOT/images/mscoco/images/train2014/COCO_train2014_….jpg
     ROOT/images/saiapr_tc-12/….jpg
 
-ROOT may also be the folder of a dataset, and a file of expressions a pickle or JSON.
+ROOT may also be the folder of a dataset. A file of expressions may be a pickle or JSON.
 """
 
 import json
@@ -29,8 +29,8 @@ class Partition:
 
     Attributes:
         name (`str`): The dataset: "refcoco", "refcoco+", "refcocog", "grefcoco" or "refclef".
-        split_by (`str`): Who divided it: "unc", "umd", "google" or "berkeley".
-        splits (`tuple[str, ...]`): What into.
+        split_by (`str`): Authors of the division: "unc", "umd", "google" or "berkeley".
+        splits (`tuple[str, ...]`): Names of its splits.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Partition:
 
     @property
     def refs_names(self) -> tuple[str, str]:
-        """The names that the file of expressions may have. gRefCOCO's own reader takes the first that is there."""
+        """Possible names of the file of expressions. gRefCOCO's reader takes the first that exists."""
         name = f"{'grefs' if self.name == 'grefcoco' else 'refs'}({self.split_by})"
         return f"{name}.p", f"{name}.json"
 
@@ -61,25 +61,25 @@ REFCLEF_IMAGE_FOLDERS = ("images/saiapr_tc-12", "saiapr_tc-12", "images/refclef"
 
 def find_partition(name: str, split_by: str | None = None) -> Partition:
     """
-    The partition of this name.
+    Find the partition of this name.
 
     Raises:
         ValueError: If there is none.
     """
-    named = [partition for partition in PARTITIONS if partition.name == name]
+    named = {partition.split_by: partition for partition in PARTITIONS if partition.name == name}
     if not named:
-        allowed = ", ".join(dict.fromkeys(partition.name for partition in PARTITIONS))
-        raise ValueError(f"name={name!r} is unknown; allowed are {allowed}")
-    for partition in named:
-        if split_by in (None, partition.split_by):
-            return partition
-    allowed = ", ".join(partition.split_by for partition in named)
-    raise ValueError(f"split_by={split_by!r} is unknown for {name}; allowed: {allowed}")
+        allowed = list(dict.fromkeys(partition.name for partition in PARTITIONS))
+        raise ValueError(f"`name` must be one of {allowed}, got {name!r}.")
+    if split_by is None:
+        return next(iter(named.values()))
+    if split_by not in named:
+        raise ValueError(f"`split_by` must be one of {list(named)} for {name}, got {split_by!r}.")
+    return named[split_by]
 
 
 def find_annotations(root: str | Path, partition: Partition) -> Path | None:
     """
-    The folder with the annotations of a partition: the dataset's own below `root`, or `root` itself; None if it is neither.
+    Find the folder with a partition's annotations: the dataset's folder below `root`, or `root` itself; else None.
 
     Raises:
         ValueError: If `root` is the folder of another dataset.
@@ -90,29 +90,30 @@ def find_annotations(root: str | Path, partition: Partition) -> Path | None:
         return None
     folder = Path(root).resolve().name
     if folder != partition.name and folder in {each.name for each in PARTITIONS}:
-        raise ValueError(f"root={str(root)!r} is the folder of {folder}, and name={partition.name!r} was asked for")
+        raise ValueError(f"`root` must be the folder of {partition.name}, got {folder}'s, {str(root)!r}.")
     return Path(root)
 
 
 def find_partitions(root: str | Path) -> list[Partition]:
     """
-    The partitions whose expressions are found below `root`, or in it. Several datasets have a refs(unc).p: in `root` itself it is
-    of the one that `root` is named after.
+    Find the partitions whose expressions are below `root` or in it. A refs(unc).p in `root`, which several datasets have, belongs
+    to the dataset that `root` is named after.
     """
-    own = Path(root).resolve().name
+    folder_name = Path(root).resolve().name
+    all_refs_names = [each.refs_names for each in PARTITIONS]
     found = []
     for partition in PARTITIONS:
-        names = [Path(root, partition.name, name) for name in partition.refs_names]
-        if own == partition.name or [each.refs_names for each in PARTITIONS].count(partition.refs_names) == 1:
-            names += [Path(root, name) for name in partition.refs_names]
-        if any(name.is_file() for name in names):
+        folders = [Path(root, partition.name)]
+        if folder_name == partition.name or all_refs_names.count(partition.refs_names) == 1:
+            folders.append(Path(root))
+        if any((folder / name).is_file() for folder in folders for name in partition.refs_names):
             found.append(partition)
     return found
 
 
 def annotation_files(root: str | Path, partition: Partition) -> tuple[Path, Path]:
     """
-    The file of expressions, and the one of images and objects.
+    Find the file of expressions, and the one of images and objects.
 
     Raises:
         ValueError: If one is missing.
@@ -123,7 +124,7 @@ def annotation_files(root: str | Path, partition: Partition) -> tuple[Path, Path
     if refs is None or not instances.is_file():
         names = [" or ".join(partition.refs_names)] * (refs is None) + ["instances.json"] * (not instances.is_file())
         lacking = " and ".join(_relative(folder / name, root) for name in names)
-        raise ValueError(f"root={str(root)!r} lacks {lacking} of {partition.name}")
+        raise ValueError(f"{str(root)!r} lacks {lacking} of {partition.name}.")
     return refs, instances
 
 
@@ -133,14 +134,14 @@ def _relative(path: Path, root: str | Path) -> str:
 
 class Annotations:
     """
-    What the files of one partition say.
+    Contents of one partition's files.
 
     Args:
         root (`str` or `Path`): The folder described above.
-        partition (`Partition`): Which one.
+        partition (`Partition`): The partition.
 
     Raises:
-        ValueError: If a file is missing, damaged, or a pickle that wants to construct anything.
+        ValueError: If a file is missing, damaged, or a pickle that constructs anything.
     """
 
     def __init__(self, root: str | Path, partition: Partition) -> None:
@@ -151,7 +152,7 @@ class Annotations:
         self.refs, self.instances = map(_read, files)
         is_whole = isinstance(self.instances, dict) and {"images", "annotations"} <= set(self.instances)
         if not (isinstance(self.refs, list) and is_whole):
-            raise ValueError(f"root={str(root)!r}: {self.refs_file} or {self.instances_file} is none of REFER's")
+            raise ValueError(f"{str(root)!r}: {self.refs_file} or {self.instances_file} is none of REFER's.")
 
     @cached_property
     def images(self) -> dict[int, dict[str, Any]]:
@@ -169,38 +170,32 @@ class Annotations:
         return {category["id"]: category["name"] for category in self.instances.get("categories", [])}
 
     def select(self, split: str) -> Iterator[dict[str, Any]]:
-        """The refs of a split as they stand in the file. Some belong to several test splits ("testAB")."""
+        """Select the refs of a split. Some belong to several test splits ("testAB")."""
         for ref in self.refs:
-            if ref["split"] == split or (
-                split in ("testA", "testB", "testC") and split[-1] in ref["split"].removeprefix("test")
-            ):
+            is_named = split in ("testA", "testB", "testC") and split[-1] in ref["split"].removeprefix("test")
+            if is_named or ref["split"] == split:
                 yield ref
 
     def referents(self, split: str) -> list[dict[str, Any]]:
         """
-        The rows of a split without picture and mask; the latter's `segmentations`, `height` and `width` instead.
-
-        Rows of one image stand together.
+        Make the rows of a split, sorted by image, with `segmentations`, `height` and `width` instead of image and mask.
 
         Raises:
-            ValueError: If a referent has no sentence, or its image or object is missing; the message names it.
+            ValueError: If a referent has no expression, or its image or object is missing.
         """
         try:
             rows = [self._referent(ref, split) for ref in self.select(split) if not self._is_left_out(ref)]
-        except KeyError as error:
-            raise ValueError(f"root={str(self.root)!r}: an entry of {self.partition.name} lacks {error}") from error
-        except (AttributeError, TypeError) as error:
-            raise ValueError(
-                f"root={str(self.root)!r}: an entry of {self.partition.name} is none of REFER's: {error}"
-            ) from error
+        except (AttributeError, KeyError, TypeError) as error:
+            reason = f"lacks {error}" if isinstance(error, KeyError) else f"is none of REFER's: {error}"
+            raise ValueError(f"{str(self.root)!r}: an entry of {self.partition.name} {reason}.") from error
         return sorted(rows, key=lambda row: (row["image_id"], row["ref_id"]))
 
     def count_left_out(self, split: str) -> int:
-        """How many referents of a split [`~Annotations.referents`] leaves out: some of gRefCOCO's."""
+        """Count the referents of a split that [`~Annotations.referents`] leaves out: some of gRefCOCO's."""
         return sum(map(self._is_left_out, self.select(split)))
 
     def _is_left_out(self, ref: dict[str, Any]) -> bool:
-        """Whether gRefCOCO's readers make nothing of a ref: it has no sentence, or nothing but crowds, whose masks they skip."""
+        """Whether gRefCOCO's readers skip a ref: it has no expression, or nothing but crowds."""
         if self.partition.name != "grefcoco":
             return False
         ids = _annotation_ids(ref)
@@ -212,19 +207,18 @@ class Annotations:
     def _referent(self, ref: dict[str, Any], split: str) -> dict[str, Any]:
         where = f"{self.refs_file}: referent {ref['ref_id']}"
         ids = _annotation_ids(ref)
-        if ref.get("no_target") or ids == [-1]:  # gRefCOCO's sign for expressions that are true of nothing
+        if ref.get("no_target") or ids == [-1]:  # gRefCOCO's mark of expressions that refer to nothing
             ids = []
-        missing = [number for number in ids if number not in self.objects]
-        if missing:
-            raise ValueError(f"{where} names annotation {missing[0]}, which {self.instances_file} lacks")
+        for number in ids:
+            if number not in self.objects:
+                raise ValueError(f"{where} names annotation {number}, which {self.instances_file} lacks")
         if ref["image_id"] not in self.images:
             raise ValueError(f"{where} names image {ref['image_id']}, which {self.instances_file} lacks")
-        foreign = [number for number in ids if self.objects[number]["image_id"] != ref["image_id"]]
-        if foreign:
-            raise ValueError(f"{where} is in image {ref['image_id']}, and annotation {foreign[0]} in another")
-        if (
-            self.partition.name == "grefcoco"
-        ):  # the readers of the others fail on a crowd, so none is referred to there
+        for number in ids:
+            if self.objects[number]["image_id"] != ref["image_id"]:
+                raise ValueError(f"{where} is in image {ref['image_id']}, and annotation {number} in another")
+        # The other datasets' readers fail on a crowd, so none is referred to there.
+        if self.partition.name == "grefcoco":
             ids = [number for number in ids if not self._is_crowd(number)]
         if not ref["sentences"]:
             raise ValueError(f"{where} has no sentence")
@@ -254,32 +248,31 @@ def _annotation_ids(ref: dict[str, Any]) -> list[int]:
 
 def find_images(base: str | Path, partition: Partition) -> Path:
     """
-    The folder that holds the photos of a partition: `base` itself, or one of those below it that they usually lie in, or,
-    where `base` is the dataset's own folder, beside it.
+    Find the folder of a partition's photos: `base`, a usual folder below it, or, if `base` is the dataset's folder, beside it.
 
     Raises:
-        ValueError: If `base` is no folder.
+        ValueError: If `base` is not a folder.
     """
     is_refclef = partition.name == "refclef"
     names = REFCLEF_IMAGE_FOLDERS if is_refclef else IMAGE_FOLDERS
-    places = [Path(base)]
+    bases = [Path(base)]
     if Path(base).is_dir() and find_annotations(base, partition) == Path(base):
-        places.append(Path(base).resolve().parent)
-    folders = [(place / name).resolve() for place in places for name in names if (place / name).is_dir()]
+        bases.append(Path(base).resolve().parent)
+    folders = [(each / name).resolve() for each in bases for name in names if (each / name).is_dir()]
     if not folders:
-        raise ValueError(f"there is no folder {str(base)!r} to look for photos in")
-    pattern = "**/*.jpg" if is_refclef else "*.jpg"  # the photos of SAIAPR TC-12 lie in folders of their own
+        raise ValueError(f"`image_root` must be a folder with photos; there is no folder {str(base)!r}.")
+    pattern = "**/*.jpg" if is_refclef else "*.jpg"  # the photos of SAIAPR TC-12 lie in subfolders
     return next((folder for folder in folders if next(folder.glob(pattern), None)), folders[0])
 
 
 def missing_images(folder: Path, names: list[str]) -> list[str]:
-    """The names that the folder lacks, each once, in their order."""
+    """List the names that the folder lacks, each once, in their order."""
     present = set(os.listdir(folder))
     return [name for name in dict.fromkeys(names) if name not in present and not Path(folder, name).is_file()]
 
 
 def fingerprint(root: str | Path, partition: Partition) -> str:
-    """A hash of the contents of a partition's files."""
+    """Hash the contents of a partition's files."""
     digest = blake2b(digest_size=8)
     for path in annotation_files(root, partition):
         try:
@@ -290,7 +283,7 @@ def fingerprint(root: str | Path, partition: Partition) -> str:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads lists, dictionaries, numbers and text. A pickle could name any function to be called: none is."""
+    """Reads lists, dictionaries, numbers and text, and calls no function that a pickle names."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"it wants to construct {module}.{name}, which is not done")

@@ -1,4 +1,4 @@
-"""COCO's ways of writing down a mask, and the one used here: compressed run-length code."""
+"""Read masks in COCO's formats, and write them as compressed run-length code."""
 
 import re
 from typing import Any
@@ -8,24 +8,23 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 
-REACH = 2  # times the image's size
-MAX_OUTLINE = 100  # times the image's height and width
+MAX_DISTANCE = 2  # of a coordinate from the image, times the image's size
+MAX_OUTLINE = 100  # length of all polygons, times the image's height and width
 
 
 def encode_segmentations(segmentations: list[Any], height: int, width: int) -> dict[str, Any]:
     """
-    The union of objects' masks.
+    Encode the union of objects' masks.
 
     The published loaders add up the polygons of an object and keep the pixels that are exactly 1 (MagNet, LAVT,
     Global-Local), which turns their overlaps into background, or all that are not 0 (CRIS). Here every pixel that any
-    polygon covers belongs to the object, as in COCO's own evaluation. A polygon of one or two points beside whole ones is left
-    out, as in gRefCOCO's own reader.
+    polygon covers belongs to the object, as in COCO's evaluation. A polygon of one or two points beside longer ones is left
+    out, as in gRefCOCO's reader.
 
     Args:
         segmentations (`list`): One entry for each object: a list of polygons, each x, y, x, y, … in pixels, or a dictionary
             with `size` and `counts`, the runs as a list or as compressed text, or a list of such dictionaries.
-        height (`int`): Of the image, in pixels.
-        width (`int`): Of the image, in pixels.
+        height, width (`int`): Size of the image in pixels.
 
     Returns:
         `dict`: `size`, [height, width], and `counts`, ASCII text.
@@ -44,7 +43,7 @@ def encode_segmentations(segmentations: list[Any], height: int, width: int) -> d
 def _encode(segmentation: Any, height: int, width: int) -> list[dict[str, Any]]:
     parts = [segmentation] if isinstance(segmentation, dict) else segmentation
     if not isinstance(parts, list):
-        raise ValueError(f"its segmentation is {_shorten(parts)}; allowed are polygons and run-length code")
+        raise ValueError(f"its segmentation must be polygons or run-length code, got {_shorten(parts)}")
     if not parts:
         raise ValueError("its segmentation is empty")
     codes = [_as_bytes(part, (height, width)) for part in parts if isinstance(part, dict)]
@@ -52,10 +51,10 @@ def _encode(segmentation: Any, height: int, width: int) -> list[dict[str, Any]]:
     areas = [polygon for polygon in polygons if len(polygon) >= 3]
     if not codes and not areas:
         raise ValueError(
-            f"a polygon has {2 * len(polygons[0])} numbers; three points or more are needed, two numbers each"
+            f"a polygon must have at least three points, two numbers each, got {2 * len(polygons[0])} numbers"
         )
     length = sum(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum() for points in areas)
-    if length > MAX_OUTLINE * (height + width):  # pycocotools keeps every step of the way in memory
+    if length > MAX_OUTLINE * (height + width):  # pycocotools keeps every pixel of the outline in memory
         raise ValueError(
             f"its polygons are {length:.0f} pixels long; allowed are {MAX_OUTLINE} times the height and width of its image"
         )
@@ -63,36 +62,36 @@ def _encode(segmentation: Any, height: int, width: int) -> list[dict[str, Any]]:
 
 
 def _read_polygon(polygon: Any, height: int, width: int) -> np.ndarray:
-    """x and y of each point, (points, 2). pycocotools ends the process for a coordinate that is no number or huge."""
+    """Read points, (n, 2). pycocotools ends the process for a coordinate that is no number or huge."""
     numbers = _read_numbers(polygon, "iuf")
     if numbers is None:
-        raise ValueError(f"a polygon is {_shorten(polygon)}; allowed are lists of numbers x, y, x, y, ...")
+        raise ValueError(f"a polygon must be a list of numbers x, y, x, y, ..., got {_shorten(polygon)}")
     if len(numbers) % 2:
-        raise ValueError(f"a polygon has {len(numbers)} numbers; three points or more are needed, two numbers each")
+        raise ValueError(f"a polygon must have at least three points, two numbers each, got {len(numbers)} numbers")
     points = numbers.astype(np.float64).reshape(-1, 2)
     size = np.array([width, height])
-    outside = ~((points >= -REACH * size) & (points <= (1 + REACH) * size))
+    outside = ~((points >= -MAX_DISTANCE * size) & (points <= (1 + MAX_DISTANCE) * size))
     if outside.any():
         raise ValueError(
-            f"a polygon has the coordinate {points[outside][0]:g}; allowed are numbers that lie no further outside of the "
-            f"image, {height} x {width} (height x width), than {REACH} times its size"
+            f"a polygon has the coordinate {points[outside][0]:g}; allowed are numbers at most {MAX_DISTANCE} times the "
+            f"image's size, {height} x {width} (height x width), outside of it"
         )
     return points
 
 
 def check_mask(rle: dict[str, Any], height: int, width: int) -> None:
-    """Raises a ValueError unless a mask in run-length code is whole, and of this size."""
+    """Raise a ValueError unless a mask in run-length code is complete and of this size."""
     _as_bytes(rle, (height, width))
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """A boolean mask of shape (height, width) as `size` and `counts`; [`decode_mask`] undoes it."""
+    """Encode a boolean mask (height, width) as `size` and `counts`; [`decode_mask`] undoes it."""
     return _as_text(coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)))
 
 
 def decode_mask(rle: dict[str, Any]) -> np.ndarray:
     """
-    Decodes a row's `mask`.
+    Decode a row's `mask`.
 
     Args:
         rle (`dict`): `size` and `counts`, compressed run-length code as text.
@@ -107,30 +106,30 @@ def decode_mask(rle: dict[str, Any]) -> np.ndarray:
 
 
 def mask_geometry(rle: dict[str, Any]) -> dict[str, Any]:
-    """`bbox` (x, y, width, height) and `area` of a mask, in pixels."""
+    """Measure `bbox` (x, y, width, height) and `area` of a mask, in pixels."""
     code = _as_bytes(rle)
     return {"bbox": [float(value) for value in coco_mask.toBbox(code)], "area": int(coco_mask.area(code))}
 
 
 def compare_masks(predicted: dict[str, Any], true: dict[str, Any]) -> list[int]:
     """
-    Pixels of the intersection, of the predicted and of the true mask, read off their codes.
+    Count the pixels of the intersection, of the predicted and of the true mask, without decoding them.
 
     Raises:
         ValueError: If a code is damaged, or they are of different sizes.
     """
     codes = [_as_bytes(predicted), _as_bytes(true)]
-    if codes[0]["size"] != codes[1]["size"]:  # pycocotools finds nothing in common then
+    if codes[0]["size"] != codes[1]["size"]:  # pycocotools would say that they have nothing in common
         raise ValueError(f"a predicted mask is {codes[0]['size']}, the true one {codes[1]['size']} (height, width)")
     return [int(coco_mask.area(code)) for code in (coco_mask.merge(codes, intersect=True), *codes)]
 
 
 def _as_bytes(rle: dict[str, Any], image_size: tuple[int, int] | None = None) -> dict[str, Any]:
     """
-    What pycocotools calls a code, once it is known to be whole: of a damaged one pycocotools makes pixels that are not set.
+    Make pycocotools' code of a mask, after checking it: of a damaged one pycocotools makes uninitialized pixels.
 
     Raises:
-        ValueError: If it is damaged, or not of the size of its image, (height, width).
+        ValueError: If the code is damaged, or not of the size of its image, (height, width).
     """
     height, width = _check_size(rle.get("size"))
     if image_size not in (None, (height, width)):
@@ -143,34 +142,32 @@ def _as_bytes(rle: dict[str, Any], image_size: tuple[int, int] | None = None) ->
     else:
         whole = _read_numbers(counts, "iu")
         if whole is None:
-            raise ValueError(
-                f"the counts of its mask are {_shorten(counts)}; allowed are a list of whole numbers and text"
-            )
+            raise ValueError(f"the counts of its mask must be a list of whole numbers or text, got {_shorten(counts)}")
         runs = whole.astype(np.int64)
-    unfit = runs[(runs < 0) | (runs > height * width)]
-    if len(unfit) or runs.sum() != height * width:
-        found = f"a run of {unfit[0]} pixels" if len(unfit) else f"runs of {int(runs.sum())} pixels"
-        raise ValueError(f"its mask has {found}, where {height} x {width} (height x width) need {height * width}")
+    impossible = runs[(runs < 0) | (runs > height * width)]
+    if len(impossible) or runs.sum() != height * width:
+        got = f"a run of {impossible[0]} pixels" if len(impossible) else f"runs of {int(runs.sum())} pixels"
+        raise ValueError(f"its mask has {got}, where {height} x {width} (height x width) need {height * width}")
     if isinstance(counts, list):
         return coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
     return {"size": [height, width], "counts": text}
 
 
 def _check_size(size: Any) -> tuple[int, int]:
-    """Height and width, if they are those of a picture that Pillow opens."""
+    """Return height and width if Pillow would open an image of this size."""
     sides = list(size) if isinstance(size, list | tuple) else []
     if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side > 0 for side in sides):
-        raise ValueError(f"the size of its mask is {_shorten(size)}; allowed are [height, width] in pixels")
+        raise ValueError(f"the size of its mask must be [height, width] in pixels, got {_shorten(size)}")
     height, width = map(int, sides)
     if Image.MAX_IMAGE_PIXELS is not None and height * width > 2 * Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"the size of its mask is {height} x {width}, larger than any picture that is opened")
+        raise ValueError(f"the size of its mask is {height} x {width}, larger than any image that is opened")
     return height, width
 
 
 def _read_runs(text: bytes) -> np.ndarray:
     """
-    The runs of compressed code: numbers of five bits a character, lowest first; the sixth bit says that more follow, and from
-    the fourth number on each is the difference from the last but one.
+    Read the runs of compressed code. A character holds five bits of a number, lowest first; its sixth bit says that more follow.
+    From the fourth number on, each is the difference from the last but one.
     """
     digits = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - ord("0")
     ends = np.flatnonzero(digits < 32)
@@ -182,9 +179,9 @@ def _read_runs(text: bytes) -> np.ndarray:
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
     if lengths.max() > 7:  # 32 bits
-        raise ValueError("the counts of its mask hold a number that is larger than any picture")
-    places = np.arange(len(digits)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((digits & 31) << (5 * places), starts)
+        raise ValueError("the counts of its mask hold a number that is larger than any image")
+    positions = np.arange(len(digits)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((digits & 31) << (5 * positions), starts)
     runs -= (digits[ends] >> 4 & 1) << (5 * lengths)  # the highest bit is the sign
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
@@ -192,7 +189,7 @@ def _read_runs(text: bytes) -> np.ndarray:
 
 
 def _read_numbers(values: Any, kinds: str) -> np.ndarray | None:
-    """A list of numbers of NumPy's `kinds` as an array, or None if it is anything else."""
+    """Make an array of a list of numbers of NumPy's `kinds`; None for anything else."""
     if not isinstance(values, list):
         return None
     try:

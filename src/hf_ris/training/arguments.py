@@ -7,7 +7,7 @@ from typing import Any
 from transformers import HfArgumentParser, TrainingArguments
 
 
-TAKEN = {"output_dir": "--output-dir", "resume_from_checkpoint": "--resume"}
+RENAMED = {"output_dir": "--output-dir", "resume_from_checkpoint": "--resume"}
 
 
 class _Parser(HfArgumentParser):
@@ -17,26 +17,26 @@ class _Parser(HfArgumentParser):
 
 def read_arguments(words: Sequence[str]) -> dict[str, Any]:
     """
-    Reads options of `TrainingArguments`: `--max-steps 100 --bf16`, with hyphens or, as in Python, with underscores.
+    Read options of `TrainingArguments`, such as `--max-steps 100 --bf16`, with hyphens or underscores.
 
     Args:
         words (`Sequence[str]`): A command line.
 
     Returns:
-        `dict[str, Any]`: What was given, by field; nothing of what was not.
+        `dict[str, Any]`: The given options by field, without the defaults of the others.
 
     Raises:
-        ValueError: If an option or a value is unknown, or the training itself decides it.
+        ValueError: If an option or a value is unknown, or `hf-ris train` has another option for it.
     """
     parser = _Parser(TrainingArguments, allow_abbrev=False, add_help=False)
     for action in parser._actions:
         action.default = argparse.SUPPRESS
     known, unknown = parser.parse_known_args(list(words))
     if unknown:
-        raise ValueError(f"unknown option: {' '.join(unknown)}")
-    for name, instead in TAKEN.items():
+        raise ValueError(f"unknown option: {' '.join(unknown)}.")
+    for name, option in RENAMED.items():
         if hasattr(known, name):
-            raise ValueError(f"unknown option: --{name.replace('_', '-')}; use {instead}")
+            raise ValueError(f"--{name.replace('_', '-')} must be given as {option}.")
     return vars(known)
 
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMix
 
 from ..data import load_refshapes
 from ..data.collator import ReferringSegmentationCollator
-from ..data.features import check_text_column, image_size, text_of
+from ..data.features import check_text_column, expression_text, image_size
 from ..data.segmentation import check_mask, mask_geometry
 from ..modeling.inputs import check_expressions
 from .rows import EpochRows, EvaluationRows, RefShapesRows
@@ -118,15 +118,15 @@ def check_rows(
         where = f"{name}[{number}] (ref_id {row['ref_id']})"
         if not row["expressions"]:
             raise ValueError(f"{where} has no expression.")
-        texts = [text_of(each, text_column) for each in row["expressions"]]
+        texts = [expression_text(each, text_column) for each in row["expressions"]]
         check_expressions(texts, argument=f"the text of {where}")
         if tokenizer is not None:
             for ids, text in zip(tokenizer(texts)["input_ids"], texts, strict=True):
                 if set(ids) <= set(tokenizer.all_special_ids):
                     raise ValueError(f"{where}: {text!r} has no word that Mask Grounding can hide.")
-        image, image_id = row["image"], row["image_id"]
+        image_id = row["image_id"]
         if image_id not in sizes:
-            sizes[image_id] = image_size(image["path"] if image["bytes"] is None else image["bytes"])
+            sizes[image_id] = image_size(row["image"])
         try:
             check_mask(row["mask"], *sizes[image_id])
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Runs a recipe with plain `Trainer`."""
+"""Run a recipe with plain `Trainer`."""
 
 import inspect
 import math
@@ -35,17 +35,23 @@ DEFAULT_ARGUMENTS = {
     "eval_strategy": "steps",
     "save_total_limit": 2,
     "logging_steps": 50,
-    "logging_nan_inf_filter": False,  # what is no number stops the training instead
+    "logging_nan_inf_filter": False,  # `WatchLoss` stops the training instead
     "report_to": "none",
     "ddp_find_unused_parameters": False,  # there are none
     "hub_strategy": "end",
     "hub_private_repo": True,
 }
-# What a recipe with an optimizer of its own decides, and one with a schedule of its own.
-OPTIMIZED = {"adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args"}
-SCHEDULED = OPTIMIZED | {"lr_scheduler_kwargs", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "weight_decay"}
-SAVED = (".safetensors", ".json", ".jinja", ".py")  # not what Trainer keeps of its arguments, a token among them
-EVALUATIONS = 20  # of a training on drawings, which has no epochs
+# Fields of `TrainingArguments` that have no effect on a recipe with its own optimizer or schedule.
+OPTIMIZER_FIELDS = {"adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args"}
+SCHEDULE_FIELDS = OPTIMIZER_FIELDS | {
+    "lr_scheduler_kwargs",
+    "lr_scheduler_type",
+    "warmup_ratio",
+    "warmup_steps",
+    "weight_decay",
+}
+PUSHED_SUFFIXES = (".safetensors", ".json", ".jinja", ".py")  # without training_args.bin, which may hold a token
+EVALUATIONS = 20  # in a training on generated rows, which has no epochs
 
 
 def train(
@@ -66,29 +72,30 @@ def train(
     **overrides: Any,
 ) -> dict[str, float]:
     """
-    Trains a recipe's model, stage by stage, and saves it with its processor to `output_dir`.
+    Train a recipe's model, stage by stage, and save it with its processor to `output_dir`.
 
     Runs in one process, or in each of those that `torchrun` or `accelerate launch` started.
 
     Args:
         recipe (`str` or [`Recipe`]): A key of [`RECIPES`], or a recipe that is not among them.
-        output_dir (`str` or `Path`): Where the trained model goes; checkpoints go to its folders `stage-1`, `stage-2`, …, and
-            pictures of what is predicted to their folders `samples`.
+        output_dir (`str` or `Path`): Folder for the trained model; checkpoints go to its folders `stage-1`, `stage-2`, …, and
+            drawn predictions to their folders `samples`.
         train_dataset (`datasets.Dataset`, *optional*): Rows as the loaders of `hf_ris.data` give them.
-        eval_dataset (`datasets.Dataset`, *optional*): Rows that are evaluated on, with the first expression of each; by default
-            none, or generated ones where the training's are generated.
+        eval_dataset (`datasets.Dataset`, *optional*): Rows to evaluate on, with the first expression of each; by default none, or
+            generated ones where the training's are generated.
         refshapes (`Sequence[str]`, *optional*): Variants of RefShapes, instead of `train_dataset`. Scenes are drawn on the way
             and never come twice. By default the recipe's.
-        parts (`dict`, *optional*): What the model is made from: `backbone` and `text`, folders or Hub ids of pretrained encoders,
-            or `init_from`, a CLIP, for CRIS; and `from_scratch`, to take their configurations alone; or `model`, a checkpoint of this library.
+        parts (`dict`, *optional*): Parts of the model: `backbone` and `text`, folders or Hub ids of pretrained encoders, or, for
+            CRIS, `init_from`, a CLIP; and `from_scratch`, to take their configurations alone; or `model`, a checkpoint to start from.
         config (`dict`, *optional*): Fields of the model's configuration; they take precedence over the recipe's.
-        lora (`int`, *optional*): Rank of adapters, which then are all that is trained; they are saved in `output_dir/adapter`, the
-            model with what they learned in `output_dir`.
-        text_column (`str`, *optional*): Which text is read: "sent" (cleaned) or "raw" (as written); by default the recipe's.
-        flip_probability (`float`, *optional*, defaults to 0.0): How often a picture is mirrored, left and right in its text too.
-        eval_rows (`int`, *optional*): How many rows of `eval_dataset` are evaluated on, from its first; of generated ones 100 of
-            each variant by default.
-        samples (`int`, *optional*, defaults to 8): How many rows' predictions are drawn at each evaluation.
+        lora (`int`, *optional*): Rank of adapters, the only weights that are then trained. They are saved in
+            `output_dir/adapter`, the model with the adapters merged into it in `output_dir`.
+        text_column (`str`, *optional*): The text to read: "sent" (cleaned) or "raw" (as written); by default the recipe's.
+        flip_probability (`float`, *optional*, defaults to 0.0): Share of images that are mirrored, left and right swapped in their
+            expressions.
+        eval_rows (`int`, *optional*): Number of rows of `eval_dataset` to evaluate on, from its first; by default all, or 100
+            generated ones of each variant.
+        samples (`int`, *optional*, defaults to 8): Number of rows whose predictions are drawn at each evaluation.
         resume (`bool`, *optional*, defaults to `False`): Whether to continue from the last checkpoint in `output_dir`, with
             the batch size and the number of processes it was written with.
         overrides: Any field of `TrainingArguments`; takes precedence over the recipe, in every stage.
@@ -98,9 +105,9 @@ def train(
 
     Raises:
         ValueError: If the recipe is unknown, its data or its parts are missing, a row is unfit, there is no checkpoint to resume
-            from, it is of another architecture, or there is one and it would be lost.
+            from, it is of another architecture, or a checkpoint or model would be overwritten.
         MemoryError: If the device's memory does not suffice; the message says what to change.
-        FloatingPointError: If the loss becomes infinite or no number.
+        FloatingPointError: If the loss or its gradient is not finite.
     """
     chosen = find_recipe(recipe)
     check_request(chosen, train_dataset, parts or {}, lora)
@@ -146,27 +153,27 @@ def train(
             options = learn_masks(trained, processor, collator, rows, evaluation)
             seen_rows += num_rows
         options |= choose_optimizer(chosen, stage, trained, arguments, len(options["train_dataset"]))
-        # Batch norms take all GPUs' pictures together, but for those that adapters leave as they are.
+        # Batch norms use the images of all GPUs, except under adapters, which leave them frozen.
         if lora is None and arguments.world_size > 1 and arguments.device.type == "cuda":
             options["model"] = nn.SyncBatchNorm.convert_sync_batchnorm(options["model"])
 
         trainer = Trainer(args=arguments, **options)
-        # First, so that what it adds to the logs reaches those that write them.
+        # First, so that the callbacks that write the logs see the terms it adds.
         trainer.callback_handler.callbacks.insert(0, WatchLoss())
         if pretraining is None and evaluation is not None:
             folder = Path(arguments.output_dir) / "samples"
             trainer.add_callback(DrawSamples(evaluation, processor, folder, samples, data.text_column))
         if checkpoint is not None:
             check_checkpoint(trainer.model, checkpoint, lora)
-        with explained(trainer, processor):
+        with memory_advice(trainer, processor):
             result = trainer.train(resume_from_checkpoint=checkpoint)
         if pretraining is not None:
             pretraining.finish()
 
-    trainer.remove_callback(DrawSamples)  # whose last sheet would be drawn over
-    with explained(trainer, processor):
+    trainer.remove_callback(DrawSamples)  # the last drawing stays
+    with memory_advice(trainer, processor):
         metrics = trainer.evaluate() if data.has_evaluation else result.metrics
-    publish(trainer, processor, Path(output_dir), has_adapters=lora is not None)
+    save(trainer, processor, Path(output_dir), has_adapters=lora is not None)
     return metrics
 
 
@@ -187,52 +194,54 @@ def find_recipe(recipe: str | Recipe) -> Recipe:
 def check_request(
     recipe: Recipe, train_dataset: datasets.Dataset | None, parts: dict[str, Any], lora: int | None
 ) -> None:
-    """Raises a ValueError unless a recipe can be run with what is given."""
+    """Raise a ValueError unless a recipe can be run with these arguments."""
     if recipe.refshapes and train_dataset is not None:
-        raise ValueError("`train_dataset` must be left out: this recipe learns from drawings alone.")
+        raise ValueError("`train_dataset` must be left out: this recipe generates its own rows.")
     if lora is not None and "model" not in parts:
-        raise ValueError(f"`model` must be given with lora={lora}: a checkpoint that is adapted.")
+        raise ValueError(f"`model` must be given with lora={lora}: the checkpoint to adapt.")
     if lora is not None and any(stage.pretraining is not None for stage in recipe.stages):
-        raise ValueError("`lora` must be left out: this recipe trains an image encoder from nothing.")
+        raise ValueError("`lora` must be left out: this recipe trains an image encoder from random weights.")
 
 
-def publish(trainer: Trainer, processor: ProcessorMixin, folder: Path, has_adapters: bool) -> None:
-    """Saves what was trained, and uploads it if that was asked for. Adapters are saved alone, and merged into the model."""
+def save(trainer: Trainer, processor: ProcessorMixin, folder: Path, has_adapters: bool) -> None:
+    """Save the trained model, and push it if `push_to_hub` is set. Adapters are saved alone, and merged into the model."""
     model = trainer.model
     if not has_adapters:
-        trainer.save_model(str(folder), _internal_call=True)  # else it would upload what is in its own folder
+        trainer.save_model(str(folder), _internal_call=True)  # without it, Trainer would push the stage's folder
     elif trainer.is_world_process_zero():
         trainer.model.save_pretrained(folder / "adapter")
         model = trainer.model.merge_and_unload()
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     if trainer.args.push_to_hub and trainer.is_world_process_zero():
-        share(model, folder, trainer.hub_model_id, trainer.args)
+        push(model, folder, trainer.hub_model_id, trainer.args)
 
 
-def share(model: PreTrainedModel, folder: Path, repo_id: str, arguments: TrainingArguments) -> None:
-    """Uploads what was trained, and nothing else that lies in its folder. A repository without a card gets one."""
-    saved = [
-        path.name for path in folder.iterdir() if path.suffix in SAVED or path.name in ("merges.txt", "vocab.txt")
+def push(model: PreTrainedModel, folder: Path, repo_id: str, arguments: TrainingArguments) -> None:
+    """Push the files of the trained model alone, and a card if the repository has none."""
+    names = [
+        path.name
+        for path in folder.iterdir()
+        if path.suffix in PUSHED_SUFFIXES or path.name in ("merges.txt", "vocab.txt")
     ]
-    where = {"repo_id": repo_id, "token": arguments.hub_token, "revision": arguments.hub_revision}
+    target = {"repo_id": repo_id, "token": arguments.hub_token, "revision": arguments.hub_revision}
     if arguments.hub_revision is not None:
         create_branch(repo_id, branch=arguments.hub_revision, token=arguments.hub_token, exist_ok=True)
-    upload_folder(**where, folder_path=folder, allow_patterns=[*saved, "adapter/*"])
+    upload_folder(**target, folder_path=folder, allow_patterns=[*names, "adapter/*"])
     if not file_exists(repo_id, "README.md", revision=arguments.hub_revision, token=arguments.hub_token):
         card = trained_card(folder.resolve().name, model, licence=None, note="Trained with `hf-ris train`.")
         card.text = card.text.replace(HERE, repo_id)
-        upload_file(**where, path_or_fileobj=str(card).encode(), path_in_repo="README.md")
+        upload_file(**target, path_or_fileobj=str(card).encode(), path_in_repo="README.md")
 
 
 def build(
     recipe: Recipe, parts: dict[str, Any], config: dict[str, Any], seed: int
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
-    Build a recipe's model and processor, from its own parts or those that are named.
+    Build a recipe's model and processor from the given parts, or from the recipe's.
 
     Raises:
-        ValueError: If the recipe has no use for one of them, or needs a checkpoint.
+        ValueError: If a part does not fit the recipe, or the recipe needs a checkpoint.
     """
     builder = load_checkpoint if "model" in parts else recipe.build
     if builder is load_checkpoint and "model" not in parts:
@@ -248,23 +257,22 @@ def make_arguments(
     recipe: Recipe, stage: Stage, folder: Path, data: TrainingData, overrides: dict[str, Any]
 ) -> TrainingArguments:
     """
-    What `Trainer` needs to know of a stage.
+    Make a stage's `TrainingArguments`.
 
     Raises:
-        ValueError: If it is not said when a training on drawings ends, or an option is of no use to the recipe.
+        ValueError: If a training on generated rows has no `max_steps`, or the recipe decides an option itself.
     """
-    # Asked here, not when this module is imported: a process that has asked for CUDA cannot be forked any more.
+    # Not at the top of the module: a process that has asked for CUDA cannot be forked any more.
     has_cuda = torch.cuda.is_available()
     hardware = {
         "dataloader_pin_memory": has_cuda,
-        "use_cpu": not torch.accelerator.is_available(),  # which several processes on the CPU must be told
+        "use_cpu": not torch.accelerator.is_available(),  # several processes on the CPU need it
     }
     options = {**DEFAULT_ARGUMENTS, **hardware, **recipe.arguments, **stage.arguments}
-    own = SCHEDULED if recipe.schedule is not None else OPTIMIZED if recipe.muon else set()
-    ignored = sorted(own & overrides.keys())
-    if ignored:
-        kind = "a schedule" if recipe.schedule is not None else "an optimizer"
-        raise ValueError(f"{ignored[0]} is not for this recipe, which has {kind} of its own")
+    decided = SCHEDULE_FIELDS if recipe.schedule is not None else OPTIMIZER_FIELDS if recipe.muon else set()
+    if ignored := sorted(decided & overrides.keys()):
+        kind = "schedule" if recipe.schedule is not None else "optimizer"
+        raise ValueError(f"`{ignored[0]}` must be left out: this recipe has its own {kind}.")
     if "eval_steps" in overrides:
         by_steps = {"eval_strategy": "steps", "save_strategy": "steps", "save_steps": overrides["eval_steps"]}
         overrides = {**by_steps, **overrides}
@@ -273,7 +281,7 @@ def make_arguments(
     options |= overrides
     if data.is_generated:
         if options.get("max_steps", -1) < 1:
-            raise ValueError("`max_steps` must be given with generated rows, which have no end.")
+            raise ValueError("`max_steps` must be given with generated rows, which never end.")
         options["train_sampling_strategy"] = "sequential"
         if options["eval_strategy"] == "epoch":
             steps = max(1, options["max_steps"] // EVALUATIONS)
@@ -286,9 +294,9 @@ def make_arguments(
     options.setdefault("batch_eval_metrics", stage.pretraining is None)
     arguments = TrainingArguments(str(folder), **options)
     if arguments.n_gpu > 1:
-        # Otherwise `Trainer` would deal out pictures and expressions apart, which come in different numbers.
+        # `Trainer` would split images and expressions apart, and their numbers may differ.
         logger.warning(
-            f"of {arguments.n_gpu} GPUs one is used: start a process for each, by torchrun or accelerate launch"
+            f"One of {arguments.n_gpu} GPUs is used. Start a process for each by torchrun or accelerate launch."
         )
         arguments._n_gpu = 1
     return arguments
@@ -297,7 +305,7 @@ def make_arguments(
 def choose_optimizer(
     recipe: Recipe, stage: Stage, model: nn.Module, arguments: TrainingArguments, num_rows: int
 ) -> dict[str, Any]:
-    """`Trainer`'s arguments for the recipe's optimizer, where it is not `Trainer`'s own."""
+    """Make `Trainer`'s arguments for the recipe's optimizer; none where the recipe uses `Trainer`'s."""
     if recipe.schedule is not None:
         batches = math.ceil(num_rows / (arguments.train_batch_size * arguments.world_size))
         steps_per_epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
@@ -333,19 +341,18 @@ def learn_masks(
 
 
 @contextmanager
-def explained(trainer: Trainer, processor: ProcessorMixin) -> Iterator[None]:
-    """Where the device's memory does not suffice, says what to change."""
+def memory_advice(trainer: Trainer, processor: ProcessorMixin) -> Iterator[None]:
+    """Raise a MemoryError that says what to change when the device's memory does not suffice."""
     try:
         yield
     except RuntimeError as error:
-        out_of_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-        if not out_of_memory:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
         size = processor.image_processor.size
         raise MemoryError(
-            f"out of memory with {trainer.args.train_batch_size} referents a step and device at {size['height']} x "
-            f"{size['width']} pixels: halve --per-device-train-batch-size and double --gradient-accumulation-steps, or try "
-            f"--activation-checkpointing or --bf16; --resume goes on from the last checkpoint ({error})"
+            f"Out of memory with {trainer.args.train_batch_size} referents a step and device at {size['height']} x "
+            f"{size['width']} pixels. Halve --per-device-train-batch-size and double --gradient-accumulation-steps, or try "
+            f"--activation-checkpointing or --bf16; --resume continues from the last checkpoint ({error})."
         ) from error
 
 
