@@ -197,6 +197,7 @@ def render_card(
     licence: str | None = None,
     tags: Sequence[str] = (),
     base_models: Sequence[str] = (),
+    carries_code: bool = True,
 ) -> str:
     """
     Write a model card as Markdown.
@@ -208,7 +209,11 @@ def render_card(
         licence (`str`, *optional*): The weights' licence, as the Hub writes licences; left out where it is not known.
         tags (`Sequence[str]`, *optional*): Tags beside those of every model of this library.
         base_models (`Sequence[str]`, *optional*): Hub ids of the models it was made from.
+        carries_code (`bool`, *optional*, defaults to `True`): Whether its code lies beside it; transformers has that of others.
     """
+    code = (
+        "Where `hf_ris` is not installed, the code in this repository does the same with `trust_remote_code=True`.\n\n"
+    )
     data = ModelCardData(
         license=licence,
         library_name="transformers",
@@ -228,9 +233,7 @@ def render_card(
 {usage()}
 ```
 
-Where `hf_ris` is not installed, the code in this repository does the same with `trust_remote_code=True`.
-
-{details}
+{code if carries_code else ""}{details}
 """
 
 

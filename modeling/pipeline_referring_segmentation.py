@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
+from transformers import AutoProcessor
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
@@ -50,7 +51,9 @@ class ReferringSegmentationPipeline(Pipeline):
     ```
     """
 
-    _load_processor = True
+    _load_processor = (
+        None  # loaded if it can be: transformers' own classes may lack what they need, and `__init__` finds another
+    )
     # Explicitly off: left unset, transformers probes for each and may ask about remote code.
     _load_tokenizer = False
     _load_image_processor = False
@@ -65,12 +68,10 @@ class ReferringSegmentationPipeline(Pipeline):
 
     def __init__(self, *args, local_files_only: bool = False, **kwargs):
         # `pipeline()` hands `local_files_only` on to us after it has used it.
-        with _without_disk(kwargs["model"] if "model" in kwargs else args[0]):
+        model = kwargs["model"] if "model" in kwargs else args[0]
+        kwargs["processor"] = _find_processor(model, kwargs.get("processor"), local_files_only)
+        with _without_disk(model):
             super().__init__(*args, **kwargs)
-        if self.processor is None:
-            raise ValueError(
-                "`processor` is missing; a model passed as an object needs its processor passed beside it."
-            )
         self._check_model()
         self.reader = self._make_reader()
         self.model.eval()
@@ -85,8 +86,8 @@ class ReferringSegmentationPipeline(Pipeline):
         if getattr(self.processor, "task", None) != "referring-segmentation":
             raise ValueError(
                 f"`model` is a {type(self.model).__name__} with a {type(self.processor).__name__}, which does not turn outputs "
-                f"into masks of expressions; the task needs a model for referring segmentation, such as MagNet, CRIS, Global-Local "
-                "or TAS, with its own processor."
+                f"into masks of expressions; the task needs a model for referring segmentation, such as MagNet, CRIS, Global-Local, "
+                "TAS or CLIPSeg, with its own processor."
             )
         text_length, longest = (
             getattr(holder, name, None)
@@ -283,6 +284,22 @@ class ReferringSegmentationPipeline(Pipeline):
             ]
             results.append(answers[0] if is_single else answers)
         return results
+
+
+def _find_processor(model: Any, given: Any, local_files_only: bool) -> Any:
+    """
+    Raises:
+        ValueError: If there is none.
+        OSError: If the model's files hold none.
+    """
+    if hasattr(model, "find_processor"):
+        given = model.find_processor(given)
+    if given is None and model.name_or_path:  # once more, to say why it could not be loaded
+        revision = getattr(model.config, "_commit_hash", None)
+        given = AutoProcessor.from_pretrained(model.name_or_path, revision=revision, local_files_only=local_files_only)
+    if given is None:
+        raise ValueError("`processor` is missing; a model passed as an object needs its processor passed beside it.")
+    return given
 
 
 @contextmanager

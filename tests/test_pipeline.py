@@ -13,7 +13,8 @@ import transformers
 import transformers.utils.hub
 from PIL import Image
 from pycocotools import mask as coco_mask
-from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPSegProcessor, ViTImageProcessor, pipeline
+from tiny_parts import save_clip
+from transformers import CLIPModel, CLIPProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 import hf_ris
@@ -410,14 +411,12 @@ def test_a_threshold_can_be_unset(tiny_model, processor, images, ris):
 
 
 def test_a_model_that_cannot_be_asked_is_refused_when_the_pipeline_is_made(tiny_model, processor, tmp_path):
-    clip = CLIPSegForImageSegmentation(CLIPSegConfig())
-    clip_processor = CLIPSegProcessor(ViTImageProcessor(), processor.tokenizer)
-    with pytest.raises(ValueError, match=r"CLIPSegForImageSegmentation with a CLIPSegProcessor.*such as MagNet"):
+    folder = save_clip(tmp_path)
+    clip, clip_processor = CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
+    with pytest.raises(ValueError, match=r"CLIPModel with a CLIPProcessor.*such as MagNet"):
         pipeline("referring-segmentation", model=clip, processor=clip_processor, device="cpu")
-    clip.save_pretrained(tmp_path)
-    clip_processor.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"CLIPSegForImageSegmentation with a CLIPSegProcessor.*such as MagNet"):
-        pipeline("referring-segmentation", model=str(tmp_path))
+    with pytest.raises(ValueError, match=r"CLIPModel with a CLIPProcessor.*such as MagNet"):
+        pipeline("referring-segmentation", model=str(folder))
     with pytest.raises(ValueError, match="MagNetForReferringSegmentation, which does not choose among regions"):
         pipeline("zero-shot-referring-segmentation", model=tiny_model, processor=processor, device="cpu")
     long = hf_ris.MagNetProcessor(processor.image_processor, processor.tokenizer, text_length=100)

@@ -43,6 +43,7 @@ PRIVATE = {
         "removed, or a saved pipeline would demand trust_remote_code where hf_ris is installed",
     ),
     "_postprocess_params": (PIPELINE, "thresholds that a pipeline was made with hold for an evaluation"),
+    "_forward_params": (PIPELINE, "options that a pipeline was made with hold for an evaluation"),
     "_sanitize_parameters": (PIPELINE, "documented: a pipeline's options"),
     "_forward": (PIPELINE, "documented: a pipeline's model call"),
     "_load_tokenizer": (PIPELINE, "says what `pipeline()` loads"),

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .modeling.configuration_magnet import MagNetConfig as MagNetConfig
     from .modeling.configuration_zero_shot import GlobalLocalConfig as GlobalLocalConfig
     from .modeling.configuration_zero_shot import TASConfig as TASConfig
+    from .modeling.hub_clipseg import CLIPSegForReferringSegmentation as CLIPSegForReferringSegmentation
+    from .modeling.hub_clipseg import CLIPSegReferringProcessor as CLIPSegReferringProcessor
     from .modeling.modeling_cris import CRISForReferringSegmentation as CRISForReferringSegmentation
     from .modeling.modeling_global_local import (
         GlobalLocalForReferringSegmentation as GlobalLocalForReferringSegmentation,
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
 # Where each public name lives.
 _EXPORTS = {
     "AutoModelForReferringSegmentation": "auto",
+    "CLIPSegForReferringSegmentation": "modeling.hub_clipseg",
+    "CLIPSegReferringProcessor": "modeling.hub_clipseg",
     "CRISConfig": "modeling.configuration_cris",
     "CRISForReferringSegmentation": "modeling.modeling_cris",
     "CRISImageProcessor": "modeling.processing_cris",

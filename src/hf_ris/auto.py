@@ -1,28 +1,41 @@
 """`AutoModelForReferringSegmentation`: the model class of a checkpoint's system."""
 
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from .systems import SYSTEMS, System
+from .systems import HUB_MODELS, SYSTEMS, System
+
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
 def _find_system(config_class: Any) -> System | None:
     return next((system for system in SYSTEMS.values() if system.config() is config_class), None)
 
 
+def _find_model(config_class: Any) -> Any:
+    """A function that gives the model class, or `None`."""
+    system = _find_system(config_class)
+    if system:
+        return system.model
+    is_native = config_class.__module__.startswith("transformers.models.")
+    return HUB_MODELS.get(config_class.model_type) if is_native else None
+
+
 class _ModelMapping(_LazyAutoMapping):
-    """Configuration class to model class; a system's model is imported when one of its checkpoints is loaded."""
+    """Configuration class to model class; a model is imported when one of its checkpoints is loaded."""
 
     def __getitem__(self, config_class: Any) -> Any:
-        system = _find_system(config_class)
-        return system.model() if system else super().__getitem__(config_class)
+        model = _find_model(config_class)
+        return model() if model else super().__getitem__(config_class)
 
     def __contains__(self, config_class: object) -> bool:
-        return _find_system(config_class) is not None or super().__contains__(config_class)
+        return _find_model(config_class) is not None or super().__contains__(config_class)
 
     def keys(self) -> list[Any]:
         return [system.config() for system in SYSTEMS.values()] + super().keys()
@@ -42,6 +55,17 @@ class AutoModelForReferringSegmentation(_BaseAutoModelClass):
     """
 
     _model_mapping = _ModelMapping(CONFIG_MAPPING_NAMES, OrderedDict())
+
+    @classmethod
+    def from_pretrained(cls, source: str, *args: Any, **options: Any) -> Any:
+        """Load a model; arguments as in `PreTrainedModel.from_pretrained`."""
+        found = super().from_pretrained(source, *args, **options)
+        if "_from_pipeline" in options and hasattr(found, "find_processor"):
+            # The pipeline finds the processor where the model was found, and then forgets how.
+            named = {name: options[name] for name in HUB_OPTIONS if name in options}
+            load = found.processor_class.from_pretrained
+            found.load_processor = partial(load, source, text_length=found.max_text_length, **named)
+        return found
 
 
 def load_whole(source: str, **options: Any) -> PreTrainedModel:

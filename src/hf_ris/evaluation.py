@@ -141,7 +141,7 @@ def _input_size(ris: Pipeline | Segmenter, protocol: str) -> tuple[int, int]:
             "functions and zero-shot models have none."
         )
     image_processor = ris.processor.image_processor
-    if image_processor.keeps_aspect_ratio:
+    if getattr(image_processor, "keeps_aspect_ratio", False):
         allowed = " or ".join(repr(name) for name, rule in PROTOCOLS.items() if rule.where == "image")
         system = ris.model.config.model_type.upper()
         raise ValueError(

@@ -117,5 +117,19 @@ TAS = System(
 )
 SYSTEMS = {system.model_type: system for system in (MAGNET, CRIS, GLOBAL_LOCAL, TAS)}
 
+# Models that transformers has itself, by the `model_type` of its configurations: which class asks them for this task.
+HUB_MODELS: dict[str, Callable[[], type[Any]]] = {
+    "clipseg": lambda: hf_ris.CLIPSegForReferringSegmentation,
+}
 
-__all__ = ["BUNDLED_CHECKPOINT", "BUNDLED_ZERO_SHOT", "SYSTEMS", "TASK", "ZERO_SHOT_TASK", "System", "find_model"]
+
+__all__ = [
+    "BUNDLED_CHECKPOINT",
+    "BUNDLED_ZERO_SHOT",
+    "HUB_MODELS",
+    "SYSTEMS",
+    "TASK",
+    "ZERO_SHOT_TASK",
+    "System",
+    "find_model",
+]
