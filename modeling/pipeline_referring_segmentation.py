@@ -124,6 +124,8 @@ class ReferringSegmentationPipeline(Pipeline):
             output_format (`str`, *optional*, defaults to `"pil"`):
                 How masks come back: `"pil"` (mode `"L"`, 0 and 255), `"array"` (boolean, of shape (height, width)) or
                 `"rle"` (COCO's compressed run-length code).
+            select (`str`, *optional*, defaults to `"best"`), instance_threshold (`float`, *optional*, defaults to 0.3):
+                Of SAM 3 alone, which finds all instances: the best one or the union of `"all"`; the score that one must have.
             batch_size (`int`, *optional*, defaults to 1):
                 How many images go through the model at once.
             num_workers (`int`, *optional*, defaults to 0):
@@ -180,11 +182,15 @@ class ReferringSegmentationPipeline(Pipeline):
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict, dict, dict]:
-        unknown = sorted(set(options) - {*READ_OPTIONS, *ANSWER_OPTIONS})
+        checks = getattr(self.processor, "answer_options", {})
+        answer_options = (*ANSWER_OPTIONS, *checks)
+        unknown = sorted(set(options) - {*READ_OPTIONS, *answer_options})
         if unknown:
             raise TypeError(
-                f"{unknown[0]!r} is no option of this pipeline; allowed are {', '.join((*READ_OPTIONS, *ANSWER_OPTIONS))}."
+                f"{unknown[0]!r} is no option of this pipeline; allowed are {', '.join((*READ_OPTIONS, *answer_options))}."
             )
+        for name in checks.keys() & options.keys():
+            checks[name](name, options[name])
         for name in ("threshold", "no_target_threshold"):
             if options.get(name) is not None:
                 check_probability(name, options[name])
@@ -192,7 +198,7 @@ class ReferringSegmentationPipeline(Pipeline):
             if name in options and options[name] not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}, got {options[name]!r}.")
         read, answer = (
-            {name: options[name] for name in names if name in options} for names in (READ_OPTIONS, ANSWER_OPTIONS)
+            {name: options[name] for name in names if name in options} for names in (READ_OPTIONS, answer_options)
         )
         return read, {}, answer
 
@@ -269,6 +275,7 @@ class ReferringSegmentationPipeline(Pipeline):
         threshold: float | None = None,
         no_target_threshold: float | None = None,
         output_format: str = "pil",
+        **options: Any,
     ) -> list[dict[str, Any] | list[dict[str, Any]]]:
         """Turn the outputs for a group into one result for each of its inputs."""
         expressions = model_outputs["expressions"]
@@ -276,7 +283,7 @@ class ReferringSegmentationPipeline(Pipeline):
             size for texts, size in zip(expressions, model_outputs["sizes"], strict=True) for _ in range(len(texts))
         ]
         # Read and converted one after the other, so that the masks of many expressions are not held together.
-        segments = self.processor.iterate_segments(model_outputs["outputs"], sizes, threshold)
+        segments = self.processor.iterate_segments(model_outputs["outputs"], sizes, threshold, **options)
         results: list[dict[str, Any] | list[dict[str, Any]]] = []
         for texts, is_single in zip(expressions, model_outputs["is_single"], strict=True):
             answers = [

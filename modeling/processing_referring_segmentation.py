@@ -6,8 +6,8 @@ The published systems do not resize as torchvision does, so there is a PIL back 
 torchvision is installed or not.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,10 +28,13 @@ class SegmentationProcessor(ProcessorMixin):
 
     Attributes:
         task (`str`): What pipelines know such a processor by.
+        answer_options (`dict[str, Callable]`): Options of [`iterate_segments`] beyond the contract's, which pipelines pass on, and the
+            function that checks each; it gets name and value, and raises a `ValueError`.
     """
 
     _auto_class = "AutoProcessor"
     task = "referring-segmentation"
+    answer_options: ClassVar[dict[str, Callable[[str, Any], None]]] = {}
 
     def prepare(self, requests: Sequence[Request]) -> BatchFeature:
         """Turn requests, with equally many expressions each, into the model's inputs. Nothing is checked again."""

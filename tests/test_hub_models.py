@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 from tiny_parts import TEXT, VISION, letters, loud, special_ids
 from transformers import (
     AutoModel,
@@ -15,6 +17,11 @@ from transformers import (
     CLIPSegForImageSegmentation,
     CLIPSegModel,
     CLIPSegProcessor,
+    Sam3Config,
+    Sam3LiteTextConfig,
+    Sam3LiteTextModel,
+    Sam3Model,
+    Sam3VideoConfig,
     ViTImageProcessorPil,
     pipeline,
 )
@@ -46,7 +53,85 @@ def save_clipseg(folder: Path) -> Path:
     return folder
 
 
-SAVERS = {"clipseg": save_clipseg}
+def sam3_config(tokenizer: Any, **text: Any) -> dict[str, Any]:
+    small = {"hidden_size": 32, "num_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "dropout": 0.0}
+    backbone = {
+        "model_type": "sam3_vit_model",
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 112,
+        "window_size": 4,
+        "global_attn_indexes": [1],
+        "pretrain_image_size": 56,
+    }
+    return {
+        "vision_config": {"backbone_config": backbone, "fpn_hidden_size": 32},
+        "text_config": {**TEXT, "vocab_size": len(tokenizer), **text},
+        "geometry_encoder_config": small,
+        "detr_encoder_config": small,
+        "detr_decoder_config": {**small, "num_queries": 6},
+        "mask_decoder_config": {"hidden_size": 32, "num_attention_heads": 2},
+    }
+
+
+SAM3_IMAGES = {
+    "image_processor_type": "Sam3ImageProcessorFast",
+    "do_rescale": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "mask_size": {"height": 32, "width": 32},
+    "resample": 2,
+    "size": {"height": 112, "width": 112},
+}
+
+
+def save_sam3(folder: Path) -> Path:
+    tokenizer = letters()
+    config = Sam3Config(**sam3_config(tokenizer, max_position_embeddings=32, **special_ids(tokenizer)))
+    loud(Sam3Model(config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"processor_class": "Sam3Processor", **SAM3_IMAGES}))
+    return folder
+
+
+def save_sam3_lite_text(folder: Path) -> Path:
+    tokenizer = letters()
+    loud(Sam3LiteTextModel(Sam3LiteTextConfig(**sam3_config(tokenizer)))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"processor_class": "Sam3Processor", **SAM3_IMAGES}))
+    return folder
+
+
+def save_sam3_video(folder: Path) -> Path:
+    """A folder laid out as `facebook/sam3` is: the weights of a detector and a tracker, and a video processor's files."""
+    tokenizer = letters()
+    detector = sam3_config(tokenizer, max_position_embeddings=32, **special_ids(tokenizer))
+    config = Sam3VideoConfig(detector_config={"model_type": "sam3", **detector}, architectures=["Sam3VideoModel"])
+    config.save_pretrained(folder)
+    weights = loud(Sam3Model(Sam3Config(**detector))).state_dict()
+    weights = {f"detector_model.{key}": value.contiguous() for key, value in weights.items()}
+    save_file(
+        {**weights, "tracker_model.mask_downsample.bias": torch.zeros(1)},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    tokenizer.save_pretrained(folder)
+    parts = {"image_processor": SAM3_IMAGES, "video_processor": {"video_processor_type": "Sam3VideoVideoProcessor"}}
+    (folder / "processor_config.json").write_text(
+        json.dumps({"processor_class": "Sam3VideoProcessor", "target_size": 112, **parts})
+    )
+    return folder
+
+
+SAVERS = {
+    "clipseg": save_clipseg,
+    "sam3": save_sam3,
+    "sam3_lite_text": save_sam3_lite_text,
+    "sam3_video": save_sam3_video,
+}
+SAM3 = ("sam3", "sam3_lite_text", "sam3_video")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +147,14 @@ def name(request) -> str:
 
 @pytest.fixture
 def ask(folders, name) -> Any:
-    return pipeline("referring-segmentation", model=str(folders[name]), device="cpu")
+    return make(folders, name)
+
+
+def make(folders: dict[str, Path], name: str, **options: Any) -> Any:
+    """A pipeline whose masks are neither empty nor full."""
+    if name in SAM3:
+        options = {"instance_threshold": 0.1, **options}
+    return pipeline("referring-segmentation", model=str(folders[name]), device="cpu", **options)
 
 
 def assert_same(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-5) -> None:
@@ -74,7 +166,8 @@ def assert_same(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1
 # All models
 
 
-def test_a_folder_answers_by_its_path(ask, images):
+def test_a_folder_answers_by_its_path(ask, folders, name, images):
+    assert ask.model.name_or_path == str(folders[name])
     answer = ask(images[0], text=TEXTS[0])
     assert set(answer) == {"label", "score", "mask", "box"} and 0 <= answer["score"] <= 1
     assert answer["mask"].size == images[0].size and answer["mask"].mode == "L"
@@ -92,8 +185,8 @@ def test_expressions_together_answer_as_each_alone(ask, images):
 
 def test_an_image_is_encoded_once(ask, images):
     rows = []
-    encoders = {"clipseg": lambda model: model.clip.vision_model}
-    encoder = encoders[ask.model.config.model_type](ask.model)
+    encoders = {"clipseg": "clip.vision_model", "sam3": "vision_encoder", "sam3_lite_text": "vision_encoder"}
+    encoder = ask.model.get_submodule(encoders[ask.model.config.model_type])
     encoder.register_forward_hook(
         lambda module, args, options, output: rows.append(len(options.get("pixel_values", args[0] if args else None))),
         with_kwargs=True,
@@ -105,7 +198,7 @@ def test_an_image_is_encoded_once(ask, images):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("output_format", ["pil", "array", "rle"])
 def test_any_precision_in_any_format(folders, name, images, dtype, output_format):
-    half = pipeline("referring-segmentation", model=str(folders[name]), dtype=dtype, device="cpu")
+    half = make(folders, name, dtype=dtype)
     assert half.model.dtype == dtype
     for answer in half(images[0], text=TEXTS, output_format=output_format):
         mask = {"pil": np.asarray, "array": np.asarray, "rle": rle_to_mask}[output_format](answer["mask"])
@@ -130,12 +223,14 @@ def test_long_expressions_are_cut_with_a_warning(ask, images, caplog):
 def test_a_saved_pipeline_loads_here_and_in_transformers(ask, folders, name, images, tmp_path):
     ask.save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*.py"))
-    saved, original = (json.loads((each / "config.json").read_text()) for each in (tmp_path, folders[name]))
-    assert saved["architectures"] == original["architectures"] and saved["model_type"] == original["model_type"]
-    again = pipeline("referring-segmentation", model=str(tmp_path), device="cpu")
-    assert_same(again(images[0], text="a tree"), ask(images[0], text="a tree"), 0)
-    network = ask.model.saved_class.from_pretrained(tmp_path)
-    assert type(network) is ask.model.saved_class
+    saved = json.loads((tmp_path / "config.json").read_text())
+    network_class = ask.model.saved_class
+    assert saved["architectures"] == [network_class.__name__]
+    assert saved["model_type"] == network_class.config_class.model_type
+    again = make({name: tmp_path}, name)
+    assert_same(again(images[0], text="a tree"), ask(images[0], text="a tree"), 1e-6)
+    network = network_class.from_pretrained(tmp_path)
+    assert type(network) is network_class
     for key, value in network.state_dict().items():
         assert torch.equal(value, ask.model.state_dict()[key]), key
 
@@ -144,7 +239,8 @@ def test_a_model_and_a_processor_as_objects(ask, folders, name, images):
     expected = ask(images[0], text=TEXTS)
     transformers_own = ask.processor.unwrap()
     for processor in (ask.processor, transformers_own):
-        other = pipeline("referring-segmentation", model=ask.model, processor=processor, device="cpu")
+        options = ask._postprocess_params
+        other = pipeline("referring-segmentation", model=ask.model, processor=processor, device="cpu", **options)
         for one, two in zip(expected, other(images[0], text=TEXTS), strict=True):
             assert_same(one, two, 0)
     with pytest.raises(ValueError, match=r"`processor` must be a .*Processor.*got BertTokenizer"):
@@ -171,6 +267,7 @@ def test_cards_settings_and_evaluation(ask, tmp_path):
 def test_the_command_line_asks_it(ask, folders, name, images, tmp_path):
     image = tmp_path / "photo.png"
     images[0].save(image)
+    ask._postprocess_params = {}  # the command has no option for them
     arguments = ["segment", str(image), "a tree", "--model", str(folders[name]), "--device", "cpu", "--json"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
@@ -180,10 +277,15 @@ def test_the_command_line_asks_it(ask, folders, name, images, tmp_path):
 
 def test_other_users_keep_their_classes(folders, name):
     folder = folders[name]
-    pipeline("referring-segmentation", model=str(folder), device="cpu")
-    expected = {"clipseg": (CLIPSegModel, CLIPSegProcessor)}[name]
-    assert type(AutoModel.from_pretrained(folder)) is expected[0]
-    assert type(AutoProcessor.from_pretrained(folder)) is expected[1]
+    make(folders, name)
+    classes = {"clipseg": CLIPSegModel, "sam3": Sam3Model, "sam3_lite_text": Sam3LiteTextModel}
+    if name in classes:  # a video model has no whole network here
+        assert type(AutoModel.from_pretrained(folder)) is classes[name]
+    if name == "clipseg":
+        assert type(AutoProcessor.from_pretrained(folder)) is CLIPSegProcessor
+    else:  # transformers' own needs torchvision, with this library as without it
+        with pytest.raises((ImportError, ValueError), match="orchvision"):
+            AutoProcessor.from_pretrained(folder)
 
 
 # CLIPSeg
@@ -206,3 +308,59 @@ def test_clipseg_equals_transformers(folders, images):
         answer = ris(image, text=TEXTS[0], output_format="array")
         assert np.array_equal(answer["mask"], (enlarged > 0.5).numpy())
         assert answer["score"] == pytest.approx(float(enlarged[enlarged > 0.5].mean()), abs=1e-6)
+
+
+# SAM 3
+
+
+def sam3_segments(outputs: Any, size: tuple[int, int], threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The masks and scores of all instances, by the formulas of transformers' `post_process_instance_segmentation`."""
+    scores = outputs.pred_logits.sigmoid() * outputs.presence_logits.sigmoid()
+    kept = scores[0] > threshold
+    masks = torch.nn.functional.interpolate(outputs.pred_masks.sigmoid()[0][kept][None], size, mode="bilinear")[0]
+    return masks > 0.5, scores[0][kept]
+
+
+@pytest.mark.parametrize("sam3", SAM3)
+def test_sam3_equals_transformers(folders, images, sam3):
+    ris = make(folders, sam3)
+    network_class = Sam3LiteTextModel if sam3 == "sam3_lite_text" else Sam3Model
+    model = network_class.from_pretrained(folders[sam3]).eval()
+    for image in images:
+        features = ris.processor(image, TEXTS[0])
+        words = letters()(TEXTS[0], padding="max_length", max_length=32, return_tensors="pt")
+        assert torch.equal(features["input_ids"], words["input_ids"])
+        assert torch.equal(features["attention_mask"], words["attention_mask"])
+        pixels = np.asarray(image.resize((112, 112), Image.Resampling.BILINEAR)).transpose(2, 0, 1) / 127.5 - 1
+        np.testing.assert_allclose(features["pixel_values"][0], pixels, atol=1e-6)
+        with torch.no_grad():
+            masks, scores = sam3_segments(model(**features), image.size[::-1], 0.1)
+        answer = ris(image, text=TEXTS[0], output_format="array")
+        assert np.array_equal(answer["mask"], masks[scores.argmax()].numpy())
+        assert answer["score"] == float(scores.max())
+        everything = ris(image, text=TEXTS[0], output_format="array", select="all")
+        assert np.array_equal(everything["mask"], masks.any(0).numpy()) and everything["score"] == answer["score"]
+
+
+def test_sam3_that_finds_nothing_says_so(folders, images):
+    ris = make(folders, "sam3", instance_threshold=0.99)
+    for options in ({}, {"select": "all"}, {"output_format": "rle"}):
+        answer = ris(images[0], text="a unicorn", **options)
+        assert answer["score"] == 0 and answer["box"] is None
+    assert not np.asarray(ris(images[0], text="a unicorn")["mask"]).any()
+    outputs = hf_ris.modeling.hub_sam3.InstanceSegmentationOutput(
+        instance_masks=(torch.zeros(0, 8, 8),), instance_scores=(torch.zeros(0),)
+    )
+    (segment,) = ris.processor.post_process_referring_segmentation(outputs, [(4, 6)])
+    assert segment["score"] == 0 and segment["mask"].shape == (4, 6)
+
+
+def test_sam3_options_are_checked_and_its_alone(folders, images):
+    ris = make(folders, "sam3")
+    with pytest.raises(ValueError, match=r"`select` must be one of \['best', 'all'\], got 'place'"):
+        ris(images[0], text="a tree", select="place")
+    with pytest.raises(ValueError, match=r"`instance_threshold` must be between 0.01 and 1, got 0"):
+        ris(images[0], text="a tree", instance_threshold=0)
+    with pytest.raises(TypeError, match="'select' is no option of this pipeline"):
+        make(folders, "clipseg")(images[0], text="a tree", select="all")
+    assert "instance_threshold" in hf_ris.evaluation.describe_model(ris)

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from .modeling.configuration_zero_shot import TASConfig as TASConfig
     from .modeling.hub_clipseg import CLIPSegForReferringSegmentation as CLIPSegForReferringSegmentation
     from .modeling.hub_clipseg import CLIPSegReferringProcessor as CLIPSegReferringProcessor
+    from .modeling.hub_sam3 import Sam3ForReferringSegmentation as Sam3ForReferringSegmentation
+    from .modeling.hub_sam3 import Sam3LiteTextForReferringSegmentation as Sam3LiteTextForReferringSegmentation
+    from .modeling.hub_sam3 import Sam3ReferringProcessor as Sam3ReferringProcessor
     from .modeling.modeling_cris import CRISForReferringSegmentation as CRISForReferringSegmentation
     from .modeling.modeling_global_local import (
         GlobalLocalForReferringSegmentation as GlobalLocalForReferringSegmentation,
@@ -75,6 +78,9 @@ _EXPORTS = {
     "MagNetProcessor": "modeling.processing_magnet",
     "ReferringSegmentationOutput": "modeling.modeling_referring_segmentation",
     "ReferringSegmentationPipeline": "modeling.pipeline_referring_segmentation",
+    "Sam3ForReferringSegmentation": "modeling.hub_sam3",
+    "Sam3LiteTextForReferringSegmentation": "modeling.hub_sam3",
+    "Sam3ReferringProcessor": "modeling.hub_sam3",
     "TASConfig": "modeling.configuration_zero_shot",
     "TASForReferringSegmentation": "modeling.modeling_tas",
     "ZeroShotReferringSegmentationPipeline": "modeling.pipeline_zero_shot_referring_segmentation",
