@@ -59,6 +59,7 @@ class CLIPSegForReferringSegmentation(HubModelMixin, CLIPSegForImageSegmentation
     system = "CLIPSeg"
     licence = "apache-2.0"
     url = "https://arxiv.org/abs/2112.10003"
+    native_id = "CIDAS/clipseg-rd64-refined"
 
     def forward(
         self,

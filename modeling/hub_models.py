@@ -4,8 +4,8 @@ systems of this library are: B images with k expressions each, and every image i
 """
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -71,7 +71,7 @@ class HubProcessor(ReferringSegmentationProcessor):
         """Make transformers' own processor of these parts."""
         return self.saved_class(image_processor=self.image_processor, tokenizer=self.tokenizer)
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         images: Any = None,
         text: str | Sequence[str] | None = None,
@@ -114,7 +114,13 @@ class HubProcessor(ReferringSegmentationProcessor):
         return [*ids[: length - 1], ids[-1]]
 
 
-class HubModelMixin:
+if TYPE_CHECKING:
+    _Network = PreTrainedModel  # which it is put before
+else:
+    _Network = object
+
+
+class HubModelMixin(_Network):
     """
     Base of the models, to be put before a class of transformers, which has the weights. A saved one is that class's, and loads there.
 
@@ -122,17 +128,20 @@ class HubModelMixin:
         processor_class (`type[HubProcessor]`): Its processor.
         saved_class (`type[PreTrainedModel]`): The class of transformers.
         system, licence, url (`str`): Its name, the licence of the published weights and its paper, for the card.
+        native_id (`str`): A Hub id of weights in transformers' form.
     """
 
     takes_regions = False  # it finds masks itself
     accepts_loss_kwargs = False
-    main_input_name = "pixel_values"
     processor_class: ClassVar[type[HubProcessor]]
     saved_class: ClassVar[type[PreTrainedModel]]
     system: ClassVar[str]
     licence: ClassVar[str]
     url: ClassVar[str]
-    load_processor: Callable[[], HubProcessor] | None = None  # set while a pipeline is made
+    native_id: ClassVar[str]
+    # Both are set between a pipeline's loading the model and its asking for the processor.
+    load_processor: Callable[[], HubProcessor] | None = None
+    complaint: str | None = None
 
     @property
     def max_text_length(self) -> int:
@@ -150,20 +159,37 @@ class HubModelMixin:
             [`HubProcessor`] or `None`, if there is none.
 
         Raises:
-            ValueError: If it is another model's.
+            ValueError: If it is another model's, or this one lacks weights.
             OSError: If the files that the model came with hold none.
         """
+        if self.complaint:
+            raise ValueError(self.complaint)
         load, self.load_processor = self.load_processor, None  # what it holds, such as a token, is not kept
         if isinstance(given, self.processor_class):
             return given
         if given is None:
-            return load() if load else None
+            return self._load(load) if load else None
         if type(given).__name__ not in self.processor_class.saved_names:
             raise ValueError(
                 f"`processor` must be a {self.processor_class.saved_names[0]} or a {self.processor_class.__name__} for a "
                 f"{type(self).__name__}, got {type(given).__name__}."
             )
         return self.processor_class.wrap(given, text_length=self.max_text_length)
+
+    def _load(self, load: Callable[[], HubProcessor]) -> HubProcessor:
+        try:
+            return load()
+        except (OSError, ValueError) as error:
+            raise OSError(f"`model` {self.name_or_path!r} has no whole processor beside it: {error}") from error
+
+    def find_complaint(self, source: str, missing: Collection[str]) -> str | None:
+        """Say what is wrong with a model that was loaded without some of its weights, which are random then."""
+        if not missing:
+            return None
+        return (
+            f"`model` {source!r} lacks weights of {self.saved_class.__name__}, such as {min(missing)!r}. Weights in transformers' form "
+            f"are at {self.native_id}."
+        )
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """Write the files of transformers' own class; arguments as in `PreTrainedModel.save_pretrained`."""

@@ -92,7 +92,7 @@ class Sam3ReferringProcessor(HubProcessor):
     @torch.no_grad()
     def iterate_segments(
         self,
-        outputs: InstanceSegmentationOutput,
+        outputs: Any,
         target_sizes: Sequence[Sequence[int]] | torch.Tensor,
         threshold: float | None = None,
         select: str = "best",
@@ -189,12 +189,12 @@ class Sam3ForReferringSegmentation(Sam3ReferringMixin, Sam3Model):
     saved_class = Sam3Model
     system = "SAM 3"
     url = "https://arxiv.org/abs/2511.16719"
+    native_id = "facebook/sam3"
 
     def __init__(self, config: Any) -> None:
         detector = getattr(config, "detector_config", None)
         if detector is not None:  # a video model's configuration, as `facebook/sam3` has
             detector.name_or_path = config.name_or_path
-            detector._commit_hash = getattr(config, "_commit_hash", None)
         super().__init__(config if detector is None else detector)
 
 
@@ -204,6 +204,7 @@ class Sam3LiteTextForReferringSegmentation(Sam3ReferringMixin, Sam3LiteTextModel
     saved_class = Sam3LiteTextModel
     system = "SAM 3 LiteText"
     url = "https://arxiv.org/abs/2602.12173"
+    native_id = "yonigozlan/sam3-litetext-s0"
 
 
 __all__ = [

@@ -301,9 +301,8 @@ def _find_processor(model: Any, given: Any, local_files_only: bool) -> Any:
     """
     if hasattr(model, "find_processor"):
         given = model.find_processor(given)
-    if given is None and model.name_or_path:  # once more, to say why it could not be loaded
-        revision = getattr(model.config, "_commit_hash", None)
-        given = AutoProcessor.from_pretrained(model.name_or_path, revision=revision, local_files_only=local_files_only)
+    if given is None and model.name_or_path:  # once more, to raise what `pipeline()` has passed over
+        AutoProcessor.from_pretrained(model.name_or_path, local_files_only=local_files_only)
     if given is None:
         raise ValueError("`processor` is missing; a model passed as an object needs its processor passed beside it.")
     return given

@@ -45,6 +45,7 @@ class LocalHub(ThreadingHTTPServer):
     Attributes:
         url (`str`): What `HF_ENDPOINT` has to be.
         private (`set[str]`): Repositories that only their owner sees, such as "me/model" or "datasets/me/rows".
+        gated (`set[str]`): Repositories that everyone sees, and whose files only the owner gets.
         busy (`int`): How many of the next requests are turned away with 429.
         cut_off_after (`int`, *optional*): Bytes of a file after which a download breaks, every time.
         cut_uploads_after (`int`, *optional*): Bytes of a large file after which an upload breaks, every time.
@@ -58,6 +59,7 @@ class LocalHub(ThreadingHTTPServer):
         self.root = root
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.private: set[str] = set()
+        self.gated: set[str] = set()
         self.busy = 0
         self.cut_off_after: int | None = None
         self.cut_uploads_after: int | None = None
@@ -151,6 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse("RepoNotFound")
             elif repository in self.server.private and not self._knows_user():
                 self._refuse("RepoNotFound", 401)
+            elif repository in self.server.gated and route == "resolve" and not self._knows_user():
+                self._refuse("GatedRepo", 403)
             elif route != "branch" and (branch := self.server.branch_of(repository, revision)) is None:
                 self._refuse("RevisionNotFound")
             else:

@@ -1,22 +1,35 @@
 """Models that transformers has itself answer by their ids and folders, as transformers' own calls do, and several expressions an image."""
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from local_hub import TOKEN, endpoint, local_hub
+from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 from tiny_parts import TEXT, VISION, letters, loud, special_ids
 from transformers import (
     AutoModel,
     AutoProcessor,
+    BertConfig,
+    BertModel,
+    CLIPImageProcessorPil,
     CLIPSegConfig,
     CLIPSegForImageSegmentation,
     CLIPSegModel,
     CLIPSegProcessor,
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Florence2Model,
+    Florence2Processor,
     Sam3Config,
     Sam3LiteTextConfig,
     Sam3LiteTextModel,
@@ -29,6 +42,7 @@ from typer.testing import CliRunner
 
 import hf_ris
 from hf_ris.cli import app
+from hf_ris.modeling.hub_florence2 import PolygonSegmentationOutput
 from hf_ris.modeling.masks import rle_to_mask
 
 
@@ -125,8 +139,47 @@ def save_sam3_video(folder: Path) -> Path:
     return folder
 
 
+def save_florence2(folder: Path) -> Path:
+    tokenizer = letters(image_token="<image>")
+    tokenizer.add_tokens([f"<loc_{number}>" for number in range(1000)] + ["<poly>", "</poly>", "<sep>"])
+    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text = {
+        "model_type": "bart",
+        "vocab_size": len(tokenizer),
+        "d_model": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+        "max_position_embeddings": 96,
+        **special,
+        "pad_token_id": tokenizer.pad_token_id,
+        "decoder_start_token_id": tokenizer.eos_token_id,
+    }
+    vision = {
+        "depths": [1, 1, 1, 1],
+        "embed_dim": [8, 8, 16, 16],
+        "num_heads": [1, 1, 2, 2],
+        "num_groups": [1, 1, 2, 2],
+        "window_size": 2,
+        "projection_dim": 16,
+    }
+    config = Florence2Config(text_config=text, vision_config=vision, image_token_id=tokenizer.image_token_id)
+    model = loud(Florence2ForConditionalGeneration(config))
+    model.generation_config.num_beams = 3
+    model.generation_config.no_repeat_ngram_size = 3
+    model.save_pretrained(folder)
+    images = CLIPImageProcessorPil(size={"height": 64, "width": 64}, do_center_crop=False)
+    images.image_seq_length = 5  # of 64 x 64 pixels: 2 x 2 cells, and their mean
+    Florence2Processor(images, tokenizer, post_processor_config={"polygons": {}}).save_pretrained(folder)
+    return folder
+
+
 SAVERS = {
     "clipseg": save_clipseg,
+    "florence2": save_florence2,
     "sam3": save_sam3,
     "sam3_lite_text": save_sam3_lite_text,
     "sam3_video": save_sam3_video,
@@ -185,7 +238,12 @@ def test_expressions_together_answer_as_each_alone(ask, images):
 
 def test_an_image_is_encoded_once(ask, images):
     rows = []
-    encoders = {"clipseg": "clip.vision_model", "sam3": "vision_encoder", "sam3_lite_text": "vision_encoder"}
+    encoders = {
+        "clipseg": "clip.vision_model",
+        "florence2": "model.vision_tower",
+        "sam3": "vision_encoder",
+        "sam3_lite_text": "vision_encoder",
+    }
     encoder = ask.model.get_submodule(encoders[ask.model.config.model_type])
     encoder.register_forward_hook(
         lambda module, args, options, output: rows.append(len(options.get("pixel_values", args[0] if args else None))),
@@ -278,11 +336,17 @@ def test_the_command_line_asks_it(ask, folders, name, images, tmp_path):
 def test_other_users_keep_their_classes(folders, name):
     folder = folders[name]
     make(folders, name)
-    classes = {"clipseg": CLIPSegModel, "sam3": Sam3Model, "sam3_lite_text": Sam3LiteTextModel}
+    classes = {
+        "clipseg": CLIPSegModel,
+        "florence2": Florence2Model,
+        "sam3": Sam3Model,
+        "sam3_lite_text": Sam3LiteTextModel,
+    }
     if name in classes:  # a video model has no whole network here
         assert type(AutoModel.from_pretrained(folder)) is classes[name]
-    if name == "clipseg":
-        assert type(AutoProcessor.from_pretrained(folder)) is CLIPSegProcessor
+    processors = {"clipseg": CLIPSegProcessor, "florence2": Florence2Processor}
+    if name in processors:
+        assert type(AutoProcessor.from_pretrained(folder)) is processors[name]
     else:  # transformers' own needs torchvision, with this library as without it
         with pytest.raises((ImportError, ValueError), match="orchvision"):
             AutoProcessor.from_pretrained(folder)
@@ -364,3 +428,144 @@ def test_sam3_options_are_checked_and_its_alone(folders, images):
     with pytest.raises(TypeError, match="'select' is no option of this pipeline"):
         make(folders, "clipseg")(images[0], text="a tree", select="all")
     assert "instance_threshold" in hf_ris.evaluation.describe_model(ris)
+
+
+# Florence-2
+
+TASK = "<REFERRING_EXPRESSION_SEGMENTATION>"
+
+
+def test_florence2_equals_transformers(folders, images):
+    ris = make(folders, "florence2")
+    model = Florence2ForConditionalGeneration.from_pretrained(folders["florence2"]).eval()
+    processor = Florence2Processor.from_pretrained(folders["florence2"])
+    areas = []
+    for image, text in zip(images, TEXTS, strict=True):
+        inputs = processor(text=f"{TASK}{text}", images=image, return_tensors="pt")
+        ours = ris.processor(image, text)
+        for key, value in inputs.items():
+            assert torch.equal(value, ours[key]), key
+        written = model.generate(**inputs, max_new_tokens=95, do_sample=False)
+        assert torch.equal(ris.model(**ours).sequences[0], written[0, 1:])
+        sentence = processor.batch_decode(written, skip_special_tokens=False)[0]
+        parsed = processor.post_process_generation(sentence, task=TASK, image_size=image.size)[TASK]
+        reference = Image.new("L", image.size)
+        for polygon in (polygon for each in parsed["polygons"] for polygon in each):
+            if len(polygon) > 4:
+                ImageDraw.Draw(reference).polygon(polygon, fill=255)
+        with torch.no_grad():
+            chances = model(**inputs, decoder_input_ids=written[:, :-1]).logits.softmax(-1)
+        answer = ris(image, text=text)
+        assert np.array_equal(np.asarray(answer["mask"]), np.asarray(reference))
+        areas.append(np.asarray(reference).sum())
+        mean = float(chances[0].gather(1, written[0, 1:, None]).mean()) if areas[-1] else 0
+        assert answer["score"] == pytest.approx(mean, abs=1e-6)
+    assert any(areas)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<OD>",
+        f"{TASK} a mug",
+        "the mug <loc_5></s> on <image> left",
+        "a St. Bernard. The left one.",
+        "50% {input} & \\n",
+    ],
+)
+def test_florence2_takes_any_expression_for_words(folders, images, text):
+    ris = make(folders, "florence2")
+    answers = ris(images[0], text=[text, "a tree"])
+    assert answers[0]["label"] == text
+    assert_same(answers[1], ris(images[0], text="a tree"))
+    (ids, _) = ris.processor(images[0], [text, "a tree"])["input_ids"].tolist()
+    assert ids.count(ris.processor.tokenizer.image_token_id) == 5
+
+
+def written(ris: Any, text: str) -> Any:
+    tokens = torch.tensor(ris.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return PolygonSegmentationOutput(sequences=(tokens,), probabilities=(torch.full((len(tokens),), 0.5),))
+
+
+@pytest.mark.parametrize(
+    ("text", "pixels"),
+    [
+        ("", 0),
+        ("a mug", 0),
+        ("<loc_100><loc_100><loc_900><loc_900>", 0),  # two points
+        ("<loc_100><loc_100><loc_900><loc_100><loc_900>", 0),  # cut in the third
+        ("<loc_0><loc_0><loc_999><loc_0><loc_999><loc_999><loc_0>", 55),  # cut in the fourth: a triangle of 10 x 10
+        ("<loc_0><loc_0><loc_499><loc_0><loc_499><loc_499><loc_0><loc_499><sep><loc_999><loc_999>", 25),
+        ("<poly><loc_0><loc_0><loc_499><loc_0><loc_499><loc_499><loc_0><loc_499></poly></s>", 25),
+    ],
+)
+def test_florence2_draws_whole_polygons_alone(folders, text, pixels):
+    ris = make(folders, "florence2")
+    (segment,) = ris.processor.post_process_referring_segmentation(written(ris, text), [(10, 10)])
+    assert int(segment["mask"].sum()) == pixels
+    assert segment["score"] == (0.5 if pixels else 0)
+    everything = ris.processor.post_process_referring_segmentation(written(ris, text), [(10, 10)], threshold=0)
+    assert everything[0]["mask"].all()
+
+
+def test_microsofts_own_florence2_names_the_native_one(folders, tmp_path):
+    folder = shutil.copytree(folders["florence2"], tmp_path / "florence")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling_florence2.Florence2ForConditionalGeneration"}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({"vision_tower.convs.0.proj.bias": torch.zeros(8)}, folder / "model.safetensors", {"format": "pt"})
+    for load in (
+        lambda: pipeline("referring-segmentation", model=str(folder), device="cpu"),
+        lambda: hf_ris.AutoModelForReferringSegmentation.from_pretrained(folder),
+    ):
+        with pytest.raises(ValueError, match=r"lacks weights of Florence2.*florence-community/Florence-2-base-ft"):
+            load()
+
+
+# Models that cannot be asked
+
+
+ASK = """
+import sys
+import hf_ris
+from transformers import pipeline
+
+for repository, token in (("nobody/nothing", None), ("facebook/sam3", None), ("facebook/sam3", sys.argv[1]), ("CIDAS/clipseg", None)):
+    try:
+        ris = pipeline("referring-segmentation", model=repository, device="cpu", token=token)
+        print(ris.model.name_or_path, sys.argv[1] in repr(vars(ris.model)))
+    except Exception as error:
+        print(type(error).__name__, str(error).splitlines()[0])
+"""
+
+
+def test_ids_on_the_hub(folders, tmp_path):
+    """A gated repository is loaded with a token, which is then forgotten, and named without, as one that is missing is."""
+    for source, repository in (("clipseg", "CIDAS/clipseg"), ("sam3_video", "facebook/sam3")):
+        shutil.copytree(folders[source], tmp_path / "hub" / repository)
+    with local_hub(tmp_path / "hub") as hub:
+        hub.gated.add("facebook/sam3")
+        environment = {**os.environ, **endpoint(hub, tmp_path / "home", token="")}
+        command = [sys.executable, "-c", ASK, TOKEN]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    missing, gated, *loaded = done.stdout.splitlines()
+    assert missing.startswith("OSError nobody/nothing is not")
+    assert gated.startswith("OSError You are trying to access a gated repo")
+    assert loaded == ["facebook/sam3 False", "CIDAS/clipseg False"]
+
+
+def test_a_folder_without_a_processor_is_named(folders, name, tmp_path):
+    for file in folders[name].iterdir():
+        if file.suffix == ".safetensors" or file.name in ("config.json", "generation_config.json"):
+            shutil.copy(file, tmp_path)
+    with pytest.raises(OSError, match=rf"`model` .*{re.escape(str(tmp_path))}.* has no whole processor beside it"):
+        pipeline("referring-segmentation", model=str(tmp_path), device="cpu")
+
+
+def test_a_model_of_another_task_is_refused(tokenizer, tmp_path):
+    network = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **network)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"`model` is a BertModel with a BertTokenizer.*needs a model for referring"):
+        pipeline("referring-segmentation", model=str(tmp_path), device="cpu")

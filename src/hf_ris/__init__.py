@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from .modeling.configuration_zero_shot import TASConfig as TASConfig
     from .modeling.hub_clipseg import CLIPSegForReferringSegmentation as CLIPSegForReferringSegmentation
     from .modeling.hub_clipseg import CLIPSegReferringProcessor as CLIPSegReferringProcessor
+    from .modeling.hub_florence2 import Florence2ForReferringSegmentation as Florence2ForReferringSegmentation
+    from .modeling.hub_florence2 import Florence2ReferringProcessor as Florence2ReferringProcessor
     from .modeling.hub_sam3 import Sam3ForReferringSegmentation as Sam3ForReferringSegmentation
     from .modeling.hub_sam3 import Sam3LiteTextForReferringSegmentation as Sam3LiteTextForReferringSegmentation
     from .modeling.hub_sam3 import Sam3ReferringProcessor as Sam3ReferringProcessor
@@ -70,6 +72,8 @@ _EXPORTS = {
     "CRISForReferringSegmentation": "modeling.modeling_cris",
     "CRISImageProcessor": "modeling.processing_cris",
     "CRISProcessor": "modeling.processing_cris",
+    "Florence2ForReferringSegmentation": "modeling.hub_florence2",
+    "Florence2ReferringProcessor": "modeling.hub_florence2",
     "GlobalLocalConfig": "modeling.configuration_zero_shot",
     "GlobalLocalForReferringSegmentation": "modeling.modeling_global_local",
     "MagNetConfig": "modeling.configuration_magnet",

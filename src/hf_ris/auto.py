@@ -58,14 +58,26 @@ class AutoModelForReferringSegmentation(_BaseAutoModelClass):
 
     @classmethod
     def from_pretrained(cls, source: str, *args: Any, **options: Any) -> Any:
-        """Load a model; arguments as in `PreTrainedModel.from_pretrained`."""
-        found = super().from_pretrained(source, *args, **options)
-        if "_from_pipeline" in options and hasattr(found, "find_processor"):
-            # The pipeline finds the processor where the model was found, and then forgets how.
-            named = {name: options[name] for name in HUB_OPTIONS if name in options}
-            load = found.processor_class.from_pretrained
-            found.load_processor = partial(load, source, text_length=found.max_text_length, **named)
-        return found
+        """
+        Load a model; arguments as in `PreTrainedModel.from_pretrained`.
+
+        Raises:
+            ValueError: If the model is one of transformers' and lacks weights.
+        """
+        wants_report = options.pop("output_loading_info", False)
+        found, report = super().from_pretrained(source, *args, output_loading_info=True, **options)
+        if hasattr(found, "find_complaint"):
+            complaint = found.find_complaint(source, report["missing_keys"])
+            if "_from_pipeline" in options:
+                # `pipeline()` would try other classes upon an error: the pipeline raises it when it looks for the processor. It finds
+                # that where the model was found, and then forgets how.
+                found.complaint = complaint
+                named = {name: options[name] for name in HUB_OPTIONS if name in options}
+                load = found.processor_class.from_pretrained
+                found.load_processor = partial(load, source, text_length=found.max_text_length, **named)
+            elif complaint and not wants_report:
+                raise ValueError(complaint)
+        return (found, report) if wants_report else found
 
 
 def load_whole(source: str, **options: Any) -> PreTrainedModel:

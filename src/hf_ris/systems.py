@@ -120,6 +120,7 @@ SYSTEMS = {system.model_type: system for system in (MAGNET, CRIS, GLOBAL_LOCAL, 
 # Models that transformers has itself, by the `model_type` of its configurations: which class asks them for this task.
 HUB_MODELS: dict[str, Callable[[], type[Any]]] = {
     "clipseg": lambda: hf_ris.CLIPSegForReferringSegmentation,
+    "florence2": lambda: hf_ris.Florence2ForReferringSegmentation,
     "sam3": lambda: hf_ris.Sam3ForReferringSegmentation,
     "sam3_lite_text": lambda: hf_ris.Sam3LiteTextForReferringSegmentation,
     "sam3_video": lambda: hf_ris.Sam3ForReferringSegmentation,  # facebook/sam3 is one, with SAM 3 as its detector
