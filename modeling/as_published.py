@@ -1,5 +1,6 @@
 """
-What the authors' released code of TAS and Global-Local does where this package's default does better: `mode="paper"`.
+The steps of TAS and Global-Local as their authors' released code has them, where this package's default does better:
+`mode="paper"`.
 
 The systems ask [`PublishedTASSteps`] and [`PublishedGlobalLocalSteps`]. From top to bottom: TAS's spatial rectifier, its negative
 phrases, its images of regions, and Global-Local's.

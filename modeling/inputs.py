@@ -253,7 +253,7 @@ def _open(given: Any, argument: str, timeout: float | None) -> Image.Image:
 
 
 def _find_source(given: Any, argument: str, timeout: float | None) -> tuple[BytesIO | str, str]:
-    """What `PIL.Image.open` can read, and what to say if that turns out to be no image."""
+    """Find a source that `PIL.Image.open` can read, and the message for the case that it is no image."""
     unreadable = f"is not an image that PIL can read: {_describe(given)}."
     if isinstance(given, bytes | bytearray | memoryview):
         return BytesIO(given), unreadable

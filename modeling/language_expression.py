@@ -80,7 +80,7 @@ class Expression:
 
     @property
     def kind(self) -> str:
-        """What tells the referent from others: `RELATION` to something, `PLACE` in the image, or `LOOK` alone."""
+        """How the referent differs from others: `RELATION` to something, `PLACE` in the image, or `LOOK` alone."""
         text = OF_THE_IMAGE.sub("", self.text.lower())  # the left side of the image is a place
         if RELATING.search(text):
             return RELATION

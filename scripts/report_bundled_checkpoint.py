@@ -37,7 +37,7 @@ COLUMNS = 4  # failures of a kind that are shown
 @dataclass(frozen=True)
 class Answer:
     """
-    What was asked, and what came.
+    An expression and its answer.
 
     Attributes:
         row (`dict`): The row of the dataset, without its image.

@@ -1,4 +1,4 @@
-"""What `accelerate launch` runs: `hf-ris train` with the same options.
+"""`hf-ris train`, with the same options, for `accelerate launch`.
 
 accelerate launch --num_processes 4 scripts/train.py --recipe magnet --dataset refcoco --root refer/data --output-dir runs/magnet
 """

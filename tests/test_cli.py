@@ -82,6 +82,19 @@ def test_wrong_input_ends_with_a_message(segment, arguments, options, message):
     assert "Traceback" not in done.output and done.stdout == ""
 
 
+def test_messages_name_the_option_that_was_typed(tmp_path):
+    for command, message in (
+        (["evaluate", "bundled", "refshapes", "--protocol", "nope"], "--protocol must be one of"),
+        (
+            ["train", "--dataset", "refshapes", "--model", "bundled", "--output-dir", str(tmp_path)],
+            "--max-steps must be given",
+        ),
+    ):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 2
+        assert f"hf-ris: {message}" in done.stderr
+
+
 def test_help_and_version():
     assert "segment" in CliRunner().invoke(app, ["--help"]).stdout
     assert CliRunner().invoke(app, ["--version"]).stdout.strip() == __version__

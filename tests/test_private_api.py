@@ -42,6 +42,7 @@ PRIVATE = {
         "transformers.pipelines.PIPELINE_REGISTRY.register_pipeline",
         "removed, or a saved pipeline would demand trust_remote_code where hf_ris is installed",
     ),
+    "_forward_params": (PIPELINE, "options that a pipeline was made with hold for an evaluation"),
     "_postprocess_params": (PIPELINE, "thresholds that a pipeline was made with hold for an evaluation"),
     "_forward_params": (PIPELINE, "options that a pipeline was made with hold for an evaluation"),
     "_sanitize_parameters": (PIPELINE, "documented: a pipeline's options"),

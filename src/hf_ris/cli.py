@@ -1,7 +1,9 @@
 """The `hf-ris` command. Commands import what they need inside, so that `hf-ris --help` answers at once."""
 
+import dataclasses
 import json
 import os
+import re
 import sys
 import time
 from io import BytesIO
@@ -11,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .cli_data import DatasetName, Images, Root, SplitBy, check_drawn, data, friendly_errors, load_rows, note
+from .cli_data import Command, DatasetName, Images, Root, SplitBy, check_drawn, data, load_rows, note
 from .systems import SYSTEMS, TASK, ZERO_SHOT_TASK, find_model
 
 
@@ -35,8 +37,8 @@ NoTargetThreshold = Annotated[
 ]
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(shown: bool) -> None:
+    if shown:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -50,7 +52,7 @@ def main(
     """Point at things with words: an image and an expression in, the mask of what it refers to out."""
 
 
-@app.command()
+@app.command(cls=Command)
 def segment(
     image: Annotated[str, typer.Argument(help="Path or URL of an image, or a folder of images.")],
     expressions: Annotated[
@@ -91,19 +93,18 @@ def segment(
     """Segment what expressions refer to in an image, or in a folder of images."""
     thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
     options = {name: value for name, value in thresholds.items() if value is not None}
-    with friendly_errors():
-        if os.path.isdir(image):  # unlike `Path.is_dir`, this takes any text
-            if expressions or mask_dir or as_json or explain:
-                raise ValueError(
-                    f"EXPRESSION, --mask-dir, --explain and --json must be left out for a folder, got {image!r}."
-                )
-            if expressions_file is None or output is None:
-                raise ValueError(f"--expressions and --output are needed for a folder, got {image!r}.")
-            _segment_folder(Path(image), expressions_file, output, model, device, batch_size, options)
-        else:
-            if expressions_file is not None:
-                raise ValueError(f"--expressions must be left out for a single image, got {image!r}.")
-            _segment_image(image, expressions or [], output, mask_dir, explain, as_json, model, device, options)
+    if os.path.isdir(image):  # unlike `Path.is_dir`, this takes any text
+        if expressions or mask_dir or as_json or explain:
+            raise ValueError(
+                f"EXPRESSION, --mask-dir, --explain and --json must be left out for a folder, got {image!r}."
+            )
+        if expressions_file is None or output is None:
+            raise ValueError(f"--expressions and --output are needed for a folder, got {image!r}.")
+        _segment_folder(Path(image), expressions_file, output, model, device, batch_size, options)
+    else:
+        if expressions_file is not None:
+            raise ValueError(f"--expressions must be left out for a single image, got {image!r}.")
+        _segment_image(image, expressions or [], output, mask_dir, explain, as_json, model, device, options)
 
 
 def _segment_image(
@@ -181,7 +182,7 @@ def _segment_folder(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def evaluate(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, bundled or bundled-zero-shot.")],
     dataset: DatasetName,
@@ -216,26 +217,25 @@ def evaluate(
     ] = None,
 ) -> None:
     """Evaluate a model on a dataset: oIoU, mIoU and P@0.5 to P@0.9 under a named protocol. Runs under torchrun, too."""
-    with friendly_errors():
-        note("loading libraries ...")
-        from .evaluation import evaluate as run
-        from .evaluation import join_processes
+    note("loading libraries ...")
+    from .evaluation import evaluate as run
+    from .evaluation import join_processes
 
-        state = join_processes()
-        with state.main_process_first():
-            rows = load_rows(dataset, split, root, split_by, images, num_rows)
-        thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
-        options: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
-        ris = _load_pipeline(model, device or str(state.device), **options)
-        name = f"{dataset} {split}"
-        results = run(ris, rows, protocol, batch_size, output, text, num_workers, name=name, on_error=on_error)
-        if state.is_main_process:
-            typer.echo(json.dumps(results, indent=2))
-            if output is not None:
-                note(f"wrote {output / 'results.json'} and {output / 'report.html'}")
+    state = join_processes()
+    with state.main_process_first():
+        rows = load_rows(dataset, split, root, split_by, images, num_rows)
+    thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
+    options: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
+    ris = _load_pipeline(model, device or str(state.device), **options)
+    name = f"{dataset} {split}"
+    results = run(ris, rows, protocol, batch_size, output, text, num_workers, name=name, on_error=on_error)
+    if state.is_main_process:
+        typer.echo(json.dumps(results, indent=2))
+        if output is not None:
+            note(f"wrote {output / 'results.json'} and {output / 'report.html'}")
 
 
-class _TrainCommand(typer.core.TyperCommand):
+class _TrainCommand(Command):
     """Lists the recipes below its help. They are read when they are asked for: importing them takes seconds."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -243,6 +243,16 @@ class _TrainCommand(typer.core.TyperCommand):
 
         self.epilog = f"Recipes:\n\n{describe_recipes()}"
         super().format_help(ctx, formatter)
+
+    def _name_options(self, message: str) -> str:
+        from transformers import TrainingArguments
+
+        names = {field.name for field in dataclasses.fields(TrainingArguments)}
+        return re.sub(
+            r"`(\w+)`",
+            lambda found: f"--{found[1].replace('_', '-')}" if found[1] in names else found[0],
+            super()._name_options(message),
+        )
 
 
 @app.command(cls=_TrainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -302,57 +312,56 @@ def train(
     # On a shared machine, threads that spin while they wait for each other cost several times the work itself. This is
     # read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with friendly_errors():
-        note("loading libraries ...")
-        from .evaluation import join_processes
-        from .training import read_arguments
-        from .training import train as run
+    note("loading libraries ...")
+    from .evaluation import join_processes
+    from .training import read_arguments
+    from .training import train as run
 
-        overrides = read_arguments(context.args)
-        state = join_processes(cpu=overrides.get("use_cpu", False))
-        rows: dict[str, Any] = {}
-        if dataset is None and (root or split_by or images):
-            raise ValueError("--root, --split-by and --images must be left out without --dataset.")
-        if dataset is not None and dataset.startswith("refshapes"):
-            check_drawn(dataset, root, split_by, images)
-            rows["refshapes"] = (dataset,)
-        elif dataset is not None:
-            with state.main_process_first():
-                rows["train_dataset"] = load_rows(dataset, "train", root, split_by, images, None)
-                if eval_split != "none":
-                    rows["eval_dataset"] = load_rows(dataset, eval_split, root, split_by, images, None)
-        parts = {
-            "model": model and find_model(model),
-            "backbone": backbone,
-            "text": text,
-            "init_from": init_from,
-            "from_scratch": from_scratch or None,
-        }
-        config = {
-            "mask_grounding_loss_weight": mask_grounding,
-            "alignment_loss_weight": alignment_loss,
-            "alignment_module": alignment_module,
-        }
-        metrics = run(
-            recipe,
-            output_dir,
-            **rows,
-            parts={name: value for name, value in parts.items() if value is not None},
-            config={name: value for name, value in config.items() if value is not None},
-            lora=lora,
-            text_column=text_column,
-            flip_probability=flip_probability,
-            eval_rows=eval_rows,
-            samples=samples,
-            resume=resume,
-            **overrides,
-        )
-        if state.is_main_process:
-            note(f"wrote {output_dir}")
-            typer.echo(json.dumps(metrics, indent=2))
+    overrides = read_arguments(context.args)
+    state = join_processes(cpu=overrides.get("use_cpu", False))
+    rows: dict[str, Any] = {}
+    if dataset is None and (root or split_by or images):
+        raise ValueError("--root, --split-by and --images must be left out without --dataset.")
+    if dataset is not None and dataset.startswith("refshapes"):
+        check_drawn(dataset, root, split_by, images)
+        rows["refshapes"] = (dataset,)
+    elif dataset is not None:
+        with state.main_process_first():
+            rows["train_dataset"] = load_rows(dataset, "train", root, split_by, images, None)
+            if eval_split != "none":
+                rows["eval_dataset"] = load_rows(dataset, eval_split, root, split_by, images, None)
+    parts = {
+        "model": model and find_model(model),
+        "backbone": backbone,
+        "text": text,
+        "init_from": init_from,
+        "from_scratch": from_scratch or None,
+    }
+    config = {
+        "mask_grounding_loss_weight": mask_grounding,
+        "alignment_loss_weight": alignment_loss,
+        "alignment_module": alignment_module,
+    }
+    metrics = run(
+        recipe,
+        output_dir,
+        **rows,
+        parts={name: value for name, value in parts.items() if value is not None},
+        config={name: value for name, value in config.items() if value is not None},
+        lora=lora,
+        text_column=text_column,
+        flip_probability=flip_probability,
+        eval_rows=eval_rows,
+        samples=samples,
+        resume=resume,
+        **overrides,
+    )
+    if state.is_main_process:
+        note(f"wrote {output_dir}")
+        typer.echo(json.dumps(metrics, indent=2))
 
 
-@app.command()
+@app.command(cls=Command)
 def convert(
     system: Annotated[
         str,
@@ -380,15 +389,14 @@ def convert(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")] = None,
 ) -> None:
     """Convert a checkpoint that a paper's authors published."""
-    with friendly_errors():
-        note("loading libraries ...")
-        from .conversion import convert as run
+    note("loading libraries ...")
+    from .conversion import convert as run
 
-        run(system, source, output, config, tokenizer, image_size, text_length, revision, note)
-        note(f"wrote {output}")
+    run(system, source, output, config, tokenizer, image_size, text_length, revision, note)
+    note(f"wrote {output}")
 
 
-@app.command()
+@app.command(cls=Command)
 def push(
     source: Annotated[
         str,
@@ -415,30 +423,27 @@ def push(
     revision: Annotated[str | None, typer.Option(help="A branch; made if missing.")] = None,
 ) -> None:
     """Publish a model, a dataset or the demo on the Hub, once it has been loaded and has answered."""
-    with friendly_errors():
-        if is_dataset and is_space:
-            raise ValueError("--dataset and --space must not be given together.")
-        if (results or licence) and (is_dataset or is_space):
-            raise ValueError(
-                "--results and --license must be left out with --dataset and --space: they describe a model."
-            )
-        if wheel is not None and not is_space:
-            raise ValueError("--wheel must be left out without --space.")
-        note("loading libraries ...")
-        from .hub import push_dataset, push_model, push_space
+    if is_dataset and is_space:
+        raise ValueError("--dataset and --space must not be given together.")
+    if (results or licence) and (is_dataset or is_space):
+        raise ValueError("--results and --license must be left out with --dataset and --space: they describe a model.")
+    if wheel is not None and not is_space:
+        raise ValueError("--wheel must be left out without --space.")
+    note("loading libraries ...")
+    from .hub import push_dataset, push_model, push_space
 
-        options: dict[str, Any] = {"public": public, "dry_run": dry_run, "revision": revision, "note": note}
-        if is_dataset:
-            pushed = push_dataset(source, repo, **options)
-        elif is_space:
-            pushed = push_space(source, repo, wheel, **options)
-        else:
-            pushed = push_model(source, repo, results or [], licence, **options)
-        if pushed is not None:
-            typer.echo(pushed)
+    options: dict[str, Any] = {"public": public, "dry_run": dry_run, "revision": revision, "note": note}
+    if is_dataset:
+        pushed = push_dataset(source, repo, **options)
+    elif is_space:
+        pushed = push_space(source, repo, wheel, **options)
+    else:
+        pushed = push_model(source, repo, results or [], licence, **options)
+    if pushed is not None:
+        typer.echo(pushed)
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     model: Annotated[
         list[str] | None, typer.Option(help="Folder or Hub id to offer beside the bundled one. May be given often.")
@@ -449,11 +454,10 @@ def demo(
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Try it out on a page in the browser."""
-    with friendly_errors():
-        note("loading libraries ...")
-        from .demo import launch
+    note("loading libraries ...")
+    from .demo import launch
 
-        launch(model or [], server_name=host, server_port=port, share=share, inbrowser=open_browser)
+    launch(model or [], server_name=host, server_port=port, share=share, inbrowser=open_browser)
 
 
 def _check_writable(output: Path, option: str = "--output") -> None:

@@ -1,7 +1,6 @@
 """`hf-ris data`, and what the commands share: dataset options, progress notes, error messages."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,14 +26,20 @@ Images = Annotated[
 ]
 
 
-@contextmanager
-def friendly_errors() -> Iterator[None]:
-    """End with an error's message and exit code 2 instead of a traceback."""
-    try:
-        yield
-    except (ValueError, OSError, ImportError, MemoryError, FloatingPointError) as error:
-        typer.echo(f"hf-ris: {error}", err=True)
-        raise typer.Exit(2) from error
+class Command(typer.core.TyperCommand):
+    """A command that ends with an error's message and exit code 2 instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, ImportError, MemoryError, FloatingPointError) as error:
+            typer.echo(f"hf-ris: {self._name_options(str(error))}", err=True)
+            raise typer.Exit(2) from error
+
+    def _name_options(self, message: str) -> str:
+        """Write the arguments that a message names as the options that were typed: `batch_size` as --batch-size."""
+        options = {each.name: each.opts[0] for each in self.params if each.opts[0].startswith("--")}
+        return re.sub(r"`(\w+)`", lambda found: options.get(found[1], found[0]), message)
 
 
 def note(message: str) -> None:
@@ -45,7 +50,7 @@ def note(message: str) -> None:
 data = typer.Typer(help="Look at and convert datasets.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@data.command()
+@data.command(cls=Command)
 def check(
     root: Annotated[
         Path,
@@ -54,34 +59,33 @@ def check(
     images: Images = None,
 ) -> None:
     """Count referents, images and expressions of RefCOCO's files, and tell what is missing."""
-    with friendly_errors():
-        from .data.check import PHOTOS, check_refer
+    from .data.check import PHOTOS, check_refer
 
-        whole = True
-        absent: dict[str, None] = {}
-        row = "{:<18} {:<6} {:>9} {:>11} {:>7}  {}"
-        typer.echo(row.format("dataset", "split", "referents", "expressions", "images", ""))
-        for found in check_refer(root, images):
-            verdict = "" if not found.published else "as published"
-            if found.differing:
-                verdict = "published: " + ", ".join(f"{number:,} {key}" for key, number in found.differing.items())
-            if found.left_out:
-                verdict += f"{'; ' if verdict else ''}{found.left_out:,} more are left out"
-            if found.missing:
-                verdict += f"{'; ' if verdict else ''}{len(found.missing):,} images are missing"
-            counts = [f"{found.counts[key]:,}" for key in ("referents", "expressions", "images")]
-            typer.echo(row.format(f"{found.name} ({found.split_by})", found.split, *counts, verdict).rstrip())
-            whole = whole and not found.differing and not found.missing
-            absent |= dict.fromkeys(found.missing)
-        for name in absent:
-            typer.echo(f"missing: {name}")
-        if absent:
-            note(PHOTOS)
+    whole = True
+    absent: dict[str, None] = {}
+    row = "{:<18} {:<6} {:>9} {:>11} {:>7}  {}"
+    typer.echo(row.format("dataset", "split", "referents", "expressions", "images", ""))
+    for found in check_refer(root, images):
+        verdict = "" if not found.published else "as published"
+        if found.differing:
+            verdict = "published: " + ", ".join(f"{number:,} {key}" for key, number in found.differing.items())
+        if found.left_out:
+            verdict += f"{'; ' if verdict else ''}{found.left_out:,} more are left out"
+        if found.missing:
+            verdict += f"{'; ' if verdict else ''}{len(found.missing):,} images are missing"
+        counts = [f"{found.counts[key]:,}" for key in ("referents", "expressions", "images")]
+        typer.echo(row.format(f"{found.name} ({found.split_by})", found.split, *counts, verdict).rstrip())
+        whole = whole and not found.differing and not found.missing
+        absent |= dict.fromkeys(found.missing)
+    for name in absent:
+        typer.echo(f"missing: {name}")
+    if absent:
+        note(PHOTOS)
     if not whole:
         raise typer.Exit(1)
 
 
-@data.command()
+@data.command(cls=Command)
 def export(
     dataset: DatasetName,
     output: Annotated[Path, typer.Argument(help="The folder; it may hold other splits of the dataset.")],
@@ -92,12 +96,11 @@ def export(
     num_rows: Annotated[int | None, typer.Option(min=1, help="The first referents only.")] = None,
 ) -> None:
     """Write a split as Parquet files with the images inside, which load anywhere."""
-    with friendly_errors():
-        note("loading libraries ...")
-        from .data.export import export_parquet
+    note("loading libraries ...")
+    from .data.export import export_parquet
 
-        folder = export_parquet(load_rows(dataset, split, root, split_by, images, num_rows), output)
-        note(f"wrote {folder}")
+    folder = export_parquet(load_rows(dataset, split, root, split_by, images, num_rows), output)
+    note(f"wrote {folder}")
 
 
 def check_drawn(dataset: str, root: str | None, split_by: str | None, images: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""What answers the demo's page and its API: models by name, requests within bounds, answers as images, tables and files."""
+"""The backend of the demo's page and its API: models by name, requests within bounds, answers as images, tables and files."""
 
 import base64
 import io

@@ -136,7 +136,7 @@ def _segment_batch(ris: Pipeline, folder: Path, batch: list[FolderEntry], option
 
 
 def _find_error(folder: Path, image: str, text: str) -> str | None:
-    """What is unfit about an image's name, which must not lead out of the folder, or about an expression."""
+    """Say what is unfit about an image's name, which must not lead out of the folder, or about an expression."""
     try:
         if not Path(folder, image).resolve().is_relative_to(folder.resolve()):
             return f"{image!r} leads out of the folder {str(folder)!r}"

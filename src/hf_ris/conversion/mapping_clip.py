@@ -72,9 +72,9 @@ def convert_clip_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torc
         if key == "logit_scale" or (is_resnet and key.startswith("visual.")):
             converted[key] = tensor
             continue
-        names = rename(key, rules, "released CLIP", STACKED)
+        targets = rename(key, rules, "released CLIP", STACKED)
         tensor = tensor.T if key in TRANSPOSED else tensor
-        converted.update(zip(names, tensor.chunk(len(names)), strict=True))
+        converted.update(zip(targets, tensor.chunk(len(targets)), strict=True))
     return converted
 
 

@@ -54,14 +54,13 @@ def expression_text(expression: dict[str, Any], text_column: str) -> str:
 
 def image_size(image: str | Path | bytes | dict[str, Any]) -> tuple[int, int]:
     """Read the (height, width) of a file, its bytes, or an undecoded column's value, upright as `datasets` will decode it."""
-    if isinstance(image, dict):
-        image = image["path"] if image["bytes"] is None else image["bytes"]
+    source = (image["path"] if image["bytes"] is None else image["bytes"]) if isinstance(image, dict) else image
     try:
-        with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as opened:
             is_rotated = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return opened.size if is_rotated else opened.size[::-1]
     except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{'an image' if isinstance(image, bytes) else image} cannot be read: {error}") from error
+        raise ValueError(f"{'an image' if isinstance(source, bytes) else source} cannot be read: {error}") from error
 
 
 __all__ = ["FEATURES", "check_text_column", "image_size", "plain_split", "expression_text"]

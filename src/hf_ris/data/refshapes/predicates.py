@@ -23,7 +23,7 @@ SIDES = (LEFT, RIGHT, TOP, BOTTOM)
 @dataclass(frozen=True)
 class Description:
     """
-    What an expression says about an object; an empty field says nothing.
+    The statements of an expression about an object; an empty field says nothing.
 
     Attributes:
         noun: A category, a kind ("animal", "vehicle", "fruit"), "thing" or "one".
