@@ -15,6 +15,7 @@ from transformers import AutoProcessor
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
+from .configuration_referring_segmentation import TASK
 from .inputs import ALLOWED_SOURCES, NO_PROPOSER, Request, as_list, read_request
 from .masks import check_probability, mask_to_box, mask_to_rle
 from .modeling_referring_segmentation import put_card
@@ -83,7 +84,7 @@ class ReferringSegmentationPipeline(Pipeline):
         Raises:
             ValueError: If this pipeline cannot ask the model.
         """
-        if getattr(self.processor, "task", None) != "referring-segmentation":
+        if getattr(self.processor, "task", None) != TASK:
             raise ValueError(
                 f"`model` is a {type(self.model).__name__} with a {type(self.processor).__name__}, which does not turn outputs "
                 f"into masks of expressions; the task needs a model for referring segmentation, such as MagNet, CRIS, Global-Local, "
@@ -302,7 +303,9 @@ def _find_processor(model: Any, given: Any, local_files_only: bool) -> Any:
     if hasattr(model, "find_processor"):
         given = model.find_processor(given)
     if given is None and model.name_or_path:  # once more, to raise what `pipeline()` has passed over
-        AutoProcessor.from_pretrained(model.name_or_path, local_files_only=local_files_only)
+        found = AutoProcessor.from_pretrained(model.name_or_path, local_files_only=local_files_only)
+        if getattr(found, "task", None) != TASK:
+            given = found  # which is refused by its name
     if given is None:
         raise ValueError("`processor` is missing; a model passed as an object needs its processor passed beside it.")
     return given

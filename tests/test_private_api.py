@@ -44,7 +44,6 @@ PRIVATE = {
     ),
     "_forward_params": (PIPELINE, "options that a pipeline was made with hold for an evaluation"),
     "_postprocess_params": (PIPELINE, "thresholds that a pipeline was made with hold for an evaluation"),
-    "_forward_params": (PIPELINE, "options that a pipeline was made with hold for an evaluation"),
     "_sanitize_parameters": (PIPELINE, "documented: a pipeline's options"),
     "_forward": (PIPELINE, "documented: a pipeline's model call"),
     "_load_tokenizer": (PIPELINE, "says what `pipeline()` loads"),
