@@ -52,9 +52,8 @@ class ReferringSegmentationPipeline(Pipeline):
     ```
     """
 
-    _load_processor = (
-        None  # loaded if it can be: transformers' own classes may lack what they need, and `__init__` finds another
-    )
+    # Loaded if it can be: a class of transformers may lack what it needs, and `__init__` finds another.
+    _load_processor = None
     # Explicitly off: left unset, transformers probes for each and may ask about remote code.
     _load_tokenizer = False
     _load_image_processor = False

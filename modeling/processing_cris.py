@@ -40,7 +40,6 @@ class CRISImageProcessor(ReferringSegmentationImageProcessor):
     ```
     """
 
-    keeps_aspect_ratio = True
     resample = PILImageResampling.BICUBIC
     image_mean = OPENAI_CLIP_MEAN
     image_std = OPENAI_CLIP_STD
@@ -110,6 +109,7 @@ class CRISProcessor(ReferringSegmentationProcessor):
     """
 
     pad_token_id = 0
+    keeps_aspect_ratio = True
 
     def __init__(self, image_processor=None, tokenizer=None, text_length: int = 17, threshold: float = 0.35):
         super().__init__(image_processor, tokenizer, text_length=text_length, threshold=threshold)

@@ -36,6 +36,11 @@ class SegmentationProcessor(ProcessorMixin):
     task = "referring-segmentation"
     answer_options: ClassVar[dict[str, Callable[[str, Any], None]]] = {}
 
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """The (height, width) that every image is squashed to; `None` where aspect ratios are kept."""
+        return None
+
     def prepare(self, requests: Sequence[Request]) -> BatchFeature:
         """Turn requests, with equally many expressions each, into the model's inputs. Nothing is checked again."""
         raise NotImplementedError
@@ -77,12 +82,7 @@ class SegmentationProcessor(ProcessorMixin):
 class ReferringSegmentationImageProcessor(PilBackend):
     """
     Base of the image processors; a system's own says how an image and its masks are brought to the model's size.
-
-    Attributes:
-        keeps_aspect_ratio (`bool`): Whether images are fitted into the model's input, or squashed to it.
     """
-
-    keeps_aspect_ratio = False
 
     _auto_class = "AutoImageProcessor"
     do_resize = True
@@ -174,9 +174,13 @@ class ReferringSegmentationProcessor(SegmentationProcessor):
         tokenizer (`PreTrainedTokenizerBase`): Prepares expressions.
         text_length (`int`): Tokens that every expression is cut and padded to, special tokens included.
         threshold (`float`): Foreground probability above which a pixel belongs to the mask.
+
+    Attributes:
+        keeps_aspect_ratio (`bool`): Whether images are fitted into the model's input, or squashed to it.
     """
 
     text_kwargs = {"padding": "max_length"}
+    keeps_aspect_ratio = False
 
     def __init__(self, image_processor=None, tokenizer=None, *, text_length: int, threshold: float):
         if text_length < 1:
@@ -186,6 +190,11 @@ class ReferringSegmentationProcessor(SegmentationProcessor):
         self.threshold = threshold
         self.text_warnings = TextWarnings()
         super().__init__(image_processor, tokenizer)
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        size = self.image_processor.size
+        return None if self.keeps_aspect_ratio else (size["height"], size["width"])
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:

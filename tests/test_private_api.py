@@ -108,7 +108,7 @@ UNDOCUMENTED = {
     "transformers.Trainer.save_model": ("_internal_call",),
     "transformers.models.clipseg.modeling_clipseg.CLIPSegDecoder.forward": ("hidden_states", "conditional_embeddings"),
     "transformers.models.clipseg.modeling_clipseg.CLIPSegModel.get_image_features": ("pixel_values", "kwargs"),
-    "transformers.models.sam3.modeling_sam3.Sam3Model.forward": ("vision_embeds", "input_ids", "attention_mask"),
+    "transformers.Sam3Model.forward": ("vision_embeds", "input_ids", "attention_mask"),
     "transformers.models.florence2.modeling_florence2.Florence2ForConditionalGeneration.get_placeholder_mask": (
         "input_ids",
         "inputs_embeds",

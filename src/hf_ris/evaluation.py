@@ -135,19 +135,18 @@ def evaluate(
 
 def _input_size(ris: Pipeline | Segmenter, protocol: str) -> tuple[int, int]:
     """(height, width) of the square that a model's images are resized to."""
-    if not isinstance(ris, Pipeline) or not hasattr(ris.processor, "image_processor"):
+    if not isinstance(ris, Pipeline):
         raise ValueError(
-            f"`model_size` must be (height, width) under protocol {protocol!r}, which compares masks at the model's input; "
-            "functions and zero-shot models have none."
+            f"`model_size` must be (height, width) under protocol {protocol!r} for a function, which has none."
         )
-    image_processor = ris.processor.image_processor
-    if getattr(image_processor, "keeps_aspect_ratio", False):
+    size = cast(Any, ris.processor).input_size
+    if size is None:
         allowed = " or ".join(repr(name) for name, rule in PROTOCOLS.items() if rule.where == "image")
-        system = ris.model.config.model_type.upper()
         raise ValueError(
-            f"`protocol` must be {allowed} for {system}, which pads images; got {protocol!r}, which resizes masks to a square."
+            f"`protocol` must be {allowed} for {ris.model.config.model_type}, which keeps images' aspect ratio; got {protocol!r}, "
+            "which resizes masks to a square. `model_size` may name one."
         )
-    return image_processor.size["height"], image_processor.size["width"]
+    return size
 
 
 def join_processes(cpu: bool = False) -> PartialState:
