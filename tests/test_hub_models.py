@@ -21,6 +21,7 @@ from transformers import (
     AutoProcessor,
     BertConfig,
     BertModel,
+    BertTokenizer,
     CLIPImageProcessorPil,
     CLIPSegConfig,
     CLIPSegForImageSegmentation,
@@ -302,12 +303,10 @@ def test_a_model_and_a_processor_as_objects(ask, folders, name, images):
         for one, two in zip(expected, other(images[0], text=TEXTS), strict=True):
             assert_same(one, two, 0)
     with pytest.raises(ValueError, match=r"`processor` must be a .*Processor.*got BertTokenizer"):
-        pipeline("referring-segmentation", model=ask.model, processor=letters_of_bert(), device="cpu")
+        pipeline("referring-segmentation", model=ask.model, processor=bert_tokenizer(), device="cpu")
 
 
-def letters_of_bert() -> Any:
-    from transformers import BertTokenizer
-
+def bert_tokenizer() -> Any:
     return BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4})
 
 
@@ -563,7 +562,8 @@ def test_a_folder_without_a_processor_is_named(folders, name, tmp_path):
         pipeline("referring-segmentation", model=str(tmp_path), device="cpu")
 
 
-def test_a_model_of_another_task_is_refused(tokenizer, tmp_path):
+def test_a_model_of_another_task_is_refused(tmp_path):
+    tokenizer = bert_tokenizer()
     network = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     BertModel(BertConfig(vocab_size=len(tokenizer), **network)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
