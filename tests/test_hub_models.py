@@ -93,6 +93,8 @@ def sam3_config(tokenizer: Any, **text: Any) -> dict[str, Any]:
 
 SAM3_IMAGES = {
     "image_processor_type": "Sam3ImageProcessorFast",
+    **dict.fromkeys(("crop_size", "device", "disable_grouping", "do_center_crop", "pad_size", "return_tensors")),
+    "data_format": "channels_first",
     "do_rescale": True,
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
@@ -286,6 +288,10 @@ def test_a_saved_pipeline_loads_here_and_in_transformers(ask, folders, name, ima
     network_class = ask.model.saved_class
     assert saved["architectures"] == [network_class.__name__]
     assert saved["model_type"] == network_class.config_class.model_type
+    if name in SAM3:
+        images_settings = json.loads((tmp_path / "processor_config.json").read_text())["image_processor"]
+        assert images_settings["image_processor_type"] == "Sam3ImageProcessor"
+        assert images_settings["mask_size"] == {"height": 32, "width": 32}
     again = make({name: tmp_path}, name)
     assert_same(again(images[0], text="a tree"), ask(images[0], text="a tree"), 1e-6)
     network = network_class.from_pretrained(tmp_path)
@@ -319,6 +325,9 @@ def test_cards_settings_and_evaluation(ask, tmp_path):
     figures = hf_ris.evaluation.evaluate(ask, rows, output=tmp_path, batch_size=4)
     assert figures["errors"] == 0 and 0 <= figures["mIoU"] <= 1
     assert hf_ris.evaluation.evaluate(ask, rows, output=tmp_path, batch_size=4) == figures
+    square = hf_ris.evaluation.evaluate(ask, rows.select(range(1)), protocol="lavt")
+    size = ask.processor.image_processor.size
+    assert square["mask_size"] == [size["height"], size["width"]]
 
 
 def test_the_command_line_asks_it(ask, folders, name, images, tmp_path):
