@@ -544,6 +544,8 @@ for repository, token in (("nobody/nothing", None), ("facebook/sam3", None), ("f
         print(ris.model.name_or_path, sys.argv[1] in repr(vars(ris.model)))
     except Exception as error:
         print(type(error).__name__, str(error).splitlines()[0])
+ris.push_to_hub("me/mine", token=sys.argv[1])
+print(type(pipeline("referring-segmentation", model="me/mine", device="cpu", token=sys.argv[1]).model).__name__)
 """
 
 
@@ -556,11 +558,20 @@ def test_ids_on_the_hub(folders, tmp_path):
         environment = {**os.environ, **endpoint(hub, tmp_path / "home", token="")}
         command = [sys.executable, "-c", ASK, TOKEN]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr
+        card = (hub.folder("me/mine", "main") / "README.md").read_text()
+    assert "base_model:\n- CIDAS/clipseg" in card and "# CLIPSeg" in card
     missing, gated, *loaded = done.stdout.splitlines()
     assert missing.startswith("OSError nobody/nothing is not")
     assert gated.startswith("OSError You are trying to access a gated repo")
-    assert loaded == ["facebook/sam3 False", "CIDAS/clipseg False"]
+    assert loaded == ["facebook/sam3 False", "CIDAS/clipseg False", "CLIPSegForReferringSegmentation"]
+
+
+def test_commands_for_this_librarys_models_say_so(folders, name):
+    with pytest.raises(ValueError, match="`source` must be a model whose code is this library's"):
+        hf_ris.hub.push_model(folders[name], "me/mine", licence="mit", dry_run=True)
+    with pytest.raises(ValueError, match="`model` must be a system that is trained"):
+        hf_ris.training.building.load_checkpoint(0, {}, str(folders[name]))
 
 
 def test_a_folder_without_a_processor_is_named(folders, name, tmp_path):
