@@ -4,7 +4,7 @@ systems of this library are: B images with k expressions each, and every image i
 """
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -182,12 +182,13 @@ class HubModelMixin(_Network):
         except (OSError, ValueError) as error:
             raise OSError(f"`model` {self.name_or_path!r} has no whole processor beside it: {error}") from error
 
-    def find_complaint(self, source: str, missing: Collection[str]) -> str | None:
+    def find_complaint(self, source: str, missing: set[str]) -> str | None:
         """Say what is wrong with a model that was loaded without some of its weights, which are random then."""
-        if not missing:
+        random = missing & {name for name, _ in self.named_parameters()}  # buffers are computed
+        if not random:
             return None
         return (
-            f"`model` {source!r} lacks weights of {self.saved_class.__name__}, such as {min(missing)!r}. Weights in transformers' form "
+            f"`model` {source!r} lacks weights of {self.saved_class.__name__}, such as {min(random)!r}. Weights in transformers' form "
             f"are at {self.native_id}."
         )
 

@@ -21,6 +21,7 @@ from transformers import (
     AutoProcessor,
     BertConfig,
     BertModel,
+    BertTokenizer,
     CLIPImageProcessorPil,
     CLIPSegConfig,
     CLIPSegForImageSegmentation,
@@ -92,6 +93,8 @@ def sam3_config(tokenizer: Any, **text: Any) -> dict[str, Any]:
 
 SAM3_IMAGES = {
     "image_processor_type": "Sam3ImageProcessorFast",
+    **dict.fromkeys(("crop_size", "device", "disable_grouping", "do_center_crop", "pad_size", "return_tensors")),
+    "data_format": "channels_first",
     "do_rescale": True,
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
@@ -285,6 +288,10 @@ def test_a_saved_pipeline_loads_here_and_in_transformers(ask, folders, name, ima
     network_class = ask.model.saved_class
     assert saved["architectures"] == [network_class.__name__]
     assert saved["model_type"] == network_class.config_class.model_type
+    if name in SAM3:
+        images_settings = json.loads((tmp_path / "processor_config.json").read_text())["image_processor"]
+        assert images_settings["image_processor_type"] == "Sam3ImageProcessor"
+        assert images_settings["mask_size"] == {"height": 32, "width": 32}
     again = make({name: tmp_path}, name)
     assert_same(again(images[0], text="a tree"), ask(images[0], text="a tree"), 1e-6)
     network = network_class.from_pretrained(tmp_path)
@@ -302,12 +309,10 @@ def test_a_model_and_a_processor_as_objects(ask, folders, name, images):
         for one, two in zip(expected, other(images[0], text=TEXTS), strict=True):
             assert_same(one, two, 0)
     with pytest.raises(ValueError, match=r"`processor` must be a .*Processor.*got BertTokenizer"):
-        pipeline("referring-segmentation", model=ask.model, processor=letters_of_bert(), device="cpu")
+        pipeline("referring-segmentation", model=ask.model, processor=bert_tokenizer(), device="cpu")
 
 
-def letters_of_bert() -> Any:
-    from transformers import BertTokenizer
-
+def bert_tokenizer() -> Any:
     return BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4})
 
 
@@ -320,6 +325,9 @@ def test_cards_settings_and_evaluation(ask, tmp_path):
     figures = hf_ris.evaluation.evaluate(ask, rows, output=tmp_path, batch_size=4)
     assert figures["errors"] == 0 and 0 <= figures["mIoU"] <= 1
     assert hf_ris.evaluation.evaluate(ask, rows, output=tmp_path, batch_size=4) == figures
+    square = hf_ris.evaluation.evaluate(ask, rows.select(range(1)), protocol="lavt")
+    size = ask.processor.image_processor.size
+    assert square["mask_size"] == [size["height"], size["width"]]
 
 
 def test_the_command_line_asks_it(ask, folders, name, images, tmp_path):
@@ -536,6 +544,8 @@ for repository, token in (("nobody/nothing", None), ("facebook/sam3", None), ("f
         print(ris.model.name_or_path, sys.argv[1] in repr(vars(ris.model)))
     except Exception as error:
         print(type(error).__name__, str(error).splitlines()[0])
+ris.push_to_hub("me/mine", token=sys.argv[1])
+print(type(pipeline("referring-segmentation", model="me/mine", device="cpu", token=sys.argv[1]).model).__name__)
 """
 
 
@@ -548,11 +558,20 @@ def test_ids_on_the_hub(folders, tmp_path):
         environment = {**os.environ, **endpoint(hub, tmp_path / "home", token="")}
         command = [sys.executable, "-c", ASK, TOKEN]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr
+        card = (hub.folder("me/mine", "main") / "README.md").read_text()
+    assert "base_model:\n- CIDAS/clipseg" in card and "# CLIPSeg" in card
     missing, gated, *loaded = done.stdout.splitlines()
     assert missing.startswith("OSError nobody/nothing is not")
     assert gated.startswith("OSError You are trying to access a gated repo")
-    assert loaded == ["facebook/sam3 False", "CIDAS/clipseg False"]
+    assert loaded == ["facebook/sam3 False", "CIDAS/clipseg False", "CLIPSegForReferringSegmentation"]
+
+
+def test_commands_for_this_librarys_models_say_so(folders, name):
+    with pytest.raises(ValueError, match="`source` must be a model whose code is this library's"):
+        hf_ris.hub.push_model(folders[name], "me/mine", licence="mit", dry_run=True)
+    with pytest.raises(ValueError, match="`model` must be a system that is trained"):
+        hf_ris.training.building.load_checkpoint(0, {}, str(folders[name]))
 
 
 def test_a_folder_without_a_processor_is_named(folders, name, tmp_path):
@@ -563,7 +582,8 @@ def test_a_folder_without_a_processor_is_named(folders, name, tmp_path):
         pipeline("referring-segmentation", model=str(tmp_path), device="cpu")
 
 
-def test_a_model_of_another_task_is_refused(tokenizer, tmp_path):
+def test_a_model_of_another_task_is_refused(tmp_path):
+    tokenizer = bert_tokenizer()
     network = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     BertModel(BertConfig(vocab_size=len(tokenizer), **network)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

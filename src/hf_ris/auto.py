@@ -67,7 +67,7 @@ class AutoModelForReferringSegmentation(_BaseAutoModelClass):
         wants_report = options.pop("output_loading_info", False)
         found, report = super().from_pretrained(source, *args, output_loading_info=True, **options)
         if hasattr(found, "find_complaint"):
-            complaint = found.find_complaint(source, report["missing_keys"])
+            complaint = found.find_complaint(str(source), set(report["missing_keys"]))
             if "_from_pipeline" in options:
                 # `pipeline()` would try other classes upon an error: the pipeline raises it when it looks for the processor. It finds
                 # that where the model was found, and then forgets how.

@@ -30,7 +30,7 @@ from .auto import load_whole
 from .data.export import MARK
 from .output_folder import read_json, weights_fingerprint
 from .published_card import HERE, METRICS, add_results, trained_card, usage
-from .systems import TASK, find_model
+from .systems import HUB_MODELS, TASK, find_model
 
 
 Note = Callable[[str], None]
@@ -214,6 +214,11 @@ def stage_model(
     """Write a model's files for publishing to `folder`, and nothing else that may be in the source."""
     source = find_model(source)
     model = load_whole(source)
+    if model.config.model_type in HUB_MODELS:
+        raise ValueError(
+            f"`source` must be a model whose code is this library's, got {source!r}, a {model.config.model_type} of transformers; its "
+            "pipeline's `push_to_hub(repo_id)` publishes it."
+        )
     fingerprint = weights_fingerprint(model) if results else ""
     for result in results:
         if result["weights"] != fingerprint:
