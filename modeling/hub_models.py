@@ -115,7 +115,10 @@ class HubProcessor(ReferringSegmentationProcessor):
 
 
 if TYPE_CHECKING:
-    _Network = PreTrainedModel  # which it is put before
+
+    class _Network(PreTrainedModel):
+        """The class of transformers that the mixin is put before."""
+
 else:
     _Network = object
 
