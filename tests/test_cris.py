@@ -522,7 +522,9 @@ def test_half_precision_is_trained_in_full(folder, tmp_path):
 
 
 def test_masks_over_padded_images_are_not_compared_in_a_square(ris):
-    with pytest.raises(ValueError, match="must be 'original' or 'cris' for cris, which keeps images' aspect ratio; got 'lavt'"):
+    with pytest.raises(
+        ValueError, match="must be 'original' or 'cris' for cris, which keeps images' aspect ratio; got 'lavt'"
+    ):
         evaluate(ris, load_refshapes("refshapes", "val", num_rows=2), protocol="lavt")
 
 

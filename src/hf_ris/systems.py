@@ -17,10 +17,11 @@ BUNDLED_CHECKPOINT = Path(__file__).parent / "checkpoints" / "magnet-tiny-refsha
 BUNDLED_ZERO_SHOT = Path(__file__).parent / "checkpoints" / "tas-tiny-refshapes"
 BUNDLED = {"bundled": BUNDLED_CHECKPOINT, "bundled-zero-shot": BUNDLED_ZERO_SHOT}  # as commands call them
 NOTICE = "This is a small checkpoint that comes with hf_ris: it was trained on drawn shapes and does not understand photos. For photos, "
+PHOTO_MODEL = "CIDAS/clipseg-rd64-refined"
 NOTICES = {
     str(
         BUNDLED_CHECKPOINT
-    ): f'{NOTICE}name a model that was trained on them: pipeline("{TASK}", model="folder-or-hub-id").',
+    ): f'{NOTICE}name a model that was trained on them: pipeline("{TASK}", model="{PHOTO_MODEL}").',
     str(BUNDLED_ZERO_SHOT): f'{NOTICE}compose one of parts from the Hub: hf_ris.zero_shot("tas").',
 }
 
