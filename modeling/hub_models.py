@@ -3,6 +3,7 @@ Parts that the models share whose weights and classes transformers has already: 
 systems of this library are: B images with k expressions each, and every image is encoded once.
 """
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -197,12 +198,9 @@ class HubModelMixin(_Network):
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """Write the files of transformers' own class; arguments as in `PreTrainedModel.save_pretrained`."""
-        own_class = type(self)
-        self.__class__ = self.saved_class  # its name goes into the configuration
-        try:
-            self.save_pretrained(*args, **kwargs)
-        finally:
-            self.__class__ = own_class
+        same = copy.copy(self)  # the weights are shared
+        same.__class__ = self.saved_class  # whose name goes into the configuration
+        same.save_pretrained(*args, **kwargs)
 
     def describe_settings(self) -> str:
         """Settings that the answers depend on, besides weights, images and expressions."""
