@@ -12,7 +12,7 @@ WHEEL := build/wheel
 
 .PHONY: help demo test test-browser test-minimum test-transformers-main lint types slow clean
 help:
-	@echo "make demo    segment a bundled picture, print the result, write demo_overlay.png"
+	@echo "make demo    segment a bundled image, print the result, write demo_overlay.png"
 	@echo "make test    lint, type-check the installed wheel, run the test suite"
 	@echo "make lint    ruff alone          make types   mypy on the installed wheel alone"
 	@echo "make test-browser   the demo in headless chromium, which it installs where it is missing (Debian, as root)"
