@@ -15,7 +15,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from .inputs import Request, check_expressions, expressions_per_image, load_all, load_image
+from .inputs import expressions_per_image, load_requests
 from .modeling_referring_segmentation import put_card, render_card
 from .processing_referring_segmentation import ReferringSegmentationProcessor
 
@@ -96,19 +96,9 @@ class HubProcessor(ReferringSegmentationProcessor):
             raise ValueError("`images` and `text` are both needed.")
         if segmentation_maps is not None:
             raise ValueError(f"`segmentation_maps` must be left out: {self.saved_names[0]}'s model does not train.")
-        loaded, expressions = load_all(images, load_image, "images"), check_expressions(text)
-        each = expressions_per_image(len(expressions), len(loaded))
-        return self.prepare(
-            [Request(image, expressions[row * each : (row + 1) * each]) for row, image in enumerate(loaded)]
-        )
-
-    def prepare(self, requests: Sequence[Request]) -> BatchFeature:
-        texts = [expression for request in requests for expression in request.expressions]
-        pixels = self.prepare_images([request.image for request in requests])
-        return BatchFeature({**pixels, **self._encode(texts)}, tensor_type="pt")
+        return self.prepare(load_requests(images, text))
 
     def prepare_images(self, images: list[Image.Image]) -> dict[str, np.ndarray]:
-        """Bring RGB images to the model's size: `pixel_values`, (B, 3, height, width)."""
         return {"pixel_values": np.stack(self.image_processor(images)["pixel_values"])}
 
     def cut(self, ids: list[int], length: int) -> list[int]:

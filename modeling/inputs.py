@@ -83,6 +83,36 @@ def read_request(image: Any, text: Any, regions: Any = None, *, timeout: float |
     return Request(loaded, expressions, masks, is_single=isinstance(text, str))
 
 
+def load_requests(images: Any, text: Any, region_masks: Any = None) -> list[Request]:
+    """
+    Load images, and share out expressions and regions among them.
+
+    Args:
+        images (an image or a list of images): B images.
+        text (`str` or `list[str]`): N = B * k expressions, the k of the first image first.
+        region_masks (an array or a list of arrays, *optional*): The regions of each image, or `None`; see [`load_regions`].
+
+    Returns:
+        `list[Request]`: One for each image.
+
+    Raises:
+        ValueError: If an image, an expression or a region is unfit, or their numbers do not match.
+    """
+    loaded, expressions = load_all(images, load_image, "images"), check_expressions(text)
+    each = expressions_per_image(len(expressions), len(loaded))
+    regions: Sequence[Any] = [None] * len(loaded)
+    if region_masks is not None:
+        regions = region_masks if isinstance(images, list | tuple) else [region_masks]
+        if len(regions) != len(loaded):
+            raise ValueError(f"`region_masks` holds regions of {len(regions)} images for {len(loaded)} images.")
+    requests = []
+    for number, (image, masks) in enumerate(zip(loaded, regions, strict=True)):
+        if masks is not None:
+            masks = load_regions(masks, (image.height, image.width), argument=f"region_masks[{number}]")
+        requests.append(Request(image, expressions[number * each : (number + 1) * each], masks))
+    return requests
+
+
 def load_image(image: Any, *, argument: str = "image", timeout: float | None = 30.0) -> Image.Image:
     """
     Load an image: upright, RGB, 8 bits a channel.
@@ -551,5 +581,6 @@ __all__ = [
     "load_image",
     "load_mask",
     "load_regions",
+    "load_requests",
     "read_request",
 ]

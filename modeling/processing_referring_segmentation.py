@@ -6,7 +6,7 @@ The published systems do not resize as torchvision does, so there is a PIL back 
 torchvision is installed or not.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -255,8 +255,12 @@ class ReferringSegmentationProcessor(SegmentationProcessor):
 
     def prepare(self, requests: Sequence[Request]) -> BatchFeature:
         texts = [expression for request in requests for expression in request.expressions]
-        pixels = self.image_processor.transform([request.image for request in requests])
+        pixels = self.prepare_images([request.image for request in requests])
         return BatchFeature({**pixels, **self._encode(texts)}, tensor_type="pt")
+
+    def prepare_images(self, images: list[Image.Image]) -> Mapping[str, Any]:
+        """Bring RGB images to the model's size: `pixel_values`, (B, 3, height, width)."""
+        return self.image_processor.transform(images)
 
     @torch.no_grad()
     def iterate_segments(

@@ -8,17 +8,10 @@ import torch
 from PIL import Image
 from transformers.image_processing_utils import BatchFeature
 
-from .inputs import Request, check_expressions, expressions_per_image, load_all, load_image, load_regions
+from .inputs import Request, load_requests
 from .masks import read_target_sizes, resize_region
 from .modeling_referring_segmentation import chosen_masks
 from .processing_referring_segmentation import SegmentationProcessor
-
-
-NO_PROPOSER = (
-    "`regions` are missing: this model has no proposer. Give the pipeline of the task "
-    '"zero-shot-referring-segmentation" `regions` with each image, or compose the model with a proposer, such as '
-    'hf_ris.zero_shot(..., proposer="felzenszwalb").'
-)
 
 
 class ZeroShotSegmentationProcessor(SegmentationProcessor):
@@ -64,26 +57,7 @@ class ZeroShotSegmentationProcessor(SegmentationProcessor):
         """
         if segmentation_maps is not None:
             raise ValueError("`segmentation_maps` must be left out: zero-shot models do not train.")
-        loaded = load_all(images, load_image, "images")
-        expressions = check_expressions(text)
-        each = expressions_per_image(len(expressions), len(loaded))
-        regions: Sequence[Any] = [None] * len(loaded)
-        if region_masks is not None:
-            regions = region_masks if isinstance(images, list | tuple) else [region_masks]
-            if len(regions) != len(loaded):
-                raise ValueError(f"`region_masks` holds regions of {len(regions)} images for {len(loaded)} images.")
-        return self.prepare(
-            [
-                Request(
-                    image,
-                    expressions[number * each : (number + 1) * each],
-                    None
-                    if masks is None
-                    else load_regions(masks, (image.height, image.width), argument=f"region_masks[{number}]"),
-                )
-                for number, (image, masks) in enumerate(zip(loaded, regions, strict=True))
-            ]
-        )
+        return self.prepare(load_requests(images, text, region_masks))
 
     def prepare(self, requests: Sequence[Request]) -> BatchFeature:
         data: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import hf_ris
 from hf_ris import cli
-from hf_ris.modeling import inputs, processing_referring_segmentation, processing_zero_shot
+from hf_ris.modeling import inputs, processing_referring_segmentation
 from hf_ris.modeling.inputs import Request, read_request
 
 
@@ -30,7 +30,7 @@ def counts(monkeypatch):
 
     for name in ("load_image", "check_expressions", "load_regions"):
         call = counted(name)
-        for module in (inputs, processing_referring_segmentation, processing_zero_shot):
+        for module in (inputs, processing_referring_segmentation):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, call)
     return counter

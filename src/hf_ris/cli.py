@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 import sys
 import time
 from io import BytesIO
@@ -244,15 +243,11 @@ class _TrainCommand(Command):
         self.epilog = f"Recipes:\n\n{describe_recipes()}"
         super().format_help(ctx, formatter)
 
-    def _name_options(self, message: str) -> str:
+    def _options(self) -> dict[str, str]:
         from transformers import TrainingArguments
 
-        names = {field.name for field in dataclasses.fields(TrainingArguments)}
-        return re.sub(
-            r"`(\w+)`",
-            lambda found: f"--{found[1].replace('_', '-')}" if found[1] in names else found[0],
-            super()._name_options(message),
-        )
+        names = [field.name for field in dataclasses.fields(TrainingArguments)]
+        return {name: f"--{name.replace('_', '-')}" for name in names} | super()._options()
 
 
 @app.command(cls=_TrainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -38,8 +38,12 @@ class Command(typer.core.TyperCommand):
 
     def _name_options(self, message: str) -> str:
         """Write the arguments that a message names as the options that were typed: `batch_size` as --batch-size."""
-        options = {each.name: each.opts[0] for each in self.params if each.opts[0].startswith("--")}
+        options = self._options()
         return re.sub(r"`(\w+)`", lambda found: options.get(found[1], found[0]), message)
+
+    def _options(self) -> dict[str, str]:
+        """Options as they are typed, by the argument's name."""
+        return {each.name: each.opts[0] for each in self.params if each.opts[0].startswith("--")}
 
 
 def note(message: str) -> None:
