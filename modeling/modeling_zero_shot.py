@@ -23,7 +23,8 @@ from .modeling_referring_segmentation import ZeroShotSegmentationOutput
 from .processing_zero_shot import ZeroShotSegmentationProcessor
 from .zero_shot_cache import CachedImage
 from .zero_shot_parts import IMAGE_TEXT, Part, in_batches
-from .zero_shot_regions import INSTALLED, PROPOSERS
+from .zero_shot_regions import INSTALLED
+from .zero_shot_segmenters import PROPOSERS
 
 
 if TYPE_CHECKING:
