@@ -17,12 +17,12 @@ LOWEST_SCORE = 0.01  # boxes below it are not kept
 
 class Detections(NamedTuple):
     """
-    What a detector found.
+    Boxes that a detector found.
 
     Attributes:
         boxes (`torch.Tensor` of shape `(m, 4)`): Left, top, right and bottom, in pixels of the image.
         scores (`torch.Tensor` of shape `(m,)`): How sure the detector is, from 0 to 1.
-        phrase_scores (`dict[str, torch.Tensor]`): The same for phrases of the expression alone, (m,) each.
+        phrase_scores (`dict[str, torch.Tensor]`): Scores for phrases of the expression alone, (m,) each.
     """
 
     boxes: torch.Tensor
@@ -81,8 +81,11 @@ class Detector(Part):
             most (`int`, *optional*, defaults to 20): Boxes with the highest scores are kept, at most so many.
         """
         texts, spans = self._prepare(expression, phrases)
-        network = replace_module(self.network, self.encoder, _Known(image.features))
-        outputs = network(**image.inputs, **{name: values.to(self.device) for name, values in texts.items()})
+        texts = {name: values.to(self.device) for name, values in texts.items()}
+        with self.weights_at_hand():
+            # An offloaded network keeps its encoder: accelerate's hooks call the modules that they were attached to.
+            network = replace_module(self.network, self.encoder, _Known(image.features))
+            outputs = network(**image.inputs, **texts)
         probabilities = outputs.logits[0].float().sigmoid()  # (boxes, tokens or texts)
         scores = self._scores(probabilities)
         kept = (scores > LOWEST_SCORE).nonzero()[:, 0]
@@ -108,7 +111,7 @@ class Detector(Part):
         raise NotImplementedError
 
     def _unit(self, size: tuple[int, int]) -> torch.Tensor:
-        """What boxes are shares of, in pixels: (4,)."""
+        """Pixels that boxes are shares of, (4,)."""
         raise NotImplementedError
 
     def _cut(self, expression: str, ids: list[int], most: int) -> list[int]:
@@ -129,6 +132,7 @@ class GroundingDinoDetector(Detector):
     """
 
     encoder = "model.backbone.conv_encoder"
+    uncalled = ("model.query_position_embeddings",)
     threshold = 0.25
 
     def _encode(self, inputs: dict[str, torch.Tensor]) -> Any:

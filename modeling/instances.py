@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .language_expression import Expression
-from .masks import check_probability, read_target_sizes
+from .masks import check_probability, logit, read_target_sizes
 from .modeling_referring_segmentation import ReferringSegmentationOutput
 from .processing_referring_segmentation import SegmentationProcessor
 from .tas_rectifier import Layout, rectify
@@ -159,7 +159,7 @@ class InstanceSelection(SegmentationProcessor):
             raise ValueError('`select` must not be "place" for outputs without `expressions`.')
         expression = Expression(expressions[number])
         logits, frame = outputs.instance_masks[number][found].float(), self._frame(outputs, number)
-        masks = (logits if frame is None else frame.crop(logits)) > float(torch.tensor(threshold).logit())
+        masks = (logits if frame is None else frame.crop(logits)) > logit(threshold)
         masks = masks.cpu().numpy()
         filled = masks.any(axis=(1, 2))
         phrases = {

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers.image_processing_utils import BatchFeature
 
 from .inputs import Request, load_requests
 from .instances import InstanceSelection
-from .masks import check_probability
+from .masks import check_probability, logit
 
 
 class GroundedProcessor(InstanceSelection):
@@ -63,7 +64,11 @@ class GroundedProcessor(InstanceSelection):
         )
 
     def read_instance(self, logits: torch.Tensor, frame: Any, size: tuple[int, int], threshold: float) -> torch.Tensor:
-        return frame.enlarge(logits[None], size)[0] > float(torch.tensor(threshold, dtype=torch.float64).logit())
+        if frame is None:
+            enlarged = nn.functional.interpolate(logits[None, None], size, mode="bilinear")[0, 0]
+        else:
+            enlarged = frame.enlarge(logits[None], size)[0]
+        return enlarged > logit(threshold)
 
 
 __all__ = ["GroundedProcessor"]

@@ -76,6 +76,11 @@ def save_grounding_dino(folder: Path, mm: bool = False) -> Path:
         else (GroundingDinoConfig, GroundingDinoForObjectDetection)
     )
     model = loud(model_class(config_class(**grounding_dino_config(tokenizer))), seed=3)
+    for name, parameter in model.named_parameters():
+        if "class_embed" in name and name.endswith(
+            "bias"
+        ):  # of MM Grounding DINO: random features are then as likely as not
+            parameter.data.zero_()
     model.save_pretrained(folder)
     images = GroundingDinoImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 96})
     GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
