@@ -367,6 +367,7 @@ class Siglip2ImageText(SiglipImageText):
     """A SigLIP 2 of any size ("NaFlex"). Images are squeezed to squares, as a SigLIP's are, so that all have one grid."""
 
     network_class = Siglip2Model
+    uncalled = ("vision_model.head", "vision_model.embeddings")
 
     def prepare(self, images: Sequence[np.ndarray], whole: bool = False) -> torch.Tensor:
         """Make patches of images, (n, patches, 3 * patch * patch); nothing is ever cut off."""
@@ -386,7 +387,8 @@ class Siglip2ImageText(SiglipImageText):
             return _pooled(self.network.get_image_features(pixel_values, spatial_shapes=self._shapes(pixel_values)))
 
     def _embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.network.vision_model.embeddings(pixel_values, self._shapes(pixel_values))
+        with self.weights_at_hand():
+            return self.network.vision_model.embeddings(pixel_values, self._shapes(pixel_values))
 
     def _shapes(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return torch.full((len(pixel_values), 2), self.grid, device=pixel_values.device)
