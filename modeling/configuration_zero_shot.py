@@ -101,7 +101,8 @@ class ZeroShotSegmentationConfig(ComposedConfig):
 
     Args:
         image_text_config (`dict` or `PreTrainedConfig`, *optional*, defaults to CLIP's):
-            The network that compares images with texts; its `model_type` is "clip", "clip_resnet" or "siglip".
+            The network that compares images with texts; its `model_type` is "clip", "clip_resnet", "metaclip_2", "siglip" or
+            "siglip2".
         proposer_config (`dict` or `PreTrainedConfig`, *optional*):
             The proposer of regions; its `model_type` is "sam", "sam_hq", "sam2", "edgetam", "mask2former", "maskformer" or "felzenszwalb".
             Without it, regions must come with each image.
@@ -183,6 +184,9 @@ class GlobalLocalConfig(ZeroShotSegmentationConfig):
         masking_block (`int`, *optional*):
             The first block of a ViT, counted from 0, that sees patches outside of a region blanked; by default the third-last, as
             published for ViT-B/32.
+        spatial_guidance (`float`, *optional*, defaults to 0.0):
+            Weight, against a cosine similarity, of where in the image the noun phrase fits and of the sides that the expression names;
+            see [`GlobalLocalForReferringSegmentation.guide`]. Must be 0 in the paper's mode.
 
     Example:
 
@@ -199,13 +203,16 @@ class GlobalLocalConfig(ZeroShotSegmentationConfig):
     visual_mix: float | int = 0.95
     text_mix: float | int = 0.5
     masking_block: int | None = None
+    spatial_guidance: float | int = 0.0
 
     def validate_architecture(self):
         super().validate_architecture()
         for name in ("visual_mix", "text_mix"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be between 0 and 1, got {getattr(self, name)}.")
-        check_least(self, masking_block=0)
+        check_least(self, masking_block=0, spatial_guidance=0)
+        if self.spatial_guidance and self.mode == "paper":
+            raise ValueError(f"`spatial_guidance` must be 0 with mode='paper', got {self.spatial_guidance}.")
 
 
 @strict

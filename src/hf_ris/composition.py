@@ -76,8 +76,8 @@ def zero_shot(
         system (`str`):
             `"global-local"` or `"tas"`.
         image_text (`str` or `Path`, *optional*, defaults to `"openai/clip-vit-base-patch32"`):
-            Folder or Hub id of a CLIP or SigLIP of transformers, or of a CLIP of open_clip such as "timm/resnet50_clip.openai"; or a file
-            that OpenAI published, such as "RN50.pt".
+            Folder or Hub id of a CLIP, MetaCLIP 2, SigLIP or SigLIP 2 of transformers, or of a CLIP of open_clip such as
+            "timm/resnet50_clip.openai"; or a file that OpenAI published, such as "RN50.pt".
         proposer (`str` or `Path`, *optional*, defaults to `"facebook/sam-vit-base"`):
             Folder or Hub id of a SAM, SAM-HQ, SAM 2 or EdgeTAM, or of a model for instance segmentation; `"felzenszwalb"` for regions of
             like colour, which need no weights; `"none"` where each call brings its regions. A pair of ids is a detector and a
