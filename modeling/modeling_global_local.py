@@ -72,12 +72,15 @@ class GlobalLocalForReferringSegmentation(ZeroShotPreTrainedModel):
         scores = self.score(visual, texts, phrase_features)
         terms = {"score": scores}
         if self.config.spatial_guidance > 0:
-            cells = cached.get_or_compute("cells", lambda: self.encode_cells(cached.image))
+            cells = cached.whole.get_or_compute("cells", lambda: self.encode_cells(cached.image))
             cover = cached.get_or_compute("cover", lambda: self._shrink(torch.from_numpy(cached.regions)))
             ramps = torch.stack([make_ramp(expression, self.image_text.grid) for expression in read])
             guidance = self.guide(cells, phrase_features, ramps.to(cells), cover.to(cells))
             terms["guidance"] = self.image_text.scale.float() * guidance
             scores = scores + self.config.spatial_guidance * terms["guidance"]
+        if (detector_scores := self._detector_term(cached)) is not None:
+            terms["D"] = detector_scores.expand_as(scores)
+            scores = scores + self.config.detector_weight * terms["D"]
         shares = scores.softmax(dim=1)
         return [
             Answer(

@@ -66,14 +66,16 @@ class ZeroShotSegmentationOutput(ReferringSegmentationOutput):
 
     Args:
         region_masks (`tuple[torch.BoolTensor]`):
-            For each image its regions, (r, height, width), at the size the model saw. There may be none.
+            For each image its regions, (r, height, width), at the size the model saw. There may be none. Where a detector finds them,
+            those of each pair instead, and without `explain` the chosen one alone.
         region_scores (`tuple[torch.FloatTensor]`):
             For each pair the scores of the image's regions after softmax, (r,).
         picks (`tuple[int | None]`):
             For each pair the index of the chosen region; `None` where there is none. Where an expression names a place, it need not
             be the region with the largest score.
         terms (`tuple[dict[str, torch.FloatTensor]]`):
-            For each pair the terms of its score, (r,) each: Global-Local has "score"; TAS has "V", "P" and "N".
+            For each pair the terms of its score, (r,) each: Global-Local has "score"; TAS has "V", "P" and "N";
+            with a detector there is "D".
         explanations (`tuple[dict]`, *optional*, returned with `explain=True`):
             For each pair what was read in the expression and measured on the regions.
     """

@@ -124,7 +124,7 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
             answers.append(Answer(pick, shares, terms, explanation))
         return answers
 
-    def combine(  # noqa: D417
+    def combine(
         self,
         V: torch.Tensor,  # noqa: N803 - as in the paper
         P: torch.Tensor,  # noqa: N803

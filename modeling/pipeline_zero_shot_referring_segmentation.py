@@ -85,12 +85,16 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
         if explanations is None:
             return results
         each = len(explanations) // len(results)
+        shared = len(explanations) // len(outputs.region_masks)  # expressions that choose among the same regions
         convert = OUTPUT_FORMATS[options.get("output_format", "pil")]
+        masks: list[Any] = []
         for image, result in enumerate(results):
             size = model_outputs["sizes"][image]
-            masks = [convert(resize_region(mask, size).cpu().numpy().copy()) for mask in outputs.region_masks[image]]
             for number, answer in enumerate([result] if isinstance(result, dict) else result):
                 place = image * each + number
+                if place % shared == 0:
+                    regions = outputs.region_masks[place // shared]
+                    masks = [convert(resize_region(mask, size).cpu().numpy().copy()) for mask in regions]
                 answer["explanation"] = {
                     "regions": masks,
                     "pick": outputs.picks[place],
