@@ -21,11 +21,13 @@ class Detections(NamedTuple):
 
     Attributes:
         boxes (`torch.Tensor` of shape `(m, 4)`): Left, top, right and bottom, in pixels of the image.
+        shares (`torch.Tensor` of shape `(m, 4)`): The boxes in shares of the image's sides.
         scores (`torch.Tensor` of shape `(m,)`): How sure the detector is, from 0 to 1.
         phrase_scores (`dict[str, torch.Tensor]`): Scores for phrases of the expression alone, (m,) each.
     """
 
     boxes: torch.Tensor
+    shares: torch.Tensor
     scores: torch.Tensor
     phrase_scores: dict[str, torch.Tensor]
 
@@ -95,7 +97,8 @@ class Detector(Part):
             centres.device
         )
         phrase_scores = {phrase: probabilities[kept][:, span].amax(-1) for phrase, span in spans.items()}
-        return Detections(boxes, scores[kept], phrase_scores)
+        shares = boxes / torch.tensor([image.size[1], image.size[0]] * 2, device=boxes.device)
+        return Detections(boxes, shares, scores[kept], phrase_scores)
 
     def _encode(self, inputs: dict[str, torch.Tensor]) -> Any:
         raise NotImplementedError
@@ -206,7 +209,7 @@ class _Known(nn.Module):
         return self.output
 
 
-def replace_module(network: nn.Module, path: str, module: nn.Module) -> Any:
+def replace_module(network: Any, path: str, module: nn.Module) -> Any:
     """Make a shallow copy of a network in which the module at a path is another. Weights are shared; the network stays as it is."""
     name, _, rest = path.partition(".")
     twin = copy.copy(network)

@@ -122,7 +122,8 @@ class InstanceSelection(SegmentationProcessor):
         for number, size in enumerate(sizes):
             logits, scores = outputs.instance_masks[number], outputs.instance_scores[number]
             found = (scores > least).nonzero()[:, 0]
-            picked, reasons = found[:0], {}
+            picked: torch.Tensor = found[:0]
+            reasons: dict[str, Any] = {}
             if select == "place" and len(found):
                 picked, reasons = self._choose_by_place(outputs, number, found, threshold)
             elif len(found):

@@ -62,32 +62,31 @@ class GroundedForReferringSegmentation(ComposedPreTrainedModel):
             raise ValueError(f"`labels` must be left out: {type(self).__name__} does not train.")
         each = expressions_per_image(len(text), len(images))
         self.detector.warn_of_unknown_words(text)
-        found: dict[str, list[Any]] = {name: [] for name in ("masks", "scores", "boxes", "phrase_scores", "frames")}
+        detections, masks, frames = [], [], []
         for number, image in enumerate(images):
             key = self._key(image)
             cached = self._images.find(key) or CachedImage(image.copy())
-            detector_image = cached.get_or_compute(
-                "detector", lambda cached=cached: self.detector.encode(cached.image)
-            )
-            encoded = cached.get_or_compute("segmenter", lambda cached=cached: self.segmenter.encode(cached.image))
+            detector_image, encoded = (self._encode(name, cached) for name in ("detector", "segmenter"))
             self._images.keep(key, cached, self.config.cache_size, self.config.cache_bytes)
-            height, width = image.shape[:2]
             for expression in text[number * each : (number + 1) * each]:
-                detections = self.detector.detect(
+                found = self.detector.detect(
                     detector_image, expression, _phrases(expression), self.config.max_instances
                 )
-                boxes = detections.boxes
-                found["masks"].append(self.segmenter.segment_boxes(encoded, boxes))
-                found["scores"].append(detections.scores)
-                found["boxes"].append(boxes / torch.tensor([width, height] * 2, device=boxes.device))
-                found["phrase_scores"].append(detections.phrase_scores)
-                found["frames"].append(encoded.frame)
+                masks.append(self.segmenter.segment_boxes(encoded, found.boxes))
+                detections.append(found)
+                frames.append(encoded.frame)
         return InstanceSegmentationOutput(
-            **{f"instance_{name}": tuple(found[name]) for name in ("masks", "scores", "boxes")},
-            phrase_scores=tuple(found["phrase_scores"]),
+            instance_masks=tuple(masks),
+            instance_scores=tuple(found.scores for found in detections),
+            instance_boxes=tuple(found.shares for found in detections),
+            phrase_scores=tuple(found.phrase_scores for found in detections),
             expressions=tuple(text),
-            frames=tuple(found["frames"]),
+            frames=tuple(frames),
         )
+
+    def _encode(self, name: str, cached: CachedImage) -> Any:
+        """An image as one of the parts sees it."""
+        return cached.get_or_compute(name, lambda: getattr(self, name).encode(cached.image))
 
 
 def _phrases(text: str) -> list[str]:

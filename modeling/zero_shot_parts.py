@@ -344,7 +344,7 @@ class SiglipImageText(ImageText):
     """A SigLIP, or a SigLIP 2 of fixed size, which reads images by a query instead of a class token."""
 
     network_class = SiglipModel
-    uncalled = ("vision_model.head",)
+    uncalled: ClassVar[tuple[str, ...]] = ("vision_model.head",)
     reads_padding = True
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
