@@ -189,6 +189,7 @@ def _data_url(image: Image.Image) -> str:
 
 
 __all__ = [
+    "KINDS",
     "LENGTHS",
     "Sample",
     "break_down",
