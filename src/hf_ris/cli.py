@@ -231,6 +231,8 @@ def evaluate(
     """
     if len(models) > 1 and output is None:
         raise ValueError("--output must be given for several models.")
+    if len(set(models)) < len(models):
+        raise ValueError(f"MODEL must name each model once, got {' '.join(models)}.")
     note("loading libraries ...")
     from .evaluation import evaluate as run
     from .evaluation import join_processes
@@ -243,10 +245,7 @@ def evaluate(
         rows = load_rows(dataset, split, root, split_by, images, num_rows)
     thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
     options: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
-    loaders = {
-        model: partial(_load_pipeline, model, device or str(state.device), **options)
-        for model in dict.fromkeys(models)
-    }
+    loaders = {model: partial(_load_pipeline, model, device or str(state.device), **options) for model in models}
     shared: dict[str, Any] = {
         "protocol": protocol,
         "batch_size": batch_size,

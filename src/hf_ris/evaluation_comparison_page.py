@@ -98,7 +98,7 @@ def render_comparison(
         comparison=comparison,
         rule=PROTOCOLS[comparison["protocol"]],
         tables=tables,
-        kinds={kind: (KINDS[kind], row["expressions"]) for kind, row in kinds.items()},
+        kinds={kind: (KINDS[kind].removeprefix("neither: "), row["expressions"]) for kind, row in kinds.items()},
         widest=max((abs(each[end]) for each in differences for end in ("low", "high")), default=0.0) or 1.0,
         signed=_signed,
         interval=_interval,
