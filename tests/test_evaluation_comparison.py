@@ -187,7 +187,8 @@ def test_the_command(model_folder, tmp_path):
         (["bundled", "bundled-zero-shot", *shared[:-2]], "--output must be given for several models"),
         (["bundled", "no/such", "nor/such", *shared], "no/such: "),
         (["bundled", "bundled", *shared], "must name each model once"),
-        (["bundled"], "DATASET"),
+        (["bundled", "./no-folder", *shared], "./no-folder: there is no such folder"),
+        (["bundled"], "Missing argument"),
     ):
         done = CliRunner().invoke(app, ["evaluate", *arguments])
         assert done.exit_code == 2 and message in done.stderr, done.stderr

@@ -187,7 +187,7 @@ def evaluate(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...",
+            metavar="MODEL",
             help="Folders or Hub ids of models, bundled or bundled-zero-shot. Several are compared with the first one.",
         ),
     ],

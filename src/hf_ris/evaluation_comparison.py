@@ -161,8 +161,11 @@ def check_found(models: Iterable[str]) -> None:
     """
     missing = []
     for model in models:
+        source = find_model(model)
         try:
-            PreTrainedConfig.get_config_dict(find_model(model))
+            if source.startswith((".", "/")) and not Path(source).is_dir():
+                raise ValueError("there is no such folder.")
+            PreTrainedConfig.get_config_dict(source)
         except (OSError, ValueError) as error:
             missing.append(f"{model}: {error}")
     if missing:
