@@ -24,6 +24,11 @@ def check_probability(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be a number between 0 and 1, got {value!r}.")
 
 
+def logit(probability: float) -> float:
+    """The log-odds of a probability; infinite for 0 and 1."""
+    return float(torch.tensor(probability, dtype=torch.float64).logit())
+
+
 def read_target_sizes(
     target_sizes: Sequence[Sequence[int]] | torch.Tensor, expressions: int, threshold: float
 ) -> list[tuple[int, int]]:

@@ -55,7 +55,11 @@ class SegmentationProcessor(ProcessorMixin):
         raise NotImplementedError
 
     def post_process_referring_segmentation(
-        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
+        self,
+        outputs: Any,
+        target_sizes: Sequence[Sequence[int]] | torch.Tensor,
+        threshold: float | None = None,
+        **options: Any,
     ) -> list[dict[str, Any]]:
         """
         Turn outputs into masks, each at the size of its image.
@@ -68,6 +72,8 @@ class SegmentationProcessor(ProcessorMixin):
             threshold (`float`, *optional*):
                 A pixel belongs to the mask if its foreground probability is above this; by default the processor's own. In a
                 zero-shot system's region a pixel is or is not, so that only 0 and 1 change anything.
+            options (*optional*):
+                Further options that this processor's `iterate_segments` takes.
 
         Returns:
             `list[dict]`: For each expression `mask` (boolean `torch.Tensor` of shape (height, width)) and `score`
@@ -76,7 +82,7 @@ class SegmentationProcessor(ProcessorMixin):
         Raises:
             ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.
         """
-        return list(self.iterate_segments(outputs, target_sizes, threshold))
+        return list(self.iterate_segments(outputs, target_sizes, threshold, **options))
 
 
 class ReferringSegmentationImageProcessor(PilBackend):
