@@ -84,7 +84,10 @@ PRIVATE = {
         "brings weights of an offloaded part that no call would bring",
     ),
     "_BatchNorm": ("torch.nn.modules.batchnorm", "finds batch norms of any dimension"),
-    "_modules": ("torch.nn.Module.__init__", "one module of a shallow copy is replaced, and the network stays as it is"),
+    "_modules": (
+        "torch.nn.Module.__init__",
+        "one module of a shallow copy is replaced, and the network stays as it is",
+    ),
     "_version": ("torch.Tensor", "notices weights that changed in place"),
     "_foreach_add_": ("torch", "one call for all of Muon's parameters"),
     "_foreach_lerp": ("torch", "one call for all of Muon's parameters"),

@@ -14,6 +14,7 @@ from golden_states import draw_state, magnet_config
 from local_hub import endpoint, local_hub
 from test_hub_models import save_clipseg
 from test_refer_layouts import ANNOTATIONS, BENCHMARK, LEFT, REFCOCO_M, RIGHT, code_of, photo, ref, sample, write_copy
+from tiny_grounded import save_grounding_dino, save_sam2
 
 from hf_ris import reproduction
 
@@ -39,6 +40,8 @@ def hub_folder(tokenizer, tmp_path_factory) -> Path:
     tokenizer.save_pretrained(folder / "google-bert" / "bert-base-uncased")
     magnet_config().save_pretrained(folder / "config")
     save_clipseg(folder / "CIDAS" / "clipseg-rd64-refined")
+    save_grounding_dino(folder / "IDEA-Research" / "grounding-dino-tiny")
+    save_sam2(folder / "facebook" / "sam2.1-hiera-tiny")
     (folder / "facebook" / "sam3").mkdir(parents=True)
     (folder / "facebook" / "sam3" / "config.json").write_text('{"model_type": "sam3_video"}')
 
@@ -85,7 +88,7 @@ def test_a_rehearsal(hub_folder, tmp_path):
     assert (output / "weights" / "magnet" / "config.json").stat().st_mtime_ns == converted, "it is converted once"
     lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("|")]
     rows = {(cells[0], cells[1]): cells for cells in lines}
-    assert len(rows) == 2 + 6 * 4  # a header, its line, and each model on each dataset
+    assert len(rows) == 2 + 7 * 4  # a header, its line, and each model on each dataset
 
     def measured(model: str, data: str) -> dict:
         return json.loads((output / data / model / "results.json").read_text())
@@ -94,6 +97,10 @@ def test_a_rehearsal(hub_folder, tmp_path):
         magnet, clipseg = measured("magnet", data), measured("clipseg", data)
         assert (magnet["protocol"], magnet["text_column"], magnet["mask_size"]) == ("lavt", "raw", [480, 480])
         assert clipseg["expressions"] == magnet["expressions"] == (2 if "M-val" in data else 3)
+        assert (
+            measured("grounded", data)["model"]
+            and rows["grounded", data.replace("-v", " v").replace("-t", " t")][2] == ""
+        )
     cells = rows["magnet", "RefCOCO val"]
     expected = 100 * measured("magnet", "RefCOCO-val")["oIoU"]
     assert cells[2:5] == ["oIoU 75.24, MagNet's repository", f"oIoU {expected:.2f}", f"{expected - 75.24:+.2f}"]

@@ -70,7 +70,7 @@ def paired_differences(
         drawn.append(times @ sums)
     measured, resampled = figures(sums.sum(axis=0)), figures(np.concatenate(drawn))
     ends = [(1 - level) / 2, (1 + level) / 2]
-    differences = []
+    differences: list[dict[str, Difference]] = []
     for model in range(1, len(counts)):
         differences.append({})
         for name, values in measured.items():

@@ -8,8 +8,9 @@ from typing import Any
 
 import datasets
 from accelerate.utils import release_memory
-from transformers import pipeline
+from transformers import Pipeline, pipeline
 
+from .composition import grounded
 from .conversion import convert
 from .data import load_refcoco
 from .evaluation import evaluate
@@ -34,6 +35,7 @@ class PublishedModel:
     Attributes:
         source (`str`, *optional*): A Hub id; for a `system`, what [`~hf_ris.conversion.convert`] reads. `None` where the authors'
             file is on no Hub: the user names it.
+        compose (`Callable`, *optional*): Composes the pipeline of parts instead; called with a `device`.
         system (`str`, *optional*): The system of weights that have to be converted.
         conversion (`Mapping[str, Any]`): Further options of the conversion.
         protocol, text_column (`str`): How the published figures were measured.
@@ -42,7 +44,8 @@ class PublishedModel:
         origin (`str`): Where it was published.
     """
 
-    source: str | None
+    source: str | None = None
+    compose: Callable[..., Pipeline] | None = None
     system: str | None = None
     conversion: Mapping[str, Any] = field(default_factory=dict)
     protocol: str = "original"
@@ -67,16 +70,17 @@ MODELS = {
         origin="MagNet's repository",
     ),
     "cris-r50": PublishedModel(
-        None, system="cris", protocol="cris", published=_refcoco(69.52, 72.72, 64.70), origin="CRIS's repository"
+        system="cris", protocol="cris", published=_refcoco(69.52, 72.72, 64.70), origin="CRIS's repository"
     ),
     "cris-r101": PublishedModel(
-        None, system="cris", protocol="cris", published=_refcoco(70.47, 73.18, 66.10), origin="CRIS's repository"
+        system="cris", protocol="cris", published=_refcoco(70.47, 73.18, 66.10), origin="CRIS's repository"
     ),
     "clipseg": PublishedModel("CIDAS/clipseg-rd64-refined"),
     "sam3": PublishedModel("facebook/sam3"),
     "florence-2-base-ft": PublishedModel(
         "florence-community/Florence-2-base-ft", published={"RefCOCO val": 78.0}, origin="its model card"
     ),
+    "grounded": PublishedModel(compose=grounded),
 }
 
 
@@ -130,8 +134,7 @@ def reproduce(
         note(f"measuring {name} ...")
         model = MODELS[name]
         try:
-            source = _find(name, model, weights, output, note)
-            ris: Any = pipeline(TASK, model=source, device=device)
+            ris: Any = _load(name, model, weights.get(name, model.source), output, device, note)
         except MODEL_ERRORS as error:
             ris = str(error)
         for data, dataset in rows.items():
@@ -154,19 +157,25 @@ def reproduce(
     return lines
 
 
-def _find(
-    name: str, model: PublishedModel, weights: Mapping[str, str], output: Path, note: Callable[[str], None]
-) -> str:
-    """The Hub id or folder of a model; weights are converted once."""
-    source = weights.get(name, model.source)
+def _load(
+    name: str,
+    model: PublishedModel,
+    source: str | None,
+    output: Path,
+    device: str | None,
+    note: Callable[[str], None],
+) -> Pipeline:
+    """Load a model; weights are converted once."""
+    if model.compose is not None:
+        return model.compose(device=device)
     if source is None:
         raise ValueError(f"`weights` must name the authors' file of {name}, which is on no Hub.")
-    if model.system is None:
-        return source
-    folder = output / "weights" / name
-    if not folder.exists():  # it appears complete or not at all
-        convert(model.system, source, folder, note=note, **model.conversion)
-    return str(folder)
+    if model.system is not None:
+        folder = output / "weights" / name
+        if not folder.exists():  # it appears complete or not at all
+            convert(model.system, source, folder, note=note, **model.conversion)
+        source = str(folder)
+    return pipeline(TASK, model=source, device=device)
 
 
 def render_lines(lines: Iterable[dict[str, Any]], num_rows: int | None = None) -> str:
