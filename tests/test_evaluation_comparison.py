@@ -136,6 +136,12 @@ def test_misses_are_compared_too(rows, tmp_path):
     spoilt, _ = spoil(rows, tmp_path, 2)
     comparison = compare(MODELS, spoilt, tmp_path / "out", on_error="report")
     assert comparison["models"]["me/truth"]["mIoU"] < 1 and comparison["models"]["me/truth"]["errors"]
+    (tmp_path / "out" / "me--truth" / "predictions-00000.jsonl").rename(
+        tmp_path / "out" / "me--truth" / "predictions-00001.jsonl"  # read after what is asked again
+    )
+    mended = compare(MODELS, rows, tmp_path / "out", on_error="report")
+    alone = evaluate(guess_by_text, rows)["mIoU"] - 1
+    assert mended["models"]["me/guess"]["difference"]["mIoU"]["value"] == pytest.approx(alone)
 
 
 def test_models_may_compare_at_sizes_of_their_own(ris, rows, tmp_path):
