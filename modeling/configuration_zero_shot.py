@@ -101,12 +101,20 @@ class ZeroShotSegmentationConfig(ComposedConfig):
 
     Args:
         image_text_config (`dict` or `PreTrainedConfig`, *optional*, defaults to CLIP's):
-            The network that compares images with texts; its `model_type` is "clip", "clip_resnet" or "siglip".
+            The network that compares images with texts; its `model_type` is "clip", "clip_resnet", "metaclip_2", "siglip" or
+            "siglip2".
         proposer_config (`dict` or `PreTrainedConfig`, *optional*):
-            The proposer of regions; its `model_type` is "sam", "mask2former", "maskformer" or "felzenszwalb". Without it, regions must
-            come with each image.
+            The proposer of regions; its `model_type` is "sam", "sam_hq", "sam2", "edgetam", "mask2former", "maskformer" or "felzenszwalb".
+            Without it, regions must come with each image.
         proposer_options (`dict`, *optional*):
             Further arguments of the proposer's class, such as `points_per_side`.
+        detector_config (`dict` or `PreTrainedConfig`, *optional*):
+            A detector, whose boxes the proposer segments for each expression; its `model_type` is "grounding-dino", "mm-grounding-dino" or
+            "owlv2", and the proposer is one of the first four. A call that brings its regions does not ask it.
+        detector_threshold (`float`, *optional*):
+            A box counts if its score is above this; by default the detector's own threshold.
+        detector_weight (`float`, *optional*, defaults to 10.0):
+            Weight of D, the detector's score of a region, from 0 to 1. It is chosen here, not published.
         mode (`str`, *optional*, defaults to `"default"`):
             `"paper"` does what the authors' code does; `"default"` mends its defects.
         parser (`str`, *optional*, defaults to `"auto"`):
@@ -126,11 +134,15 @@ class ZeroShotSegmentationConfig(ComposedConfig):
     sub_configs: ClassVar[dict[str, Any]] = {
         "image_text_config": PreTrainedConfig,
         "proposer_config": PreTrainedConfig,
+        "detector_config": PreTrainedConfig,
     }
 
     image_text_config: dict[str, Any] | PreTrainedConfig | None = None
     proposer_config: dict[str, Any] | PreTrainedConfig | None = None
     proposer_options: dict[str, Any] | None = None
+    detector_config: dict[str, Any] | PreTrainedConfig | None = None
+    detector_threshold: float | int | None = None
+    detector_weight: float | int = 10.0
     mode: str = "default"
     parser: str = "auto"
     max_size: int = 1024
@@ -147,7 +159,11 @@ class ZeroShotSegmentationConfig(ComposedConfig):
             raise ValueError(f"`proposer_options` must be left out without a proposer, got {self.proposer_options}.")
         if self.mode not in MODES:
             raise ValueError(f"`mode` must be one of {list(MODES)}, got {self.mode!r}.")
-        check_least(self, max_size=32, batch_size=1)
+        if self.detector_config is not None and self.proposer_config is None:
+            raise ValueError("`detector_config` must be left out without a proposer, which segments its boxes.")
+        if self.detector_threshold is not None and not 0 <= self.detector_threshold <= 1:
+            raise ValueError(f"`detector_threshold` must be between 0 and 1, got {self.detector_threshold}.")
+        check_least(self, max_size=32, batch_size=1, detector_weight=0)
 
 
 @strict
@@ -157,7 +173,8 @@ class GlobalLocalConfig(ZeroShotSegmentationConfig):
     Features", CVPR 2023).
 
     Args:
-        image_text_config, proposer_config, proposer_options, mode, parser, max_size, cache_size, cache_bytes, batch_size, parts:
+        image_text_config, proposer_config, proposer_options, detector_config, detector_threshold, detector_weight, mode, parser, max_size,
+        cache_size, cache_bytes, batch_size, parts:
             See [`ZeroShotSegmentationConfig`].
         visual_mix (`float`, *optional*, defaults to 0.95):
             Weight of a region's features within the whole image against those of its crop (section 3.2); published are 0.95 for
@@ -167,6 +184,9 @@ class GlobalLocalConfig(ZeroShotSegmentationConfig):
         masking_block (`int`, *optional*):
             The first block of a ViT, counted from 0, that sees patches outside of a region blanked; by default the third-last, as
             published for ViT-B/32.
+        spatial_guidance (`float`, *optional*, defaults to 0.0):
+            Weight, against a cosine similarity, of where in the image the noun phrase fits and of the sides that the expression names;
+            see [`GlobalLocalForReferringSegmentation.guide`]. Must be 0 in the paper's mode.
 
     Example:
 
@@ -183,13 +203,16 @@ class GlobalLocalConfig(ZeroShotSegmentationConfig):
     visual_mix: float | int = 0.95
     text_mix: float | int = 0.5
     masking_block: int | None = None
+    spatial_guidance: float | int = 0.0
 
     def validate_architecture(self):
         super().validate_architecture()
         for name in ("visual_mix", "text_mix"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be between 0 and 1, got {getattr(self, name)}.")
-        check_least(self, masking_block=0)
+        check_least(self, masking_block=0, spatial_guidance=0)
+        if self.spatial_guidance and self.mode == "paper":
+            raise ValueError(f"`spatial_guidance` must be 0 with mode='paper', got {self.spatial_guidance}.")
 
 
 @strict
@@ -199,7 +222,8 @@ class TASConfig(ZeroShotSegmentationConfig):
     Findings 2023).
 
     Args:
-        image_text_config, proposer_config, proposer_options, mode, parser, max_size, cache_size, cache_bytes, batch_size, parts:
+        image_text_config, proposer_config, proposer_options, detector_config, detector_threshold, detector_weight, mode, parser, max_size,
+        cache_size, cache_bytes, batch_size, parts:
             See [`ZeroShotSegmentationConfig`].
         captioner_config (`dict` or `PreTrainedConfig`, *optional*):
             The captioner of regions and images; its `model_type` is "blip", "blip-2" or "florence2". Without it there are neither P

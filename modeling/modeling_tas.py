@@ -90,11 +90,12 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
             features = cached.get_or_compute("caption_features", lambda: unit(self._encode_texts(captions)))
             caption_scores = self._compare(texts, features)
         if self._uses("negative"):
-            image_caption = cached.get_or_compute("image_caption", lambda: self._caption_image(cached))
+            image_caption = cached.whole.get_or_compute("image_caption", lambda: self._caption_image(cached))
 
         def score_phrase(phrase: str) -> np.ndarray:
             return rescale(self._compare(unit(self._encode_texts([phrase])), crops)[0]).cpu().numpy()
 
+        detector_scores = self._detector_term(cached)
         answers = []
         for number, text in enumerate(expressions):
             expression = Expression(text, self._parse)
@@ -105,6 +106,8 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
                 "P": nothing if caption_scores is None else caption_scores[number],
                 "N": self._compare(unit(self._encode_texts(negatives)), crops).mean(dim=0) if negatives else nothing,
             }
+            if detector_scores is not None:
+                terms["D"] = detector_scores
             scores = self.combine(**terms)
             shares = self._steps.share_out(scores)
             if shares.isnan().any():
@@ -121,9 +124,19 @@ class TASForReferringSegmentation(ZeroShotPreTrainedModel):
             answers.append(Answer(pick, shares, terms, explanation))
         return answers
 
-    def combine(self, V: torch.Tensor, P: torch.Tensor, N: torch.Tensor) -> torch.Tensor:  # noqa: N803 - as in the paper
-        """Combine the terms, (r,) scaled similarities each, to scores (section 3.3): `V + alpha P - lambda N`."""
-        return V + self.config.caption_weight * P - self.config.negative_weight * N
+    def combine(  # noqa: D417
+        self,
+        V: torch.Tensor,  # noqa: N803 - as in the paper
+        P: torch.Tensor,  # noqa: N803
+        N: torch.Tensor,  # noqa: N803
+        D: torch.Tensor | None = None,  # noqa: N803
+    ) -> torch.Tensor:
+        """
+        Combine the terms, (r,) scaled similarities each, to scores (section 3.3): `V + alpha P - lambda N`. A detector's scores, (r,) from
+        0 to 1, are added with `detector_weight`.
+        """
+        scores = V + self.config.caption_weight * P - self.config.negative_weight * N
+        return scores if D is None else scores + self.config.detector_weight * D
 
     def encode_crops(self, cached: CachedImage) -> torch.Tensor:
         """Encode regions on black, (r, d), with length 1."""

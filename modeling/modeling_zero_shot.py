@@ -15,6 +15,7 @@ from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_zero_shot import ZeroShotSegmentationConfig
+from .grounded_detectors import DETECTORS
 from .inputs import NO_PROPOSER, expressions_per_image
 from .language_negatives import has_wordnet
 from .language_parsing import Parse, load_parser, parser_name
@@ -51,6 +52,16 @@ class Answer:
     terms: dict[str, torch.Tensor]
     explanation: dict[str, Any]
 
+    @property
+    def chosen_slice(self) -> slice:
+        """Place of the chosen region among all."""
+        return slice(0) if self.pick is None else slice(self.pick, self.pick + 1)
+
+    def chosen(self) -> "Answer":
+        """The answer with the chosen region alone."""
+        terms = {name: values[self.chosen_slice] for name, values in self.terms.items()}
+        return Answer(None if self.pick is None else 0, self.shares[self.chosen_slice], terms, self.explanation)
+
 
 class ZeroShotPreTrainedModel(ComposedPreTrainedModel):
     """
@@ -62,7 +73,11 @@ class ZeroShotPreTrainedModel(ComposedPreTrainedModel):
 
     config_class = ZeroShotSegmentationConfig
     takes_regions = True
-    part_classes: ClassVar[dict[str, Mapping[str, type[Part]]]] = {"image_text": IMAGE_TEXT, "proposer": PROPOSERS}
+    part_classes: ClassVar[dict[str, Mapping[str, type[Part]]]] = {
+        "image_text": IMAGE_TEXT,
+        "proposer": PROPOSERS,
+        "detector": DETECTORS,
+    }
     summary = "Zero-shot referring image segmentation, composed of parts that were trained elsewhere."
 
     def make_processor(self) -> ZeroShotSegmentationProcessor:
@@ -115,13 +130,23 @@ class ZeroShotPreTrainedModel(ComposedPreTrainedModel):
                     f"`region_masks[{number}]` must be boolean, (regions, {image.shape[0]}, {image.shape[1]}), got "
                     f"{given.shape} of {given.dtype}."
                 )
-            key = self._key(image, given)
-            cached = self._images.find(key) or CachedImage(
-                image.copy(), self.find_regions(image) if given is None else np.array(given)
-            )
-            answers += self._answer(cached, text[number * each : (number + 1) * each])
+            key, texts = self._key(image, given), text[number * each : (number + 1) * each]
+            cached = self._images.find(key)
+            if given is None and self.detector is not None:
+                cached = cached or CachedImage(image.copy())
+                for expression in texts:
+                    detected = self._detect(cached, expression)
+                    (answer,) = self._answer(detected, [expression])
+                    # Regions of many expressions would not fit: without an explanation, the chosen one alone is kept.
+                    answers.append(answer if explain else answer.chosen())
+                    regions.append(detected.regions if explain else detected.regions[answer.chosen_slice])
+            else:
+                cached = cached or CachedImage(
+                    image.copy(), self.find_regions(image) if given is None else np.array(given)
+                )
+                answers += self._answer(cached, texts)
+                regions.append(cached.regions)
             self._images.keep(key, cached, self.config.cache_size, self.config.cache_bytes)
-            regions += [cached.regions]
         return self._pack(answers, regions, explain)
 
     def _score_expressions(self, cached: CachedImage, expressions: Sequence[str]) -> list[Answer]:
@@ -158,6 +183,20 @@ class ZeroShotPreTrainedModel(ComposedPreTrainedModel):
             raise ValueError(NO_PROPOSER)
         return self._filter_regions(self.proposer.propose(image))
 
+    def _detect(self, cached: CachedImage, expression: str) -> CachedImage:
+        """Find regions for an expression: a detector's boxes, segmented. What the networks see of the image is cached."""
+        detector_image = cached.get_or_compute("detector", lambda: self.detector.encode(cached.image))
+        encoded = cached.get_or_compute("proposer", lambda: self.proposer.encode(cached.image))
+        detections = self.detector.detect(detector_image, expression)
+        least = self.config.detector_threshold
+        kept = detections.scores > (self.detector.threshold if least is None else least)
+        logits = self.proposer.segment_boxes(encoded, detections.boxes[kept])
+        masks = [encoded.frame.enlarge(each[None], encoded.size)[0].cpu().numpy() > 0 for each in logits]
+        regions = np.stack(masks) if masks else np.zeros((0, *encoded.size), bool)
+        filled = regions.any(axis=(1, 2))
+        scores = detections.scores[kept].cpu()[torch.from_numpy(filled)]
+        return CachedImage(cached.image, regions[filled], {"detector_scores": scores}, parent=cached)
+
     def _pack(self, answers: list[Answer], regions: list[np.ndarray], explain: bool) -> ZeroShotSegmentationOutput:
         return ZeroShotSegmentationOutput(
             region_masks=tuple(torch.from_numpy(masks.copy()) for masks in regions),  # these are the caller's
@@ -168,6 +207,11 @@ class ZeroShotPreTrainedModel(ComposedPreTrainedModel):
         )
 
     # What systems call.
+
+    def _detector_term(self, cached: CachedImage) -> torch.Tensor | None:
+        """D, the detector's scores of regions, (r,); `None` without a detector, and where regions were given."""
+        scores = cached.values.get("detector_scores")
+        return None if scores is None else scores.to(self.image_text.device)
 
     def _parse(self, text: str) -> Parse:
         if self.config.mode == "paper" and parser_name(self.config.parser) == "rules":

@@ -18,11 +18,13 @@ class CachedImage:
         image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
         regions (`np.ndarray` of shape `(r, height, width)`, *optional*): Boolean; by default there are none.
         values (`dict[str, Any]`): Computed values, by name.
+        parent (`CachedImage`, *optional*): The image, where these are the regions of one expression: what does not depend on them is there.
     """
 
     image: np.ndarray
     regions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), bool))
     values: dict[str, Any] = field(default_factory=dict)
+    parent: "CachedImage | None" = None
     _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def get_or_compute(self, name: str, compute: Callable[[], Any]) -> Any:
@@ -31,6 +33,11 @@ class CachedImage:
             if name not in self.values:
                 self.values[name] = compute()
             return self.values[name]
+
+    @property
+    def whole(self) -> "CachedImage":
+        """The image for all expressions."""
+        return self.parent or self
 
     @property
     def nbytes(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from transformers import (
     AutoProcessor,
@@ -24,7 +25,9 @@ from transformers import (
     CLIPModel,
     Florence2ForConditionalGeneration,
     GenerationConfig,
+    MetaClip2Model,
     PreTrainedConfig,
+    Siglip2Model,
     SiglipModel,
 )
 
@@ -240,6 +243,8 @@ class ImageText(Part):
                 self.text_warnings.too_long(text, len(ids), most, rest)
         length = most if self.reads_padding else max(map(len, all_ids))
         padded = [ids + [tokenizer.pad_token_id] * (length - len(ids)) for ids in all_ids]
+        if self.reads_padding and tokenizer.padding_side == "left":
+            padded = [ids[len(own) :] + own for ids, own in zip(padded, all_ids, strict=True)]
         inputs = {"input_ids": torch.tensor(padded, device=self.device)}
         if not self.reads_padding:
             lengths = torch.tensor([[len(ids)] for ids in all_ids], device=self.device)
@@ -305,6 +310,12 @@ class CLIPImageText(ImageText):
         return self.network.visual_projection(vision.post_layernorm(tokens[:, 0]))
 
 
+class MetaClip2ImageText(CLIPImageText):
+    """A MetaCLIP 2: a CLIP with a ViT that reads many languages."""
+
+    network_class = MetaClip2Model
+
+
 class CLIPResNetImageText(ImageText):
     """A CLIP with a ResNet."""
 
@@ -336,13 +347,59 @@ class SiglipImageText(ImageText):
     uncalled = ("vision_model.head",)
     reads_padding = True
 
+    def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        # All were trained on small letters, and not every SigLIP 2 has a tokenizer that makes them small.
+        return super().tokenize([text.lower() for text in texts])
+
+    def _embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.network.vision_model.embeddings(pixel_values)
+
     def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
         vision = self.network.vision_model
-        tokens = vision.embeddings(pixel_values)
+        tokens = self._embed(pixel_values)
         shares = grid_masks.flatten(1)[..., None].to(tokens.dtype)
         tokens = vision.post_layernorm(_mask_from(vision.encoder.layers, tokens, shares, block))
         with self.weights_at_hand():
             return vision.head(tokens)
+
+
+class Siglip2ImageText(SiglipImageText):
+    """A SigLIP 2 of any size ("NaFlex"). Images are squeezed to squares, as a SigLIP's are, so that all have one grid."""
+
+    network_class = Siglip2Model
+    uncalled = ("vision_model.head", "vision_model.embeddings")
+
+    def prepare(self, images: Sequence[np.ndarray], whole: bool = False) -> torch.Tensor:
+        """Make patches of images, (n, patches, 3 * patch * patch); nothing is ever cut off."""
+        side = (self.image_size, self.image_size)
+        squares = [np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BILINEAR)) for image in images]
+        inputs = self.processor.image_processor(
+            squares,
+            patch_size=self.config.vision_config.patch_size,
+            max_num_patches=self.grid**2,
+            input_data_format="channels_last",
+            return_tensors="pt",
+        )
+        return inputs["pixel_values"].to(self.device, self.network.dtype)
+
+    def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        with self.weights_at_hand():
+            return _pooled(self.network.get_image_features(pixel_values, spatial_shapes=self._shapes(pixel_values)))
+
+    def _embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        with self.weights_at_hand():
+            return self.network.vision_model.embeddings(pixel_values, self._shapes(pixel_values))
+
+    def _shapes(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(pixel_values), 2), self.grid, device=pixel_values.device)
+
+    @property
+    def image_size(self) -> int:
+        return self.grid * self.config.vision_config.patch_size
+
+    @property
+    def grid(self) -> int:
+        return math.isqrt(self.config.vision_config.num_patches)
 
 
 def _mask_from(layers: nn.ModuleList, tokens: torch.Tensor, shares: torch.Tensor, block: int) -> torch.Tensor:
@@ -364,7 +421,9 @@ def _pooled(features: Any) -> torch.Tensor:
 IMAGE_TEXT: dict[str, type[ImageText]] = {
     "clip": CLIPImageText,
     "clip_resnet": CLIPResNetImageText,
+    "metaclip_2": MetaClip2ImageText,
     "siglip": SiglipImageText,
+    "siglip2": Siglip2ImageText,
 }
 
 
@@ -445,7 +504,9 @@ __all__ = [
     "Florence2Captioner",
     "IMAGE_TEXT",
     "ImageText",
+    "MetaClip2ImageText",
     "Part",
+    "Siglip2ImageText",
     "SiglipImageText",
     "build_part",
     "in_batches",

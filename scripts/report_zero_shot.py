@@ -3,6 +3,7 @@
 python scripts/report_zero_shot.py rectifier docs/zero_shot.md                       # on cases made by hand, both modes
 python scripts/report_zero_shot.py photos docs/zero_shot.md --data FOLDER            # on real photos with a detector's regions
 python scripts/report_zero_shot.py refshapes docs/zero_shot.md --model FOLDER        # each term of the scores, on unseen drawn scenes
+python scripts/report_zero_shot.py guidance docs/zero_shot.md --model FOLDER         # Global-Local with and without spatial guidance
 """
 
 import argparse
@@ -22,6 +23,7 @@ from hf_ris.modeling.language_expression import Expression
 from hf_ris.modeling.language_lexicon import COMMON_PLACES, words
 from hf_ris.modeling.language_parsing import Chunk, Parse, Word, parse_by_rules
 from hf_ris.modeling.masks import rle_to_mask
+from hf_ris.modeling.modeling_tas import rescale
 from hf_ris.modeling.tas_rectifier import Layout, rectify
 from hf_ris.referring_segmentation_iou import summarize
 from hf_ris.reporting import machine, table, write_section
@@ -34,14 +36,12 @@ CASES = Path(__file__).parents[1] / "tests" / "spatial_cases.json"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["rectifier", "photos", "refshapes"])
-    parser.add_argument(
-        "documents", nargs="*", help="Markdown files with sections named rectifier, photos and refshapes"
-    )
+    parser.add_argument("what", choices=["rectifier", "photos", "refshapes", "guidance"])
+    parser.add_argument("documents", nargs="*", help="Markdown files with sections of these names")
     parser.add_argument("--data", type=Path, help="folder with rows.jsonl, spacy_parses.jsonl and proposals")
-    parser.add_argument("--model", help="folder or Hub id of a TAS; with refshapes")
-    parser.add_argument("--scenes", type=int, default=150, help="with refshapes: of each variant")
-    parser.add_argument("--split", default="val", help="with refshapes")
+    parser.add_argument("--model", help="folder or Hub id of a TAS; with refshapes and guidance")
+    parser.add_argument("--scenes", type=int, default=150, help="with refshapes and guidance: of each variant")
+    parser.add_argument("--split", default="val", help="with refshapes and guidance")
     arguments = parser.parse_args()
     if arguments.what == "rectifier":
         report = report_rectifier()
@@ -51,8 +51,9 @@ def main() -> None:
         report = report_photos(arguments.data)
     else:
         if arguments.model is None:
-            parser.error("refshapes needs --model")
-        report = report_refshapes(arguments.model, arguments.split, arguments.scenes)
+            parser.error(f"{arguments.what} needs --model")
+        make_report = report_refshapes if arguments.what == "refshapes" else report_guidance
+        report = make_report(arguments.model, arguments.split, arguments.scenes)
     print(report)
     for document in arguments.documents:
         write_section(document, arguments.what, report)
@@ -162,13 +163,50 @@ def questions(split: str, name: str, scenes: int) -> Iterator[tuple[np.ndarray, 
             yield np.asarray(image), visible, texts[0], masks[number]
 
 
+def global_local_of(tas: TASForReferringSegmentation) -> GlobalLocalForReferringSegmentation:
+    """Make a Global-Local with a TAS's image-text model."""
+    config = GlobalLocalConfig(image_text_config=tas.config.image_text_config, parser=tas.config.parser)
+    model = GlobalLocalForReferringSegmentation(config).eval()
+    model.image_text = tas.image_text
+    return model
+
+
+def report_guidance(source: str, split: str, scenes: int) -> str:
+    """Report what spatial guidance and TAS's rectifier add to Global-Local, with true regions."""
+    model = global_local_of(TASForReferringSegmentation.from_pretrained(source))
+    model.config.visual_mix, model.config.spatial_guidance = 0.5, 1.0
+    weights = (0.0, 0.05, 0.1, 0.2, 0.4)
+    labels = ["neither", *(f"guided, {weight}" for weight in weights[1:]), "rectified"]
+    columns, numbers = [labels], []
+    for name in NAMES:
+        rows = []
+        for image, regions, text, true in questions(split, name, scenes):
+            score, guidance = model([image], [text], [regions], explain=True).terms[0].values()
+            rectified, _ = rectify(Expression(text), Layout.of(regions), rescale(score).numpy())
+            picks = [*(int((score + weight * guidance).argmax()) for weight in weights), rectified]
+            rows.append([(regions[pick] & true).sum() / (regions[pick] | true).sum() for pick in picks])
+        ious = np.array(rows)
+        gains = ious - ious[:, :1]
+        errors = gains.std(axis=0, ddof=1) / np.sqrt(len(ious))
+        cells = [f"{ious[:, 0].mean():.3f}"]
+        cells += [
+            f"{mean:.3f} ({gain:+.3f} ± {error:.3f})"
+            for mean, gain, error in list(zip(ious.mean(axis=0), gains.mean(axis=0), errors, strict=True))[1:]
+        ]
+        columns.append(cells)
+        numbers.append(f"{len(ious)} of `{name}`")
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return f"{table(['Global-Local, half of each', *(f'`{name}`' for name in NAMES)], rows)}\n\n" + (
+        "mIoU with true masks of all that is in the image; in brackets the mean of the paired differences to the first row, and its standard "
+        f"error. Expressions about unseen scenes of `{split}`: {', '.join(numbers)}. The rectifier knows no fits of other things here. "
+        f"Measured on {machine()}."
+    )
+
+
 def report_refshapes(source: str, split: str, scenes: int) -> str:
     """Report each term of the scores, with true regions and with those of like colour."""
     tas = TASForReferringSegmentation.from_pretrained(source).eval()
-    both = GlobalLocalForReferringSegmentation(
-        GlobalLocalConfig(image_text_config=tas.config.image_text_config, parser=tas.config.parser)
-    ).eval()
-    both.image_text = tas.image_text
+    both = global_local_of(tas)
     tas.config.cache_size = both.config.cache_size = 64  # every variant is a setting, and all keep what they saw
     variants = [
         ("Global-Local: local alone", both, {"visual_mix": 0.0}),

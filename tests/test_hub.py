@@ -398,7 +398,20 @@ def test_sizes_in_a_configuration_are_bounded(values, message):
 
 
 def test_published_sizes_are_within_the_bounds():
-    parts = ("clip", "siglip", "sam", "mask2former", "maskformer", "blip", "blip-2", "florence2", "swin", "bert")
+    parts = (
+        "clip",
+        "metaclip_2",
+        "siglip",
+        "siglip2",
+        "sam",
+        "mask2former",
+        "maskformer",
+        "blip",
+        "blip-2",
+        "florence2",
+        "swin",
+        "bert",
+    )
     configs = [AutoConfig.for_model(name) for name in parts]
     configs += [MagNetConfig(), CRISConfig(), TASConfig(), GlobalLocalConfig()]
     for config in configs:

@@ -109,6 +109,12 @@ UNDOCUMENTED = {
     "transformers.models.bert.modeling_bert.BertPredictionHeadTransform.forward": ("hidden_states",),
     "transformers.models.clip.modeling_clip.CLIPEncoderLayer.forward": ("hidden_states", "attention_mask"),
     "transformers.models.siglip.modeling_siglip.SiglipEncoderLayer.forward": ("hidden_states", "attention_mask"),
+    "transformers.models.siglip2.modeling_siglip2.Siglip2EncoderLayer.forward": ("hidden_states", "attention_mask"),
+    "transformers.models.siglip2.modeling_siglip2.Siglip2VisionEmbeddings.forward": ("pixel_values", "spatial_shapes"),
+    "transformers.models.metaclip_2.modeling_metaclip_2.MetaClip2EncoderLayer.forward": (
+        "hidden_states",
+        "attention_mask",
+    ),
     "transformers.Trainer.save_model": ("_internal_call",),
     "transformers.models.clipseg.modeling_clipseg.CLIPSegDecoder.forward": ("hidden_states", "conditional_embeddings"),
     "transformers.models.clipseg.modeling_clipseg.CLIPSegModel.get_image_features": ("pixel_values", "kwargs"),

@@ -48,6 +48,8 @@ def parts(tmp_path_factory, tokenizer):
     tiny_parts.save_clip(folder / "clip")
     tiny_parts.save_clip_resnet(folder / "clip-resnet")
     tiny_parts.save_siglip(folder / "siglip")
+    tiny_parts.save_siglip2(folder / "siglip2")
+    tiny_parts.save_metaclip2(folder / "metaclip2")
     tiny_parts.save_sam(folder / "sam")
     tiny_parts.save_mask2former(folder / "mask2former")
     tiny_parts.save_blip(folder / "blip", tokenizer)
@@ -376,6 +378,8 @@ COMPOSITIONS = {
     "global-local, CLIP ResNet": ("global-local", {"image_text": "clip-resnet", "proposer": "felzenszwalb"}),
     "global-local, as published": ("global-local", {"proposer": "felzenszwalb", "mode": "paper"}),
     "global-local, SigLIP": ("global-local", {"image_text": "siglip", "proposer": "felzenszwalb"}),
+    "global-local, SigLIP 2": ("global-local", {"image_text": "siglip2", "proposer": "felzenszwalb"}),
+    "global-local, MetaCLIP 2": ("global-local", {"image_text": "metaclip2", "proposer": "felzenszwalb"}),
     "tas, SAM": ("tas", {"proposer": "sam", "proposer_options": SAM_OPTIONS}),
     "tas, Mask2Former": ("tas", {"proposer": "mask2former", "proposer_options": {"min_score": 0.0}}),
     "tas, no captioner": ("tas", {"proposer": "felzenszwalb", "captioner": "none"}),

@@ -25,10 +25,16 @@ from transformers import (
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
     Mask2FormerImageProcessor,
+    MetaClip2Config,
+    MetaClip2Model,
     SamConfig,
     SamImageProcessor,
     SamModel,
     SamProcessor,
+    Siglip2Config,
+    Siglip2ImageProcessor,
+    Siglip2Model,
+    Siglip2Processor,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -130,6 +136,24 @@ def save_siglip(folder: Path) -> Path:
     loud(SiglipModel(SiglipConfig(text_config=text, vision_config=VISION))).save_pretrained(folder)
     size = {"height": 32, "width": 32}
     SiglipProcessor(SiglipImageProcessor(size=size), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_siglip2(folder: Path) -> Path:
+    tokenizer = letters()
+    text = {**TEXT, "vocab_size": len(tokenizer), "max_position_embeddings": 24, "projection_size": 16}
+    vision = {**VISION, "num_patches": 16}
+    loud(Siglip2Model(Siglip2Config(text_config=text, vision_config=vision))).save_pretrained(folder)
+    Siglip2Processor(Siglip2ImageProcessor(patch_size=8, max_num_patches=16), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_metaclip2(folder: Path) -> Path:
+    tokenizer = letters()
+    text = {**TEXT, "vocab_size": len(tokenizer), **special_ids(tokenizer)}
+    config = MetaClip2Config(text_config=text, vision_config=VISION, projection_dim=8)
+    loud(MetaClip2Model(config)).save_pretrained(folder)
+    CLIPProcessor(_clip_images(32), tokenizer).save_pretrained(folder)
     return folder
 
 

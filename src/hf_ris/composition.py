@@ -1,7 +1,7 @@
 """Composes models of parts from the Hub: `hf_ris.zero_shot("tas", proposer="facebook/sam-vit-huge")`, `hf_ris.grounded()`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from .modeling.modeling_global_local import GlobalLocalForReferringSegmentation
 from .modeling.modeling_grounded import GroundedForReferringSegmentation
 from .modeling.modeling_tas import TASForReferringSegmentation
 from .modeling.zero_shot_parts import Part
+from .modeling.zero_shot_segmenters import SEGMENTERS
 from .systems import TASK, ZERO_SHOT_TASK
 
 
@@ -62,7 +63,7 @@ COMPOSITIONS = {
 def zero_shot(
     system: str,
     image_text: str | Path | None = None,
-    proposer: str | Path | None = None,
+    proposer: str | Path | Sequence[str | Path] | None = None,
     captioner: str | Path | None = None,
     device: str | int | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
@@ -75,11 +76,12 @@ def zero_shot(
         system (`str`):
             `"global-local"` or `"tas"`.
         image_text (`str` or `Path`, *optional*, defaults to `"openai/clip-vit-base-patch32"`):
-            Folder or Hub id of a CLIP or SigLIP of transformers, or of a CLIP of open_clip such as "timm/resnet50_clip.openai"; or a file
-            that OpenAI published, such as "RN50.pt".
+            Folder or Hub id of a CLIP, MetaCLIP 2, SigLIP or SigLIP 2 of transformers, or of a CLIP of open_clip such as
+            "timm/resnet50_clip.openai"; or a file that OpenAI published, such as "RN50.pt".
         proposer (`str` or `Path`, *optional*, defaults to `"facebook/sam-vit-base"`):
-            Folder or Hub id of a SAM or of a model for instance segmentation; `"felzenszwalb"` for regions of like colour, which need no
-            weights; `"none"` where each call brings its regions.
+            Folder or Hub id of a SAM, SAM-HQ, SAM 2 or EdgeTAM, or of a model for instance segmentation; `"felzenszwalb"` for regions of
+            like colour, which need no weights; `"none"` where each call brings its regions. A pair of ids is a detector and a
+            segmenter, as in [`grounded`]: regions are then found for each expression, and the detector's scores count.
         captioner (`str` or `Path`, *optional*, defaults to `"Salesforce/blip-image-captioning-base"`):
             Folder or Hub id of a BLIP, BLIP-2 or Florence-2; `"none"` for V alone. TAS only.
         device (*optional*):
@@ -100,13 +102,22 @@ def zero_shot(
     if system not in COMPOSITIONS:
         raise ValueError(f"`system` must be one of {list(COMPOSITIONS)}, got {system!r}.")
     model_class, sources = COMPOSITIONS[system]
-    given = {"image_text": image_text, "proposer": proposer, "captioner": captioner}
+    given: dict[str, Any] = {"image_text": image_text, "proposer": proposer, "captioner": captioner}
+    detector = None
+    if isinstance(proposer, list | tuple):
+        if len(proposer) != 2:
+            raise ValueError(
+                f"`proposer` must be one source, or a detector and a segmenter, got {len(proposer)} sources."
+            )
+        detector, given["proposer"] = proposer
     for name, source in given.items():
         if name not in sources and source is not None and source != NONE:
             raise ValueError(f"`{name}` must be left out: {system!r} has none.")
     sources = {name: default if given[name] is None else str(given[name]) for name, default in sources.items()}
     if sources["image_text"] == NONE:
         raise ValueError("`image_text` must be a folder or a Hub id: nothing works without it.")
+    if detector is not None:
+        sources = {"detector": str(detector), **sources}
     return compose(model_class, sources, ZERO_SHOT_TASK, device, dtype, options)
 
 
@@ -156,10 +167,11 @@ def compose(
     """Compose a model of parts from these sources, by name; `options` are fields of its configuration."""
     config_class = model_class.config_class
     check_fields(options, config_class.__dataclass_fields__.keys() - {"parts"}, config_class.__name__)
+    classes = dict(model_class.part_classes)
+    if "detector" in sources and "proposer" in sources:
+        classes["proposer"] = SEGMENTERS
     loaded = {
-        name: load_part(name, source, model_class.part_classes[name], dtype)
-        for name, source in sources.items()
-        if source != NONE
+        name: load_part(name, source, classes[name], dtype) for name, source in sources.items() if source != NONE
     }
     if sources.get("proposer") == WEIGHT_FREE:  # its options are its configuration
         proposer_options = options.pop("proposer_options", None) or {}
