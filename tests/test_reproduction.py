@@ -115,5 +115,5 @@ def test_a_rehearsal(hub_folder, tmp_path):
 
 @pytest.mark.parametrize("options", [{"only": ["nope"]}, {"weights": {"nope": "a.pth"}}])
 def test_unknown_names_are_named(options, tmp_path):
-    with pytest.raises(ValueError, match=r"must be of \['magnet', .*\], got 'nope'"):
+    with pytest.raises(ValueError, match=r"must be one of \['magnet', .*\], got 'nope'"):
         reproduction.reproduce(tmp_path, **options)

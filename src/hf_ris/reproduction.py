@@ -117,7 +117,7 @@ def reproduce(
     names = list(MODELS if only is None else dict.fromkeys(only))
     for option, given in (("only", names), ("weights", list(weights))):
         if unknown := [name for name in given if name not in MODELS]:
-            raise ValueError(f"`{option}` must be of {list(MODELS)}, got {unknown[0]!r}.")
+            raise ValueError(f"`{option}` must be one of {list(MODELS)}, got {unknown[0]!r}.")
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     rows: dict[str, datasets.Dataset | str] = {}
