@@ -120,7 +120,10 @@ def _compare(
         name: {
             **result,
             "kinds": kind_figures(texts, answers[name], rule),
-            "difference": {key: value._asdict() for key, value in differences.get(name, {}).items()},
+            "difference": {
+                key: {"value": each.value, "low": each.low, "high": each.high}
+                for key, each in differences.get(name, {}).items()
+            },
         }
         for name, result in results.items()
     }
