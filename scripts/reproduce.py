@@ -3,7 +3,7 @@ stopped and started again.
 
 python scripts/reproduce.py --output results/reproduction
 python scripts/reproduce.py --output results/try --only clipseg magnet --rows 50
-python scripts/reproduce.py --output results/reproduction --weights cris-r50=best_model.pth   # a file that is on no Hub
+python scripts/reproduce.py --output results/reproduction --weights cris-r50=best_model.pth   # a file that you have
 """
 
 import argparse

@@ -104,7 +104,7 @@ def test_a_rehearsal(hub_folder, tmp_path):
     for model, data, reason in (
         ("sam3", "RefCOCO val", "gated"),
         ("florence-2-base-ft", "RefCOCO val", "not a valid model identifier"),
-        ("cris-r50", "RefCOCO-M val", "which is on no Hub"),
+        ("cris-r50", "RefCOCO-M val", "no Hub id of it is known"),
         ("clipseg", "RefCOCO testB", "`split` must be one of"),
     ):
         assert rows[model, data][3].startswith("not measured: ") and reason in rows[model, data][3]

@@ -34,7 +34,7 @@ class PublishedModel:
 
     Attributes:
         source (`str`, *optional*): A Hub id; for a `system`, what [`~hf_ris.conversion.convert`] reads. `None` where the authors'
-            file is on no Hub: the user names it.
+            file has no known Hub id: the user names it.
         compose (`Callable`, *optional*): Composes the pipeline of parts instead; called with a `device`.
         system (`str`, *optional*): The system of weights that have to be converted.
         conversion (`Mapping[str, Any]`): Further options of the conversion.
@@ -169,7 +169,7 @@ def _load(
     if model.compose is not None:
         return model.compose(device=device)
     if source is None:
-        raise ValueError(f"`weights` must name the authors' file of {name}, which is on no Hub.")
+        raise ValueError(f"`weights` must name the authors' file of {name}: no Hub id of it is known.")
     if model.system is not None:
         folder = output / "weights" / name
         if not folder.exists():  # it appears complete or not at all
