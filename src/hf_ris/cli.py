@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -183,7 +184,13 @@ def _segment_folder(
 
 @app.command(cls=Command)
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, bundled or bundled-zero-shot.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL",
+            help="Folders or Hub ids of models, bundled or bundled-zero-shot. Several are compared with the first one.",
+        ),
+    ],
     dataset: DatasetName,
     split: Annotated[str, typer.Option(help="Such as val, testA or testB.")] = "val",
     root: Root = None,
@@ -209,29 +216,63 @@ def evaluate(
     ] = "raise",
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for predicted masks, results.json and report.html; a stopped run goes on there."),
+        typer.Option(
+            help="Folder for predicted masks, results.json and report.html; a stopped run goes on there. Of several models it holds "
+            "a folder for each, and comparison.json and comparison.html."
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="Such as cpu or cuda:0; by default the first accelerator, one for each process.")
     ] = None,
 ) -> None:
-    """Evaluate a model on a dataset: oIoU, mIoU and P@0.5 to P@0.9 under a named protocol. Runs under torchrun, too."""
+    """
+    Evaluate models on a dataset: oIoU, mIoU and P@0.5 to P@0.9 under a named protocol. Several models are compared on the same
+    rows, one after the other. Runs under torchrun, too.
+    """
+    if len(models) > 1 and output is None:
+        raise ValueError("--output must be given for several models.")
+    if len(set(models)) < len(models):
+        raise ValueError(f"MODEL must name each model once, got {' '.join(models)}.")
     note("loading libraries ...")
     from .evaluation import evaluate as run
     from .evaluation import join_processes
+    from .evaluation_comparison import check_found, compare
 
+    if len(models) > 1:
+        check_found(models)
     state = join_processes()
     with state.main_process_first():
         rows = load_rows(dataset, split, root, split_by, images, num_rows)
     thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
     options: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
-    ris = _load_pipeline(model, device or str(state.device), **options)
-    name = f"{dataset} {split}"
-    results = run(ris, rows, protocol, batch_size, output, text, num_workers, name=name, on_error=on_error)
+    loaders = {model: partial(_load_pipeline, model, device or str(state.device), **options) for model in models}
+    shared: dict[str, Any] = {
+        "protocol": protocol,
+        "batch_size": batch_size,
+        "text_column": text,
+        "num_workers": num_workers,
+        "name": f"{dataset} {split}",
+        "on_error": on_error,
+    }
+    if output is None or len(models) == 1:
+        results = run(loaders[models[0]](), rows, output=output, **shared)
+        if state.is_main_process:
+            typer.echo(json.dumps(results, indent=2))
+            if output is not None:
+                note(f"wrote {output / 'results.json'} and {output / 'report.html'}")
+        return
+
+    from .evaluation_comparison_page import comparison_table
+
+    comparison = compare(loaders, rows, output, **shared)
     if state.is_main_process:
-        typer.echo(json.dumps(results, indent=2))
-        if output is not None:
-            note(f"wrote {output / 'results.json'} and {output / 'report.html'}")
+        if comparison["models"]:
+            typer.echo(comparison_table(comparison))
+            note(f"wrote {output / 'comparison.json'} and {output / 'comparison.html'}")
+        for model, error in comparison["errors"].items():
+            note(f"hf-ris: {model}: {error}")
+    if comparison["errors"]:
+        raise typer.Exit(1)
 
 
 class _TrainCommand(Command):

@@ -80,17 +80,7 @@ def evaluate(
         ValueError: If an argument is unknown, an image cannot be read or an expression asks nothing (the message names it), a mask has
             another size than its image, or `output` holds another run's results or is being written by another run.
     """
-    for option, value, allowed in (
-        ("protocol", protocol, list(PROTOCOLS)),
-        ("on_error", on_error, ["raise", "report"]),
-    ):
-        if value not in allowed:
-            raise ValueError(f"`{option}` must be one of {allowed}, got {value!r}.")
-    check_text_column(text_column)
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    if not len(dataset):
-        raise ValueError("`dataset` must hold at least one row, got an empty one.")
+    check_options(dataset, protocol, batch_size, text_column, on_error)
 
     # 1. Questions, and all that the answers depend on
     rule = PROTOCOLS[protocol]
@@ -131,6 +121,21 @@ def evaluate(
             write_whole(folder / "report.html", render_report(figures, description, rule, texts, dataset, answers))
         state.wait_for_everyone()
     return {**figures, **description}
+
+
+def check_options(dataset: datasets.Dataset, protocol: str, batch_size: int, text_column: str, on_error: str) -> None:
+    """Raise a ValueError that names the argument of [`evaluate`] that is unknown or impossible, whatever the model."""
+    for option, value, allowed in (
+        ("protocol", protocol, list(PROTOCOLS)),
+        ("on_error", on_error, ["raise", "report"]),
+    ):
+        if value not in allowed:
+            raise ValueError(f"`{option}` must be one of {allowed}, got {value!r}.")
+    check_text_column(text_column)
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    if not len(dataset):
+        raise ValueError("`dataset` must hold at least one row, got an empty one.")
 
 
 def _input_size(ris: Pipeline | Segmenter, protocol: str) -> tuple[int, int]:
@@ -260,4 +265,4 @@ def shuffle_expressions(dataset: datasets.Dataset) -> datasets.Dataset:
     return datasets.concatenate_datasets([dataset.remove_columns("expressions"), expressions], axis=1)
 
 
-__all__ = ["PROTOCOLS", "evaluate", "join_processes", "shuffle_expressions"]
+__all__ = ["PROTOCOLS", "Segmenter", "check_options", "evaluate", "join_processes", "shuffle_expressions"]

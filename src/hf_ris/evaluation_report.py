@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -93,24 +92,18 @@ def render_report(
     Returns:
         `str`: HTML that needs no other file.
     """
-    samples = []
-    ious = sample_ious([answer["counts"] for answer in answers], empty_iou=1.0).tolist()
-    for text, iou, answer in zip(texts, ious, answers, strict=True):
-        height, width = answer["mask"]["size"]
-        samples.append(Sample(text, answer["counts"][2] / (height * width), iou, answer))
-
+    samples = make_samples(texts, answers)
     asked = [sample for sample in samples if "error" not in sample.answer]
     ranked = sorted(asked, key=lambda sample: (sample.iou, sample.answer["row"], sample.answer["expression"]))
     middle = ranked[len(ranked) // 2 :] + ranked[: len(ranked) // 2]
     galleries = {
-        "Worst": _various(ranked),
-        "From the median up": _various(middle),
-        "Best": _various(reversed(ranked)),
+        "Worst": various(ranked, SHOWN),
+        "From the median up": various(middle, SHOWN),
+        "Best": various(reversed(ranked), SHOWN),
     }
     histogram, _ = np.histogram([sample.iou for sample in samples], bins=BINS, range=(0, 1))
-    template = files("hf_ris").joinpath("assets/evaluation_report.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(template).render(
+    return render_page(
+        "evaluation_report.html",
         facts=facts,
         title=f"{Path(facts['model']).name or 'a model'} on {facts['dataset']}",
         protocol=protocol,
@@ -118,25 +111,44 @@ def render_report(
         histogram=[
             (number / BINS, int(count), count / max(1, histogram.max())) for number, count in enumerate(histogram)
         ],
-        breakdowns={title: _break_down(samples, *how, protocol) for title, how in BREAKDOWNS.items()},
+        breakdowns={title: break_down(samples, *how, protocol) for title, how in BREAKDOWNS.items()},
         errors=dict.fromkeys(sample.answer["error"] for sample in samples if "error" in sample.answer),
         galleries={title: [_show(sample, dataset) for sample in shown] for title, shown in galleries.items()},
     )
 
 
-def _various(samples: Iterable[Sample]) -> list[Sample]:
+def render_page(template: str, **values: Any) -> str:
+    """Render a template of the package's assets."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hf_ris", "assets"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(**values)
+
+
+def make_samples(texts: list[str], answers: list[dict[str, Any]]) -> list[Sample]:
+    """Put expressions and the answers to them together."""
+    samples = []
+    ious = sample_ious([answer["counts"] for answer in answers], empty_iou=1.0).tolist()
+    for text, iou, answer in zip(texts, ious, answers, strict=True):
+        height, width = answer["mask"]["size"]
+        samples.append(Sample(text, answer["counts"][2] / (height * width), iou, answer))
+    return samples
+
+
+def various(samples: Iterable[Sample], number: int) -> list[Sample]:
     """Take the first few, each of another image."""
     chosen: dict[int, Sample] = {}
     for sample in samples:
         chosen.setdefault(sample.answer["image_id"], sample)
-        if len(chosen) == SHOWN:
+        if len(chosen) == number:
             break
     return list(chosen.values())
 
 
-def _break_down(
+def break_down(
     samples: list[Sample], name_of: Callable[[Sample], str], names: tuple[str, ...], protocol: Protocol
 ) -> list[tuple[str, int, dict[str, float]]]:
+    """Compute the figures of the samples of each name: the name, how many there are, the figures."""
     rows = []
     for name in names:
         counts = [sample.answer["counts"] for sample in samples if name_of(sample) == name]
@@ -148,20 +160,18 @@ def _break_down(
 def _show(sample: Sample, dataset: datasets.Dataset) -> dict[str, Any]:
     """Image, truth and prediction of a sample, for a gallery."""
     row = dataset[sample.answer["row"]]
-    image = row["image"].convert("RGB")
+    masks = {"truth": row["mask"], "prediction": sample.answer["mask"]}
+    return {"text": sample.text, "iou": sample.iou, "panels": draw_panels(row["image"], masks)}
+
+
+def draw_panels(image: Image.Image, masks: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Draw a small `image`, and one with each of the masks (run-length code), as URLs that hold them."""
+    image = image.convert("RGB")
     scale = min(1.0, THUMBNAIL / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     thumbnail = image.resize(size, Image.Resampling.LANCZOS)
-    panels = {
-        "image": thumbnail,
-        "truth": _spotlight(thumbnail, decode_mask(row["mask"])),
-        "prediction": _spotlight(thumbnail, decode_mask(sample.answer["mask"])),
-    }
-    return {
-        "text": sample.text,
-        "iou": sample.iou,
-        "panels": {name: _data_url(panel) for name, panel in panels.items()},
-    }
+    panels = {"image": thumbnail, **{name: _spotlight(thumbnail, decode_mask(code)) for name, code in masks.items()}}
+    return {name: _data_url(panel) for name, panel in panels.items()}
 
 
 def _spotlight(image: Image.Image, mask: np.ndarray) -> Image.Image:
@@ -178,4 +188,15 @@ def _data_url(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-__all__ = ["LENGTHS", "length_of", "render_report"]
+__all__ = [
+    "KINDS",
+    "LENGTHS",
+    "Sample",
+    "break_down",
+    "draw_panels",
+    "length_of",
+    "make_samples",
+    "render_page",
+    "render_report",
+    "various",
+]

@@ -26,14 +26,19 @@ class Shard:
             file.write(lines.encode())
 
 
-def read_shards(folder: Path) -> dict[Key, dict[str, Any]]:
+def read_shards(folder: Path, with_misses: bool = False) -> dict[Key, dict[str, Any]]:
     """
     Read the answers of all processes of all runs so far, but not those with an error: their questions are asked again.
+
+    Args:
+        folder (`Path`): The run's folder.
+        with_misses (`bool`, *optional*, defaults to `False`): Also read those with an error, where there is no other.
 
     Raises:
         ValueError: If a line is damaged; the message names it.
     """
-    answers = {}
+    answers: dict[Key, dict[str, Any]] = {}
+    misses: dict[Key, dict[str, Any]] = {}
     for path in sorted(folder.glob(SHARDS)):
         for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
             if not line.endswith(b"\n"):  # the last one of a killed process
@@ -43,9 +48,8 @@ def read_shards(folder: Path) -> dict[Key, dict[str, Any]]:
                 key = key_of(answer)
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}: line {number} is damaged; delete it, and it is asked again.") from error
-            if "error" not in answer:
-                answers[key] = answer
-    return answers
+            (misses if "error" in answer else answers)[key] = answer
+    return misses | answers if with_misses else answers
 
 
 def key_of(answer: dict[str, Any]) -> Key:

@@ -124,6 +124,13 @@ def compare_masks(predicted: dict[str, Any], true: dict[str, Any]) -> list[int]:
     return [int(coco_mask.area(code)) for code in (coco_mask.merge(codes, intersect=True), *codes)]
 
 
+def overlap_masks(rles: list[dict[str, Any]]) -> float:
+    """Measure how far masks of one size agree: the share of the pixels of any that belong to all; 1 where all are empty."""
+    codes = [_as_bytes(rle) for rle in rles]
+    shared, covered = (int(coco_mask.area(coco_mask.merge(codes, intersect=each))) for each in (True, False))
+    return shared / covered if covered else 1.0
+
+
 def _as_bytes(rle: dict[str, Any], image_size: tuple[int, int] | None = None) -> dict[str, Any]:
     """
     Make pycocotools' code of a mask, after checking it: of a damaged one pycocotools makes uninitialized pixels.
@@ -208,4 +215,12 @@ def _as_text(code: dict[str, Any]) -> dict[str, Any]:
     return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
 
 
-__all__ = ["check_mask", "compare_masks", "decode_mask", "encode_mask", "encode_segmentations", "mask_geometry"]
+__all__ = [
+    "check_mask",
+    "compare_masks",
+    "decode_mask",
+    "encode_mask",
+    "encode_segmentations",
+    "mask_geometry",
+    "overlap_masks",
+]
