@@ -37,7 +37,7 @@ class GroundedForReferringSegmentation(ComposedPreTrainedModel):
     summary = "Referring image segmentation by a detector with a segmenter, which were trained elsewhere."
 
     def make_processor(self) -> GroundedProcessor:
-        return GroundedProcessor(instance_threshold=self.detector.threshold)
+        return GroundedProcessor(instance_threshold=self.detector.threshold, select=self.config.select)
 
     @torch.no_grad()
     @can_return_tuple

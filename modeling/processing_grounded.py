@@ -22,11 +22,16 @@ class GroundedProcessor(InstanceSelection):
     Args:
         threshold (`float`, *optional*, defaults to 0.5): Foreground probability above which a pixel belongs to an instance's mask.
         instance_threshold (`float`, *optional*, defaults to 0.25): A box counts if its score is above this.
+        select (`str`, *optional*, defaults to `"best"`): Which instances are the answer; see [`InstanceSelection.iterate_segments`].
     """
 
-    def __init__(self, threshold: float = 0.5, instance_threshold: float = 0.25, **kwargs: Any) -> None:
+    def __init__(
+        self, threshold: float = 0.5, instance_threshold: float = 0.25, select: str = "best", **kwargs: Any
+    ) -> None:
         check_probability("threshold", threshold)
-        self.answer_options["instance_threshold"]("instance_threshold", instance_threshold)
+        for name, value in (("instance_threshold", instance_threshold), ("select", select)):
+            self.answer_options[name](name, value)
+        self.select = select
         self.threshold = threshold
         self.instance_threshold = instance_threshold
         super().__init__(**kwargs)
