@@ -1,4 +1,4 @@
-"""What `benchmark.py` measures: models with random weights and a small vocabulary, at their published size, and images."""
+"""Models with random weights and a small vocabulary, at their published size, and images, for `benchmark.py` to measure."""
 
 from collections.abc import Callable
 from itertools import islice
