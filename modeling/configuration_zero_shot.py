@@ -65,7 +65,37 @@ def make_config(values: dict[str, Any]) -> PreTrainedConfig:
 
 
 @strict
-class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
+class ComposedConfig(ReferringSegmentationConfig):
+    """
+    Base class of the configurations of composed models.
+
+    Args:
+        cache_size (`int`, *optional*, defaults to 8):
+            Number of images whose regions and features are kept for further expressions.
+        cache_bytes (`int`, *optional*, defaults to 2**29):
+            Bytes that these may take; a mask takes one for each pixel.
+        parts (`dict`, *optional*):
+            Where each part came from and under which licence: `{"image_text": {"source": …, "license": …, "is_on_hub": …, "has_weights": …}, …}`.
+    """
+
+    cache_size: int = 8
+    cache_bytes: int = 2**29
+    parts: dict[str, Any] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for name in self.sub_configs:
+            values = getattr(self, name)
+            if isinstance(values, dict):
+                setattr(self, name, make_config(values))
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        super().validate_architecture()
+        check_least(self, cache_size=0, cache_bytes=0)
+
+
+@strict
+class ZeroShotSegmentationConfig(ComposedConfig):
     """
     Base class of the zero-shot systems' configurations.
 
@@ -83,14 +113,10 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
             The parser of expressions: `"rules"`, a model of spaCy, or `"auto"` for the best that is installed.
         max_size (`int`, *optional*, defaults to 1024):
             Longest side of an image in pixels; larger ones are reduced.
-        cache_size (`int`, *optional*, defaults to 8):
-            Number of images whose regions and features are kept for further expressions.
-        cache_bytes (`int`, *optional*, defaults to 2**29):
-            Bytes that these may take; a mask takes one for each pixel.
         batch_size (`int`, *optional*, defaults to 16):
             Crops of regions that go through the image-text network at once.
-        parts (`dict`, *optional*):
-            Where each part came from and under which licence: `{"image_text": {"source": …, "license": …, "is_on_hub": …, "has_weights": …}, …}`.
+        cache_size, cache_bytes, parts:
+            See [`ComposedConfig`].
     """
 
     _pipelines = {
@@ -108,18 +134,11 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
     mode: str = "default"
     parser: str = "auto"
     max_size: int = 1024
-    cache_size: int = 8
-    cache_bytes: int = 2**29
     batch_size: int = 16
-    parts: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.image_text_config is None:
             self.image_text_config = {"model_type": "clip"}
-        for name in self.sub_configs:
-            values = getattr(self, name)
-            if isinstance(values, dict):
-                setattr(self, name, make_config(values))
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
@@ -128,7 +147,7 @@ class ZeroShotSegmentationConfig(ReferringSegmentationConfig):
             raise ValueError(f"`proposer_options` must be left out without a proposer, got {self.proposer_options}.")
         if self.mode not in MODES:
             raise ValueError(f"`mode` must be one of {list(MODES)}, got {self.mode!r}.")
-        check_least(self, max_size=32, cache_size=0, cache_bytes=0, batch_size=1)
+        check_least(self, max_size=32, batch_size=1)
 
 
 @strict

@@ -1,39 +1,21 @@
 """SAM 3 ([*Segment Anything with Concepts*](https://arxiv.org/abs/2511.16719)) and SAM 3 LiteText for expressions."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import Sam3LiteTextModel, Sam3Model, Sam3Processor
 from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, PILImageResampling
 
 from .hub_models import HubModelMixin, HubProcessor
-from .masks import check_probability, read_target_sizes
-from .modeling_referring_segmentation import ReferringSegmentationOutput
+from .inputs import Request
+from .instances import LOWEST_SCORE, InstanceSegmentationOutput, InstanceSelection
 
 
 TEXT_LENGTH = 32  # transformers' processor pads to it, also for LiteText, which has positions for more
-LOWEST_SCORE = 0.01  # instances below it are not kept: each of 200 queries has a mask
-SELECTIONS = ("best", "all")
-
-
-@dataclass
-class InstanceSegmentationOutput(ReferringSegmentationOutput):
-    """
-    Output of a model that finds instances. N = B * k counts (image, expression) pairs, image-major.
-
-    Args:
-        instance_masks (`tuple[torch.FloatTensor]`):
-            For each pair the log-odds of its instances' pixels, (m, h, w). There may be none.
-        instance_scores (`tuple[torch.FloatTensor]`):
-            For each pair how sure the model is that each is what the expression says, and is there at all, (m,), all above 0.01.
-    """
-
-    instance_masks: tuple[torch.Tensor, ...] | None = None
-    instance_scores: tuple[torch.Tensor, ...] | None = None
 
 
 class Sam3ImageProcessorPil(PilBackend):
@@ -50,26 +32,7 @@ class Sam3ImageProcessorPil(PilBackend):
     do_convert_rgb = True
 
 
-def check_selection(name: str, value: Any) -> None:
-    """
-    Raises:
-        ValueError: If it names no way to select.
-    """
-    if value not in SELECTIONS:
-        raise ValueError(f"`{name}` must be one of {list(SELECTIONS)}, got {value!r}.")
-
-
-def check_instance_threshold(name: str, value: Any) -> None:
-    """
-    Raises:
-        ValueError: If it is no number between `LOWEST_SCORE` and 1.
-    """
-    check_probability(name, value)
-    if value < LOWEST_SCORE:
-        raise ValueError(f"`{name}` must be between {LOWEST_SCORE} and 1, got {value!r}.")
-
-
-class Sam3ReferringProcessor(HubProcessor):
+class Sam3ReferringProcessor(InstanceSelection, HubProcessor):
     """
     Prepares images and expressions for SAM 3, and reads masks off its instances.
 
@@ -87,36 +50,15 @@ class Sam3ReferringProcessor(HubProcessor):
     saved_class = Sam3Processor
     saved_names = ("Sam3Processor", "Sam3VideoProcessor")
     default_text_length = TEXT_LENGTH
-    answer_options = {"select": check_selection, "instance_threshold": check_instance_threshold}
+    instance_threshold = 0.3  # as in transformers
 
-    @torch.no_grad()
-    def iterate_segments(
-        self,
-        outputs: Any,
-        target_sizes: Sequence[Sequence[int]] | torch.Tensor,
-        threshold: float | None = None,
-        select: str = "best",
-        instance_threshold: float = 0.3,
-    ) -> Iterator[dict[str, Any]]:
-        """
-        Yield masks and scores; see [`SegmentationProcessor`].
+    def prepare(self, requests: Sequence[Request]) -> BatchFeature:
+        features = super().prepare(requests)
+        features["text"] = [expression for request in requests for expression in request.expressions]
+        return features
 
-        Args:
-            select (`str`, *optional*, defaults to `"best"`): "best" for the instance with the highest score, since most expressions
-                refer to one object; "all" for the union of all instances.
-            instance_threshold (`float`, *optional*, defaults to 0.3): An instance counts if its score is above this.
-        """
-        threshold = self.threshold if threshold is None else threshold
-        sizes = read_target_sizes(target_sizes, len(outputs.instance_scores), threshold)
-        for logits, scores, size in zip(outputs.instance_masks, outputs.instance_scores, sizes, strict=True):
-            found = (scores > instance_threshold).nonzero()[:, 0]
-            if select == "best" and len(found):
-                found = scores.argmax()[None]
-            mask = torch.zeros(size, dtype=torch.bool, device=scores.device)
-            for instance in found:
-                probabilities = logits[instance].float().sigmoid()[None, None]
-                mask |= nn.functional.interpolate(probabilities, size, mode="bilinear")[0, 0] > threshold
-            yield {"mask": mask, "score": float(scores.max()) if mask.any() else 0.0}
+    def read_instance(self, logits: torch.Tensor, frame: Any, size: tuple[int, int], threshold: float) -> torch.Tensor:
+        return nn.functional.interpolate(logits.sigmoid()[None, None], size, mode="bilinear")[0, 0] > threshold
 
 
 class Sam3ReferringMixin(HubModelMixin):
@@ -134,6 +76,7 @@ class Sam3ReferringMixin(HubModelMixin):
         pixel_values: torch.Tensor,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        text: Sequence[str] | None = None,
         labels: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> InstanceSegmentationOutput:
@@ -141,6 +84,7 @@ class Sam3ReferringMixin(HubModelMixin):
         Args:
             pixel_values (`torch.FloatTensor` of shape `(B, 3, side, side)`): The images.
             input_ids, attention_mask (`torch.LongTensor` of shape `(N, length)`): The expressions, N = B * k, image-major.
+            text (`Sequence[str]`, *optional*): The N expressions as they were written, for a choice by places.
             labels (*optional*): Must be left out.
             return_dict (`bool`, *optional*, defaults to `True`): No effect.
 
@@ -166,9 +110,14 @@ class Sam3ReferringMixin(HubModelMixin):
             )
             scores = (outputs.pred_logits.sigmoid() * outputs.presence_logits.sigmoid())[0]
             kept = scores > LOWEST_SCORE
-            instances.append((outputs.pred_masks[0][kept], scores[kept]))
-        masks, scores = zip(*instances, strict=True)
-        return InstanceSegmentationOutput(instance_masks=masks, instance_scores=scores)
+            instances.append((outputs.pred_masks[0][kept], scores[kept], outputs.pred_boxes[0][kept]))
+        masks, scores, boxes = zip(*instances, strict=True)
+        return InstanceSegmentationOutput(
+            instance_masks=masks,
+            instance_scores=scores,
+            instance_boxes=boxes,
+            expressions=None if text is None else tuple(text),
+        )
 
 
 class Sam3ForReferringSegmentation(Sam3ReferringMixin, Sam3Model):
@@ -208,7 +157,6 @@ class Sam3LiteTextForReferringSegmentation(Sam3ReferringMixin, Sam3LiteTextModel
 
 
 __all__ = [
-    "InstanceSegmentationOutput",
     "Sam3ForReferringSegmentation",
     "Sam3ImageProcessorPil",
     "Sam3LiteTextForReferringSegmentation",

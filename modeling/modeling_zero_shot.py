@@ -4,10 +4,8 @@ The zero-shot systems' shared part: they find regions in an image, score them fo
 Whatever does not depend on an expression is computed once for an image and cached for further calls.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,15 +18,13 @@ from .configuration_zero_shot import ZeroShotSegmentationConfig
 from .inputs import NO_PROPOSER, expressions_per_image
 from .language_negatives import has_wordnet
 from .language_parsing import Parse, load_parser, parser_name
-from .modeling_referring_segmentation import (
-    ReferringSegmentationPreTrainedModel,
-    ZeroShotSegmentationOutput,
-    render_card,
-)
+from .modeling_composed import ComposedPreTrainedModel
+from .modeling_referring_segmentation import ZeroShotSegmentationOutput
 from .processing_zero_shot import ZeroShotSegmentationProcessor
-from .zero_shot_cache import CachedImage, ImageCache
-from .zero_shot_parts import IMAGE_TEXT, Part, build_part, in_batches
-from .zero_shot_regions import INSTALLED, PROPOSERS
+from .zero_shot_cache import CachedImage
+from .zero_shot_parts import IMAGE_TEXT, Part, in_batches
+from .zero_shot_regions import INSTALLED
+from .zero_shot_segmenters import PROPOSERS
 
 
 if TYPE_CHECKING:
@@ -56,7 +52,7 @@ class Answer:
     explanation: dict[str, Any]
 
 
-class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
+class ZeroShotPreTrainedModel(ComposedPreTrainedModel):
     """
     Base of the zero-shot models.
 
@@ -65,21 +61,12 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
     """
 
     config_class = ZeroShotSegmentationConfig
-    main_input_name = "images"
     takes_regions = True
-    _supports_sdpa = True
-    _supports_attention_backend = True
     part_classes: ClassVar[dict[str, Mapping[str, type[Part]]]] = {"image_text": IMAGE_TEXT, "proposer": PROPOSERS}
+    summary = "Zero-shot referring image segmentation, composed of parts that were trained elsewhere."
 
-    def __init__(self, config: ZeroShotSegmentationConfig) -> None:
-        super().__init__(config)
-        for name, classes in self.part_classes.items():
-            part_config = getattr(config, f"{name}_config")
-            options = (config.proposer_options or {}) if name == "proposer" else {}
-            part = build_part(name, classes, part_config, **options) if part_config is not None else None
-            setattr(self, name, part)
-        self._images = ImageCache()
-        self.post_init()
+    def make_processor(self) -> ZeroShotSegmentationProcessor:
+        return ZeroShotSegmentationProcessor(max_size=self.config.max_size)
 
     @torch.no_grad()
     @can_return_tuple
@@ -137,10 +124,6 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
             regions += [cached.regions]
         return self._pack(answers, regions, explain)
 
-    def forget(self) -> None:
-        """Empty the cache of images."""
-        self._images.clear()
-
     def _score_expressions(self, cached: CachedImage, expressions: Sequence[str]) -> list[Answer]:
         """Answer expressions about an image that has at least one region."""
         raise NotImplementedError
@@ -174,21 +157,6 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         if self.proposer is None:
             raise ValueError(NO_PROPOSER)
         return self._filter_regions(self.proposer.propose(image))
-
-    def _key(self, image: np.ndarray, given: np.ndarray | None) -> bytes:
-        """A digest of everything that an answer depends on besides the expression: pixels, weights and settings."""
-        digest = blake2b(digest_size=16)
-        for array in (image, given):
-            if array is not None:
-                digest.update(repr((array.shape, array.dtype.str)).encode())
-                digest.update((np.packbits(array) if array.dtype == bool else array).tobytes())
-        weights = [
-            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-            for weight in (*self.parameters(), *self.buffers())
-        ]
-        digest.update(repr((weights, self.dtype)).encode())
-        digest.update(self.describe_settings().encode())
-        return digest.digest()
 
     def _pack(self, answers: list[Answer], regions: list[np.ndarray], explain: bool) -> ZeroShotSegmentationOutput:
         return ZeroShotSegmentationOutput(
@@ -225,73 +193,8 @@ class ZeroShotPreTrainedModel(ReferringSegmentationPreTrainedModel):
         return torch.cat([self.image_text.encode_images(batch).float() for batch in batches])
 
     def describe_settings(self) -> str:
-        """Everything that answers depend on besides weights, images and expressions: settings, processors, installed libraries."""
-        without = {*self.config.sub_configs, "cache_size", "cache_bytes", "parts"}
-        settings = {name: value for name, value in vars(self.config).items() if name not in without}
         installed = [*INSTALLED, *(["wordnet"] if has_wordnet() else [])]
-        parts = [f"{name}: {part.describe_settings()}" for name, part in self.named_parts()]
-        return "\n".join([repr(settings), parser_name(self.config.parser), *installed, *parts])
-
-    # How a system is saved and loaded: each part's processor lies in a folder of the part's name.
-
-    def named_parts(self) -> Iterator[tuple[str, Part]]:
-        """Names and parts of those that the model has."""
-        for name in self.part_classes:
-            part = getattr(self, name)
-            if part is not None:
-                yield name, part
-
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Save the model, each part's processor in a folder of the part's name, and a card that names parts and licences."""
-        if kwargs.pop("push_to_hub", False):
-            raise ValueError("`push_to_hub` must be left out of `save_pretrained`: call `model.push_to_hub(repo_id)`.")
-        for _, part in self.named_parts():
-            part.check_complete()
-        super().save_pretrained(save_directory, *args, **kwargs)
-        ZeroShotSegmentationProcessor(max_size=self.config.max_size).save_pretrained(save_directory)
-        for name, part in self.named_parts():
-            part.save_files(os.path.join(save_directory, name))
-        card = os.path.join(save_directory, "README.md")
-        if not os.path.exists(card):
-            with open(card, "w", encoding="utf-8") as file:
-                file.write(self.card())
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load the model and the parts' processors."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        hub_options = ("cache_dir", "force_download", "local_files_only", "revision", "token")
-        options = {name: kwargs[name] for name in hub_options if name in kwargs}
-        if pretrained_model_name_or_path is not None:
-            within = kwargs.get("subfolder", "")
-            for name, part in model.named_parts():
-                folder = f"{within}/{name}" if within else name
-                part.load_files(str(pretrained_model_name_or_path), subfolder=folder, **options)
-        return loaded
-
-    def card(self) -> str:
-        """A card that names the parts and their licences."""
-        parts = self.config.parts or {}
-        licences = {part.get("license") for part in parts.values() if part.get("has_weights", True)}
-        rows = [
-            f"| {kind} | {part['source']} | {part.get('license') or 'not stated: ask its authors'} |"
-            for kind, part in parts.items()
-        ]
-        licence = None  # as long as one of them is not known
-        if licences and None not in licences:
-            licence = licences.pop() if len(licences) == 1 else "other"
-        return render_card(
-            type(self).__name__,
-            "Zero-shot referring image segmentation, composed of parts that were trained elsewhere.",
-            "\n".join(
-                ["| part | source | licence |", "| --- | --- | --- |", *rows]
-                + ["", "Whoever uses it is bound by the licences of all parts."]
-            ),
-            licence=licence,
-            tags=["zero-shot"],
-            base_models=sorted({part["source"] for part in parts.values() if part.get("is_on_hub")}),
-        )
+        return "\n".join([super().describe_settings(), parser_name(self.config.parser), *installed])
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:

@@ -124,8 +124,10 @@ class ReferringSegmentationPipeline(Pipeline):
             output_format (`str`, *optional*, defaults to `"pil"`):
                 How masks come back: `"pil"` (mode `"L"`, 0 and 255), `"array"` (boolean, of shape (height, width)) or
                 `"rle"` (COCO's compressed run-length code).
-            select (`str`, *optional*, defaults to `"best"`), instance_threshold (`float`, *optional*, defaults to 0.3):
-                Of SAM 3 alone, which finds all instances: the best one or the union of `"all"`; the score that one must have.
+            select (`str`, *optional*, defaults to `"best"`), instance_threshold (`float`, *optional*), explain (`bool`, *optional*):
+                For models that find instances, SAM 3 and a detector with a segmenter: the best one, the union of `"all"`, or the one at
+                the `"place"` that the expression says; the score that one must have; whether each result has an `explanation`. See
+                [`InstanceSelection.iterate_segments`].
             batch_size (`int`, *optional*, defaults to 1):
                 How many images go through the model at once.
             num_workers (`int`, *optional*, defaults to 0):
@@ -444,7 +446,8 @@ def _answer(
     mask = segment["mask"].cpu().numpy()
     if no_target_threshold is not None and segment["score"] < no_target_threshold:
         mask = np.zeros_like(mask)
-    return {"label": label, "score": segment["score"], "mask": convert(mask), "box": mask_to_box(mask)}
+    further = {name: value for name, value in segment.items() if name not in ("mask", "score")}
+    return {"label": label, "score": segment["score"], "mask": convert(mask), "box": mask_to_box(mask), **further}
 
 
 def pair(inputs: Any, text: Any, keys: Sequence[str]) -> Any:

@@ -16,12 +16,12 @@ class CachedImage:
 
     Attributes:
         image (`np.ndarray` of shape `(height, width, 3)`): RGB, bytes.
-        regions (`np.ndarray` of shape `(r, height, width)`): Boolean.
+        regions (`np.ndarray` of shape `(r, height, width)`, *optional*): Boolean; by default there are none.
         values (`dict[str, Any]`): Computed values, by name.
     """
 
     image: np.ndarray
-    regions: np.ndarray
+    regions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), bool))
     values: dict[str, Any] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
 

@@ -53,10 +53,12 @@ class Part(nn.Module, ABC):
 
     Attributes:
         network_class: A model's class, an Auto class, or `None` where nothing was trained.
+        processor_class: A processor's class, or an Auto class.
         uncalled (`tuple[str, ...]`): Modules of the network that use weights of their submodules without calling those.
     """
 
     network_class: ClassVar[Any]
+    processor_class: ClassVar[Any] = AutoProcessor
     uncalled: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: PreTrainedConfig) -> None:
@@ -129,6 +131,12 @@ class Part(nn.Module, ABC):
             described.append(repr({name: value for name, value in generation.items() if not name.startswith("_")}))
         return "\n".join(described)
 
+    def warn_of_unknown_words(self, expressions: Sequence[str]) -> None:
+        """Warn, once each, of words that the vocabulary does not have."""
+        tokenizer, texts = self.processor.tokenizer, [text.lower() for text in expressions]
+        encoded = tokenizer(texts, verbose=False, return_offsets_mapping=tokenizer.is_fast)
+        self.text_warnings.unknown_words(tokenizer, texts, encoded)
+
     def check_complete(self) -> None:
         """Raise a ValueError if there is a network and no processor."""
         if self.network_class is not None:
@@ -147,7 +155,8 @@ class Part(nn.Module, ABC):
         if self.network_class is None:
             return
         # All parts are of transformers: code from their folders is not even asked about.
-        self.processor = AutoProcessor.from_pretrained(source, subfolder=subfolder, trust_remote_code=False, **options)
+        options = {"trust_remote_code": False, **options} if self.processor_class is AutoProcessor else options
+        self.processor = self.processor_class.from_pretrained(source, subfolder=subfolder, **options)
         if self.network.can_generate():
             with suppress(OSError):  # there is none: the configuration says it all
                 self.network.generation_config = GenerationConfig.from_pretrained(
@@ -236,12 +245,6 @@ class ImageText(Part):
             lengths = torch.tensor([[len(ids)] for ids in all_ids], device=self.device)
             inputs["attention_mask"] = (torch.arange(length, device=self.device) < lengths).long()
         return inputs
-
-    def warn_of_unknown_words(self, expressions: Sequence[str]) -> None:
-        """Warn, once each, of words that the vocabulary does not have."""
-        tokenizer, texts = self.processor.tokenizer, [text.lower() for text in expressions]
-        encoded = tokenizer(texts, verbose=False, return_offsets_mapping=tokenizer.is_fast)
-        self.text_warnings.unknown_words(tokenizer, texts, encoded)
 
     def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Encode images, (n, 3, H, W) -> (n, d), not normalised."""

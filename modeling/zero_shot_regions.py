@@ -7,14 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoModelForUniversalSegmentation, PreTrainedConfig, SamModel
-from transformers.utils import logging
+from transformers import AutoModelForUniversalSegmentation, PreTrainedConfig
 
 from .masks import shared_areas
 from .zero_shot_parts import Part
 
 
-logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
 MAX_BOX_PIXELS = (
     2**26
 )  # of all regions of one scale: an image of slanting stripes has a thousand, whose boxes are large
@@ -44,81 +42,6 @@ class Proposer(Part):
         Returns:
             `np.ndarray` of shape `(r, height, width)`: Boolean, none of them empty; there may be none.
         """
-
-
-class SamProposer(Proposer):
-    """
-    Segment Anything, asked at the points of a grid (Kirillov et al., ICCV 2023, section 4, "everything"). The defaults are TAS's
-    (section 4.1). By hand: transformers' pipeline for this needs torchvision, and keeps holes and islands.
-
-    Args:
-        config (`SamConfig`): The network's.
-        points_per_side (`int`, *optional*, defaults to 8): Points along a side of the grid.
-        min_iou (`float`, *optional*, defaults to 0.7): Least IoU that the network predicts of a mask.
-        min_stability (`float`, *optional*, defaults to 0.7): Least IoU of the masks at a higher and a lower threshold.
-        max_box_iou (`float`, *optional*, defaults to 0.7): Of two masks whose boxes overlap more, the better one stays.
-        min_region_area (`int`, *optional*, defaults to 800): Holes and islands of fewer pixels go; this needs SciPy.
-    """
-
-    network_class = SamModel
-    uncalled = ("shared_image_embedding", "prompt_encoder", "mask_decoder")
-    stability_offset = 1.0
-    points_at_once = 16
-
-    def __init__(
-        self,
-        config: PreTrainedConfig,
-        points_per_side: int = 8,
-        min_iou: float = 0.7,
-        min_stability: float = 0.7,
-        max_box_iou: float = 0.7,
-        min_region_area: int = 800,
-    ) -> None:
-        super().__init__(config)
-        self.points_per_side = points_per_side
-        self.min_iou = min_iou
-        self.min_stability = min_stability
-        self.max_box_iou = max_box_iou
-        self.min_region_area = min_region_area
-
-    def propose(self, image: np.ndarray) -> np.ndarray:
-        inputs = self.processor.image_processor(image, return_tensors="pt", input_data_format="channels_last")
-        embeddings = self.network.get_image_embeddings(inputs["pixel_values"].to(self.device, self.network.dtype))
-        sizes = [inputs[name].tolist() for name in ("original_sizes", "reshaped_input_sizes")]
-        found = [self._ask(embeddings, points, sizes) for points in self._grid(sizes[1][0]).split(self.points_at_once)]
-        packed, boxes, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
-        kept = suppress_boxes(boxes, scores, self.max_box_iou)
-        regions = np.unpackbits(packed[kept].numpy(), axis=-1, count=image.shape[1]).view(bool)
-        if ndimage is None and self.min_region_area:
-            logger.warning_once("Holes and islands of regions stay without SciPy: pip install 'hf_ris[zero-shot]'.")
-        elif self.min_region_area and len(regions):
-            changed = torch.zeros(len(regions))
-            for number, region in enumerate(regions):
-                cleaned = remove_small_parts(region, self.min_region_area)
-                changed[number] = float((cleaned != region).any())
-                regions[number] = cleaned
-            # Changed regions come last, and their boxes have changed.
-            regions = regions[suppress_boxes(boxes_of(regions), 1.0 - changed, self.max_box_iou).numpy()]
-        return regions[regions.any(axis=(1, 2))]
-
-    def _grid(self, size: tuple[int, int]) -> torch.Tensor:
-        """(points, 1, 2) places (x, y) in the network's input, of whose height and width the image fills `size`."""
-        steps = (torch.arange(self.points_per_side) + 0.5) / self.points_per_side
-        rows, columns = torch.meshgrid(steps * size[0], steps * size[1], indexing="ij")
-        return torch.stack([columns, rows], dim=-1).view(-1, 1, 2)
-
-    def _ask(self, embeddings: torch.Tensor, points: torch.Tensor, sizes: Any) -> tuple[torch.Tensor, ...]:
-        """Masks (n, height, width / 8) of eight pixels a byte, their boxes (n, 4) and scores (n,); up to three for each point."""
-        with self.weights_at_hand():
-            outputs = self.network(image_embeddings=embeddings, input_points=points[None].to(self.device))
-        scores = outputs.iou_scores.float().flatten()
-        confident = scores > self.min_iou
-        small = outputs.pred_masks.float().flatten(1, 2)[:, confident, None]
-        logits = self.processor.image_processor.post_process_masks(small, *sizes, binarize=False)[0][:, 0]
-        high, low = ((logits > offset).sum((1, 2)) for offset in (self.stability_offset, -self.stability_offset))
-        stable = (high / low.clamp(min=1) >= self.min_stability) & (logits > 0).any(2).any(1)
-        masks = (logits > 0)[stable].cpu().numpy()
-        return torch.from_numpy(np.packbits(masks, axis=-1)), boxes_of(masks), scores[confident][stable].cpu()
 
 
 class InstanceSegmentationProposer(Proposer):
@@ -346,8 +269,7 @@ def filter_regions(masks: np.ndarray, min_area: float = MIN_REGION_AREA, max_ove
     return kept[~(overlaps & is_smaller).any(axis=1)]
 
 
-PROPOSERS: dict[str, type[Proposer]] = {
-    "sam": SamProposer,
+WITHOUT_PROMPTS: dict[str, type[Proposer]] = {
     "mask2former": InstanceSegmentationProposer,
     "maskformer": InstanceSegmentationProposer,
     "felzenszwalb": FelzenszwalbProposer,
@@ -378,9 +300,8 @@ __all__ = [
     "FelzenszwalbProposer",
     "INSTALLED",
     "InstanceSegmentationProposer",
-    "PROPOSERS",
     "Proposer",
-    "SamProposer",
+    "WITHOUT_PROMPTS",
     "cut_out",
     "fill_around",
     "filter_regions",

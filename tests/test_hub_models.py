@@ -394,7 +394,7 @@ def test_sam3_that_finds_nothing_says_so(folders, images):
         answer = ris(images[0], text="a unicorn", **options)
         assert answer["score"] == 0 and answer["box"] is None
     assert not np.asarray(ris(images[0], text="a unicorn")["mask"]).any()
-    outputs = hf_ris.modeling.hub_sam3.InstanceSegmentationOutput(
+    outputs = hf_ris.modeling.instances.InstanceSegmentationOutput(
         instance_masks=(torch.zeros(0, 8, 8),), instance_scores=(torch.zeros(0),)
     )
     (segment,) = ris.processor.post_process_referring_segmentation(outputs, [(4, 6)])
@@ -403,8 +403,8 @@ def test_sam3_that_finds_nothing_says_so(folders, images):
 
 def test_sam3_options_are_checked_and_its_alone(folders, images):
     ris = make(folders, "sam3")
-    with pytest.raises(ValueError, match=r"`select` must be one of \['best', 'all'\], got 'place'"):
-        ris(images[0], text="a tree", select="place")
+    with pytest.raises(ValueError, match=r"`select` must be one of \['best', 'all', 'place'\], got 'first'"):
+        ris(images[0], text="a tree", select="first")
     with pytest.raises(ValueError, match=r"`instance_threshold` must be between 0.01 and 1, got 0"):
         ris(images[0], text="a tree", instance_threshold=0)
     with pytest.raises(TypeError, match="'select' is no option of this pipeline"):

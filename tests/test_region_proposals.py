@@ -18,11 +18,11 @@ from hf_ris.modeling.masks import shared_areas
 from hf_ris.modeling.zero_shot_regions import (
     FelzenszwalbProposer,
     InstanceSegmentationProposer,
-    SamProposer,
     boxes_of,
     remove_small_parts,
     suppress_boxes,
 )
+from hf_ris.modeling.zero_shot_segmenters import SamSegmenter
 
 
 def test_of_boxes_that_overlap_the_better_stays():
@@ -179,7 +179,7 @@ def test_sam_finds_what_it_believes_in(tmp_path, image):
     network = SamModel.from_pretrained(folder)
 
     def propose(**options):
-        proposer = SamProposer(network.config, points_per_side=3, **options).eval()
+        proposer = SamSegmenter(network.config, points_per_side=3, **options).eval()
         proposer.network = network
         proposer.processor = AutoProcessor.from_pretrained(folder)
         return proposer.propose(image)

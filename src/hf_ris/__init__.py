@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from . import modeling as modeling
     from . import training as training
     from .auto import AutoModelForReferringSegmentation as AutoModelForReferringSegmentation
+    from .composition import grounded as grounded
     from .composition import zero_shot as zero_shot
     from .modeling.configuration_cris import CRISConfig as CRISConfig
+    from .modeling.configuration_grounded import GroundedConfig as GroundedConfig
     from .modeling.configuration_magnet import MagNetConfig as MagNetConfig
     from .modeling.configuration_zero_shot import GlobalLocalConfig as GlobalLocalConfig
     from .modeling.configuration_zero_shot import TASConfig as TASConfig
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from .modeling.modeling_global_local import (
         GlobalLocalForReferringSegmentation as GlobalLocalForReferringSegmentation,
     )
+    from .modeling.modeling_grounded import GroundedForReferringSegmentation as GroundedForReferringSegmentation
     from .modeling.modeling_magnet import MagNetForReferringSegmentation as MagNetForReferringSegmentation
     from .modeling.modeling_referring_segmentation import ReferringSegmentationOutput as ReferringSegmentationOutput
     from .modeling.modeling_referring_segmentation import ZeroShotSegmentationOutput as ZeroShotSegmentationOutput
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     )
     from .modeling.processing_cris import CRISImageProcessor as CRISImageProcessor
     from .modeling.processing_cris import CRISProcessor as CRISProcessor
+    from .modeling.processing_grounded import GroundedProcessor as GroundedProcessor
     from .modeling.processing_magnet import MagNetImageProcessor as MagNetImageProcessor
     from .modeling.processing_magnet import MagNetProcessor as MagNetProcessor
     from .modeling.processing_zero_shot import ZeroShotSegmentationProcessor as ZeroShotSegmentationProcessor
@@ -76,6 +80,9 @@ _EXPORTS = {
     "Florence2ReferringProcessor": "modeling.hub_florence2",
     "GlobalLocalConfig": "modeling.configuration_zero_shot",
     "GlobalLocalForReferringSegmentation": "modeling.modeling_global_local",
+    "GroundedConfig": "modeling.configuration_grounded",
+    "GroundedForReferringSegmentation": "modeling.modeling_grounded",
+    "GroundedProcessor": "modeling.processing_grounded",
     "MagNetConfig": "modeling.configuration_magnet",
     "MagNetForReferringSegmentation": "modeling.modeling_magnet",
     "MagNetImageProcessor": "modeling.processing_magnet",
@@ -91,6 +98,7 @@ _EXPORTS = {
     "ZeroShotSegmentationOutput": "modeling.modeling_referring_segmentation",
     "ZeroShotSegmentationProcessor": "modeling.processing_zero_shot",
     "draw_overlay": "visualization",
+    "grounded": "composition",
     "zero_shot": "composition",
 }
 

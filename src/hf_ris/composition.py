@@ -1,4 +1,4 @@
-"""Composes a zero-shot system of parts from the Hub: `hf_ris.zero_shot("tas", proposer="facebook/sam-vit-huge")`."""
+"""Composes models of parts from the Hub: `hf_ris.zero_shot("tas", proposer="facebook/sam-vit-huge")`, `hf_ris.grounded()`."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,6 @@ import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from transformers import (
-    AutoProcessor,
     CLIPImageProcessor,
     CLIPModel,
     CLIPProcessor,
@@ -26,10 +25,10 @@ from .fields import check_fields
 from .modeling.clip_resnet import CLIPResNetModel
 from .modeling.configuration_zero_shot import FelzenszwalbConfig
 from .modeling.modeling_global_local import GlobalLocalForReferringSegmentation
+from .modeling.modeling_grounded import GroundedForReferringSegmentation
 from .modeling.modeling_tas import TASForReferringSegmentation
-from .modeling.processing_zero_shot import ZeroShotSegmentationProcessor
 from .modeling.zero_shot_parts import Part
-from .systems import ZERO_SHOT_TASK
+from .systems import TASK, ZERO_SHOT_TASK
 
 
 NONE = "none"
@@ -108,6 +107,53 @@ def zero_shot(
     sources = {name: default if given[name] is None else str(given[name]) for name, default in sources.items()}
     if sources["image_text"] == NONE:
         raise ValueError("`image_text` must be a folder or a Hub id: nothing works without it.")
+    return compose(model_class, sources, ZERO_SHOT_TASK, device, dtype, options)
+
+
+def grounded(
+    detector: str | Path = "IDEA-Research/grounding-dino-tiny",
+    segmenter: str | Path = "facebook/sam2.1-hiera-tiny",
+    device: str | int | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Pipeline:
+    """
+    Compose a pipeline of a detector, which finds what an expression names, and a segmenter, which gives each box a mask.
+
+    Args:
+        detector (`str` or `Path`, *optional*, defaults to `"IDEA-Research/grounding-dino-tiny"`):
+            Folder or Hub id of a Grounding DINO, MM Grounding DINO, LLMDet or OWLv2.
+        segmenter (`str` or `Path`, *optional*, defaults to `"facebook/sam2.1-hiera-tiny"`):
+            Folder or Hub id of a SAM, SAM-HQ, SAM 2 or EdgeTAM.
+        device (*optional*):
+            Where it runs; by default the first accelerator.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
+            The networks' precision.
+        options:
+            Fields of [`GroundedConfig`], such as `max_instances`.
+
+    Returns:
+        A [`ReferringSegmentationPipeline`]. Its calls take `select`, `instance_threshold` and `explain`. Its
+        `push_to_hub(repo_id)` and `save_pretrained(folder)` save both parts as one model, which
+        `pipeline("referring-segmentation", model=…)` loads.
+
+    Raises:
+        ValueError: If a part or an option is of no use.
+        OSError: If a part cannot be found.
+    """
+    sources = {"detector": str(detector), "segmenter": str(segmenter)}
+    return compose(GroundedForReferringSegmentation, sources, TASK, device, dtype, options)
+
+
+def compose(
+    model_class: Any,
+    sources: dict[str, str],
+    task: str,
+    device: str | int | torch.device | None,
+    dtype: torch.dtype,
+    options: dict[str, Any],
+) -> Pipeline:
+    """Compose a model of parts from these sources, by name; `options` are fields of its configuration."""
     config_class = model_class.config_class
     check_fields(options, config_class.__dataclass_fields__.keys() - {"parts"}, config_class.__name__)
     loaded = {
@@ -115,7 +161,7 @@ def zero_shot(
         for name, source in sources.items()
         if source != NONE
     }
-    if sources["proposer"] == WEIGHT_FREE:  # its options are its configuration
+    if sources.get("proposer") == WEIGHT_FREE:  # its options are its configuration
         proposer_options = options.pop("proposer_options", None) or {}
         check_fields(proposer_options, FelzenszwalbConfig.__annotations__, "proposer_options")
         loaded["proposer"] = LoadedPart(FelzenszwalbConfig(**proposer_options))
@@ -129,8 +175,7 @@ def zero_shot(
     for name, part in model.named_parts():
         if loaded[name].network is not None:
             part.network, part.processor = loaded[name].network, loaded[name].processor
-    processor = ZeroShotSegmentationProcessor(max_size=config.max_size)
-    return pipeline(ZERO_SHOT_TASK, model=model.eval(), processor=processor, device=device)
+    return pipeline(task, model=model.eval(), processor=model.make_processor(), device=device)
 
 
 class LoadedPart(NamedTuple):
@@ -162,7 +207,7 @@ def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: 
     network, report = classes[kind].network_class.from_pretrained(source, dtype=dtype, output_loading_info=True)
     if report["missing_keys"]:
         raise ValueError(f"`{name}={source!r}` lacks weights, such as {min(report['missing_keys'])}.")
-    return LoadedPart(network.config, network, AutoProcessor.from_pretrained(source))
+    return LoadedPart(network.config, network, classes[kind].processor_class.from_pretrained(source))
 
 
 def load_released_clip(source: str, dtype: torch.dtype, tokenizer: str = CLIP_TOKENIZER) -> LoadedPart:
@@ -225,4 +270,4 @@ def describe_part(source: str, has_weights: bool = True) -> dict[str, Any]:
     }
 
 
-__all__ = ["zero_shot"]
+__all__ = ["grounded", "zero_shot"]

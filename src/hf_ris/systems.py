@@ -42,7 +42,8 @@ class System:
         title, authors, venue, url (`str`): Its paper's.
         config, model, processor (`Callable`): Each gives a class; nothing is imported until it is called.
         image_processor (`Callable`, *optional*): Likewise; by default it gives `None`, since each part of a zero-shot model has its own.
-        is_zero_shot (`bool`): Whether it chooses among regions, with networks that were not trained for the task.
+        is_zero_shot (`bool`): Whether it is composed of networks that were not trained for the task.
+        task (`str`): The pipeline that asks it, with all its options.
     """
 
     name: str
@@ -56,6 +57,7 @@ class System:
     processor: Callable[[], type[Any]]
     image_processor: Callable[[], Any] = lambda: None
     is_zero_shot: bool = False
+    task: str = TASK
 
     @property
     def link(self) -> str:
@@ -103,6 +105,7 @@ GLOBAL_LOCAL = System(
     model=lambda: hf_ris.GlobalLocalForReferringSegmentation,
     processor=lambda: hf_ris.ZeroShotSegmentationProcessor,
     is_zero_shot=True,
+    task=ZERO_SHOT_TASK,
 )
 TAS = System(
     name="TAS",
@@ -115,8 +118,21 @@ TAS = System(
     model=lambda: hf_ris.TASForReferringSegmentation,
     processor=lambda: hf_ris.ZeroShotSegmentationProcessor,
     is_zero_shot=True,
+    task=ZERO_SHOT_TASK,
 )
-SYSTEMS = {system.model_type: system for system in (MAGNET, CRIS, GLOBAL_LOCAL, TAS)}
+GROUNDED = System(
+    name="Grounded SAM",
+    model_type="grounded",
+    title="Grounded SAM: Assembling Open-World Models for Diverse Visual Tasks",
+    authors="Ren, Liu, Zeng, Lin, Li, et al.",
+    venue="arXiv 2024",
+    url="https://arxiv.org/abs/2401.14159",
+    config=lambda: hf_ris.GroundedConfig,
+    model=lambda: hf_ris.GroundedForReferringSegmentation,
+    processor=lambda: hf_ris.GroundedProcessor,
+    is_zero_shot=True,
+)
+SYSTEMS = {system.model_type: system for system in (MAGNET, CRIS, GLOBAL_LOCAL, TAS, GROUNDED)}
 
 # Models that transformers has itself, by the `model_type` of its configurations: which class asks them for this task.
 HUB_MODELS: dict[str, Callable[[], type[Any]]] = {

@@ -25,7 +25,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from .auto import AutoModelForReferringSegmentation
 from .output_folder import LOCK
-from .systems import SYSTEMS, TASK, ZERO_SHOT_TASK
+from .systems import SYSTEMS
 
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -273,7 +273,7 @@ def task_of(source: str, name: str | None = None, **options: Any) -> str:
         )
     if values.get("parser", "auto") not in ("auto", "rules"):
         raise ValueError(f"{name} asks for the parser {values['parser']!r}; this page takes auto or rules.")
-    return ZERO_SHOT_TASK if SYSTEMS[values["model_type"]].is_zero_shot else TASK
+    return SYSTEMS[values["model_type"]].task
 
 
 __all__ = ["LARGEST_MODEL", "VisitorModels", "check_bounds", "check_config", "check_sizes", "task_of"]

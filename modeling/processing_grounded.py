@@ -1,0 +1,69 @@
+"""Processor of a detector with a segmenter: it passes on images and expressions, since each part of the model prepares its own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.image_processing_utils import BatchFeature
+
+from .inputs import Request, load_requests
+from .instances import InstanceSelection
+from .masks import check_probability
+
+
+class GroundedProcessor(InstanceSelection):
+    """
+    Passes on images and expressions, and reads masks off what was found.
+
+    The score of a mask is the detector's score of its box, with `select="all"` the highest one.
+
+    Args:
+        threshold (`float`, *optional*, defaults to 0.5): Foreground probability above which a pixel belongs to an instance's mask.
+        instance_threshold (`float`, *optional*, defaults to 0.25): A box counts if its score is above this.
+    """
+
+    def __init__(self, threshold: float = 0.5, instance_threshold: float = 0.25, **kwargs: Any) -> None:
+        check_probability("threshold", threshold)
+        self.answer_options["instance_threshold"]("instance_threshold", instance_threshold)
+        self.threshold = threshold
+        self.instance_threshold = instance_threshold
+        super().__init__(**kwargs)
+
+    def __call__(
+        self,
+        images: Any,
+        text: str | list[str],
+        segmentation_maps: Any = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """
+        Args:
+            images (an image or a list of images): B images.
+            text (`str` or `list[str]`): N = B * k expressions, the k of the first image first.
+            segmentation_maps (*optional*): Must be left out: these models do not train.
+            return_tensors (`str`, *optional*): No effect: the images of a batch differ in size.
+
+        Returns:
+            [`BatchFeature`]: `images` (B arrays of bytes) and `text` (N).
+
+        Raises:
+            ValueError: If an image or an expression is unfit, or their numbers do not match.
+        """
+        if segmentation_maps is not None:
+            raise ValueError("`segmentation_maps` must be left out: a detector with a segmenter does not train.")
+        return self.prepare(load_requests(images, text))
+
+    def prepare(self, requests: Sequence[Request]) -> BatchFeature:
+        return BatchFeature(
+            {
+                "images": [np.asarray(request.image) for request in requests],
+                "text": [expression for request in requests for expression in request.expressions],
+            }
+        )
+
+    def read_instance(self, logits: torch.Tensor, frame: Any, size: tuple[int, int], threshold: float) -> torch.Tensor:
+        return frame.enlarge(logits[None], size)[0] > float(torch.tensor(threshold, dtype=torch.float64).logit())
+
+
+__all__ = ["GroundedProcessor"]
