@@ -510,6 +510,7 @@ def _check_writable(output: Path, option: str = "--output") -> None:
 
 def _load_pipeline(model: str, device: str | None, task: str = TASK, **options: Any) -> Any:
     import torch
+    from huggingface_hub.errors import GatedRepoError
     from transformers import pipeline
     from transformers.utils import logging
 
@@ -527,7 +528,14 @@ def _load_pipeline(model: str, device: str | None, task: str = TASK, **options: 
     start = time.perf_counter()
     note(f"loading model {model} ...")
     logging.disable_progress_bar()
-    ris = pipeline(task, model=source, device=device, **options)
+    try:
+        ris = pipeline(task, model=source, device=device, **options)
+    except OSError as error:
+        if isinstance(error.__cause__, GatedRepoError):
+            raise OSError(
+                f"--model {source} is gated: ask for access at https://huggingface.co/{source}, then run `hf auth login`, or set HF_TOKEN."
+            ) from error
+        raise
     if device is not None:  # under `torchrun`, transformers leaves the model where it is
         ris.model.to(device)
         ris.device = ris.model.device

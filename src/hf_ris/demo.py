@@ -15,7 +15,7 @@ from transformers import Pipeline
 try:
     import gradio as gr
 except ImportError as error:
-    raise ImportError('The demo needs Gradio: pip install "hf_ris[demo]"') from error
+    raise ImportError('The demo needs Gradio: run `pip install "hf_ris[demo]"`.') from error
 
 from .composition import zero_shot
 from .data.refshapes import EXAMPLES
