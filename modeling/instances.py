@@ -30,7 +30,7 @@ class InstanceSegmentationOutput(ReferringSegmentationOutput):
         instance_masks (`tuple[torch.FloatTensor]`):
             For each pair the log-odds of its instances' pixels, (m, h, w). There may be none.
         instance_scores (`tuple[torch.FloatTensor]`):
-            For each pair how sure the model is that each is what the expression says, and is there at all, (m,), all above 0.01.
+            For each pair how sure the model is that each is what the expression says, and is there at all, (m,). Hardly sure ones are left out.
         instance_boxes (`tuple[torch.FloatTensor]`):
             For each pair the instances' left, top, right and bottom, in shares of the image's sides, (m, 4).
         phrase_scores (`tuple[dict[str, torch.FloatTensor]]`, *optional*):

@@ -25,6 +25,8 @@ class GroundedProcessor(InstanceSelection):
         select (`str`, *optional*, defaults to `"best"`): Which instances are the answer; see [`InstanceSelection.iterate_segments`].
     """
 
+    forward_options = ("instance_threshold",)
+
     def __init__(
         self, threshold: float = 0.5, instance_threshold: float = 0.25, select: str = "best", **kwargs: Any
     ) -> None:
@@ -51,7 +53,7 @@ class GroundedProcessor(InstanceSelection):
             return_tensors (`str`, *optional*): No effect: the images of a batch differ in size.
 
         Returns:
-            [`BatchFeature`]: `images` (B arrays of bytes) and `text` (N).
+            [`BatchFeature`]: `images` (B arrays of bytes), `text` (N) and the `instance_threshold`.
 
         Raises:
             ValueError: If an image or an expression is unfit, or their numbers do not match.
@@ -65,6 +67,7 @@ class GroundedProcessor(InstanceSelection):
             {
                 "images": [np.asarray(request.image) for request in requests],
                 "text": [expression for request in requests for expression in request.expressions],
+                "instance_threshold": self.instance_threshold,
             }
         )
 

@@ -15,6 +15,8 @@ from transformers import (
     CLIPProcessor,
     CLIPSegConfig,
     Florence2Config,
+    GroundingDinoImageProcessorPil,
+    GroundingDinoProcessor,
     Sam3Config,
     Sam3LiteTextConfig,
     ViTImageProcessorPil,
@@ -25,6 +27,8 @@ from hf_ris import (
     Florence2ForReferringSegmentation,
     GlobalLocalConfig,
     GlobalLocalForReferringSegmentation,
+    GroundedConfig,
+    GroundedForReferringSegmentation,
     Sam3ForReferringSegmentation,
     Sam3LiteTextForReferringSegmentation,
 )
@@ -32,6 +36,7 @@ from hf_ris.data.refshapes import vocabulary
 from hf_ris.modeling import hub_florence2
 from hf_ris.modeling.hub_clipseg import CLIPSegReferringProcessor
 from hf_ris.modeling.hub_sam3 import Sam3ImageProcessorPil, Sam3ReferringProcessor
+from hf_ris.modeling.zero_shot_segmenters import Sam2ImageProcessorPil
 
 
 FLORENCE2_TOKENS = 64  # written for each expression: random weights write to the end
@@ -77,11 +82,25 @@ def build_sam3_lite_text(tokenizer: BertTokenizer) -> Built:
     return model, Sam3ReferringProcessor(Sam3ImageProcessorPil(), tokenizer)
 
 
+def build_grounded(tokenizer: BertTokenizer) -> Built:
+    """Build `IDEA-Research/grounding-dino-tiny`, whose images have up to 1333 x 800 pixels, with `facebook/sam2.1-hiera-tiny`."""
+    swin = {"model_type": "swin", "window_size": 7, "image_size": 224, "out_features": ["stage2", "stage3", "stage4"]}
+    config = GroundedConfig(
+        detector_config={"model_type": "grounding-dino", "backbone_config": swin},
+        segmenter_config={"model_type": "sam2"},
+    )
+    model = GroundedForReferringSegmentation(config)
+    model.detector.processor = GroundingDinoProcessor(GroundingDinoImageProcessorPil(), tokenizer)
+    model.segmenter.processor = Sam2ImageProcessorPil()
+    return model, model.make_processor()
+
+
 HUB_MODELS: dict[str, Callable[[BertTokenizer], Built]] = {
     "CLIPSeg rd64": build_clipseg,
     "Florence-2 base": build_florence2,
     "SAM 3": build_sam3,
     "SAM 3 LiteText": build_sam3_lite_text,
+    "Grounding DINO tiny + SAM 2.1 tiny": build_grounded,
 }
 
 
