@@ -202,7 +202,8 @@ class ReferringSegmentationPipeline(Pipeline):
         read, answer = (
             {name: options[name] for name in names if name in options} for names in (READ_OPTIONS, answer_options)
         )
-        return read, {name: options[name] for name in self.processor.forward_options if name in options}, answer
+        forward_options = getattr(self.processor, "forward_options", ())  # another task's processor is refused later
+        return read, {name: options[name] for name in forward_options if name in options}, answer
 
     def get_iterator(
         self,

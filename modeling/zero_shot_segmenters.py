@@ -240,7 +240,8 @@ class Sam2Segmenter(Segmenter):
         pixels = torch.from_numpy(np.stack(self.processor(padded, input_data_format="channels_last")["pixel_values"]))
         with self.weights_at_hand():
             embeddings = self.network.get_image_embeddings(pixels.to(self.device, self.network.dtype))
-        frame = Frame(pixels.shape[-1], tuple(pixels.shape[-2:]), is_padded=False)
+        side = pixels.shape[-1]
+        frame = Frame(side, (side, side), is_padded=False)
         size = image.shape[:2]
         return EncodedImage({"image_embeddings": embeddings}, size, frame.within(padded.shape[:2], size))
 
