@@ -28,7 +28,7 @@ def address(tmp_path_factory):
         "bundled": partial(demo.load, str(BUNDLED_CHECKPOINT)),
         "zero-shot": partial(demo.load, str(BUNDLED_ZERO_SHOT)),
     }
-    page = demo.build(offered, folder)
+    page = demo.build(demo.Offer(offered, tuple(offered)), folder)
     _, url, _ = demo.serve(page, folder, prevent_thread_lock=True, quiet=True)
     yield url
     page.close()

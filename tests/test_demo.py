@@ -36,7 +36,7 @@ from hf_ris.visitors import hold_free_folder  # noqa: E402
 @pytest.fixture(scope="module")
 def served(ris, tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
-    page = demo.build({"tiny": lambda: ris}, folder)
+    page = demo.build(demo.Offer({"tiny": lambda: ris}), folder)
     _, url, _ = demo.serve(page, folder, prevent_thread_lock=True, quiet=True)
     yield url
     page.close()

@@ -89,8 +89,13 @@ def load_whole(source: str, **options: Any) -> PreTrainedModel:
         OSError: If there is no such model.
     """
     model, report = AutoModelForReferringSegmentation.from_pretrained(source, output_loading_info=True, **options)
-    if report["missing_keys"]:
-        raise ValueError(f"source={source!r} lacks weights, such as {sorted(report['missing_keys'])[0]}")
+    missing = set(report["missing_keys"])
+    if hasattr(model, "find_complaint"):  # of transformers' models some buffers are computed
+        complaint = model.find_complaint(source, missing)
+    else:
+        complaint = f"source={source!r} lacks weights, such as {min(missing)}" if missing else None
+    if complaint:
+        raise ValueError(complaint)
     return model
 
 
