@@ -154,6 +154,7 @@ def test_models_that_lack_weights_are_not_asked(model_folder, tmp_path):
 def test_of_visitors_models_one_stays_loaded(monkeypatch):
     made = []
     monkeypatch.setattr(demo_backend, "load", lambda name: made.append(name) or name)
+    monkeypatch.setattr(demo_backend, "limit_cache", lambda ris: ris)
     monkeypatch.setattr(demo_backend.VisitorModels, "use", lambda self, name: nullcontext(name))
     models = demo_backend.Models({name: lambda name=name: made.append(name) or name for name in "ab"})
     for name in ("a", "b", "me/one", "a", "me/one", "me/two", "b", "me/one"):
