@@ -1,7 +1,8 @@
 """Models that the demo offers: for photos those of the Hub, where it can be reached, and for drawings the bundled ones."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from .visitors import task_of
 
 
 PATIENCE = 2.0  # seconds that the Hub has to answer when the page starts
+_OFFLINE = threading.Lock()
 SAM3 = "facebook/sam3"
 DETECTOR, SEGMENTER = "IDEA-Research/grounding-dino-tiny", "facebook/sam2.1-hiera-tiny"
 
@@ -23,15 +25,34 @@ BUNDLED_ZERO_SHOT_NAME = "TAS tiny: bundled, knows drawings only, zero-shot"
 
 
 class PhotoModel(NamedTuple):
-    """A model for photos: its name on the page, the Hub ids of its parts, and the function that loads it."""
+    """A model for photos: its name on the page, the Hub ids of its parts, and the function that loads it where these can be had."""
 
     name: str
     ids: Sequence[str]
-    load: Callable[[], Pipeline]
+    make: Callable[[], Pipeline]
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether its weights are on this machine."""
+        return all(isinstance(try_to_load_from_cache(each, "model.safetensors"), str) for each in self.ids)
+
+    def load(self) -> Pipeline:
+        """
+        Load it. Where the Hub does not answer now, it is not waited for.
+
+        Raises:
+            OSError: If it is not cached then, or the Hub does not have it.
+        """
+        if hub_answers():
+            return self.make()
+        if not self.is_cached:
+            raise ConnectionError(f"The Hub does not answer, and {self.name} is not on this machine.")
+        with _offline():
+            return self.make()
 
 
 def photo_models() -> list[PhotoModel]:
-    """The models for photos, best first choice first."""
+    """The models for photos; the first one is the page's choice."""
     tas = COMPOSITIONS["tas"].parts.values()
     return [
         PhotoModel("CLIPSeg: photos; small and quick", [PHOTO_MODEL], partial(load, PHOTO_MODEL)),
@@ -45,9 +66,15 @@ def photo_models() -> list[PhotoModel]:
     ]
 
 
-def is_cached(hub_id: str) -> bool:
-    """Whether a model's weights are on this machine."""
-    return isinstance(try_to_load_from_cache(hub_id, "model.safetensors"), str)
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Let huggingface_hub read its cache alone: without a connection it would try again and again for each file."""
+    with _OFFLINE:
+        before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = before
 
 
 def hub_answers() -> bool:
@@ -98,7 +125,7 @@ def make_offer(named: Sequence[str] = ()) -> Offer:
     """
     photos = photo_models()
     is_connected = hub_answers()
-    at_hand = [model for model in photos if is_connected or all(map(is_cached, model.ids))]
+    at_hand = [model for model in photos if is_connected or model.is_cached]
     models = {model.name: model.load for model in at_hand}
     models[BUNDLED_NAME] = partial(load, str(BUNDLED_CHECKPOINT))
     models[BUNDLED_ZERO_SHOT_NAME] = partial(load, str(BUNDLED_ZERO_SHOT))
