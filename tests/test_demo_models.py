@@ -21,7 +21,7 @@ import hf_ris
 from hf_ris import demo_models, visitors
 from hf_ris.demo_backend import DemoBackend, Models, load
 from hf_ris.demo_models import BUNDLED_NAME, DETECTOR, SAM3, SEGMENTER, photo_models
-from hf_ris.systems import PHOTO_MODEL
+from hf_ris.systems import BUNDLED_CHECKPOINT, PHOTO_MODEL
 
 
 CLIPSEG_NAME, PAIR_NAME, SAM3_NAME, TAS_NAME = [model.name for model in photo_models()]
@@ -111,12 +111,18 @@ def test_photos_come_first_where_the_hub_answers_or_its_models_are_here(hub_fold
     assert said["names"][-2:] == [SAM3_NAME, TAS_NAME]
     assert said[CLIPSEG_NAME] == answer
 
-    said = run(
-        f"ask(backend.default)\nask({CLIPSEG_NAME!r})\n", {**environment, "HF_HOME": str(tmp_path / "new")}, image
-    )
-    assert said["names"][0] == BUNDLED_NAME and not said["photos"]
-    assert said[BUNDLED_NAME] == answer
-    assert "the bundled models need no connection" in said[CLIPSEG_NAME]
+
+def test_without_a_connection_the_bundled_models_come_first(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_models, "try_to_load_from_cache", lambda *_: None)
+    images[0].save(tmp_path / "image.png")
+    offer = demo_models.make_offer([str(BUNDLED_CHECKPOINT)])
+    assert not offer.takes_photos
+    photos = [CLIPSEG_NAME, PAIR_NAME, SAM3_NAME, TAS_NAME]
+    assert [*offer.models] == [*offer.for_drawings, str(BUNDLED_CHECKPOINT), *photos]
+    backend = DemoBackend(offer.models)
+    assert backend.segment(str(tmp_path / "image.png"), "the red mug", BUNDLED_NAME)
+    *_, said = backend.on_choice(CLIPSEG_NAME)
+    assert "the bundled models need no connection" in said
 
 
 def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch):

@@ -40,6 +40,10 @@ SET_OPACITY = "(o) => { document.querySelector('#answer').style.setProperty('--m
 STYLE = """
 .gradio-container { max-width: 1200px !important; margin: auto !important; }
 #answer img.mask:not(.active):not(.inactive) { opacity: var(--mask-opacity, 0.8); }
+#state { padding: 0 var(--block-padding); }
+#state p { font-size: var(--text-sm); color: var(--body-text-color-subdued); margin: 0; }
+#examples td { white-space: pre-line; }
+.answers, .answers thead, .answers tbody, .answers tr { border: 0 !important; }
 .answers { width: 100%; border-collapse: collapse; }
 .answers th, .answers td { padding: 0.35rem 0.5rem; text-align: left; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important; }
@@ -81,6 +85,7 @@ def build(offer: Offer, folder: Path) -> gr.Blocks:
             [image, text],
             label="Drawn scenes, for the bundled models",
             examples_per_page=4,
+            elem_id="examples",
             api_visibility="private",
         )
         gr.Markdown(FOOTNOTE)
