@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from huggingface_hub.errors import GatedRepoError
 from test_hub_models import save_clipseg
-from tiny_grounded import save_grounding_dino, save_sam2
+from tiny_grounded import save_owlv2, save_sam2
 
 import hf_ris
 from hf_ris.systems import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT
@@ -43,7 +43,7 @@ def address(tmp_path_factory):
 def photo_address(tmp_path_factory):
     """The page where the Hub answers, with tiny models in place of the published ones, and one behind a gate."""
     folder = tmp_path_factory.mktemp("photos")
-    detector, segmenter = save_grounding_dino(folder / "detector"), save_sam2(folder / "segmenter")
+    detector, segmenter = save_owlv2(folder / "detector"), save_sam2(folder / "segmenter")
 
     def meet_a_gate():
         raise GatedRepoError("403", response=httpx2.Response(403, request=httpx2.Request("GET", "http://hub")))

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from typer.testing import CliRunner
 
 
 pytest.importorskip("gradio")
@@ -184,6 +185,24 @@ def test_what_finds_instances_chooses_by_place_and_explains(hub_folder, images, 
     assert drawing.height > 2 * images[0].height, "the image for each expression"
     explanation = backend.ask("it", lambda: None, backend.read(*asked[:2]), explain=True)[0]["explanation"]
     assert explanation["select"] == "place"
+
+
+def test_the_command_line_draws_boxes(hub_folder, images, tmp_path):
+    images[0].save(tmp_path / "image.png")
+    command = [
+        "segment",
+        str(tmp_path / "image.png"),
+        "the red mug",
+        "--explain",
+        str(tmp_path / "why.png"),
+        "--model",
+    ]
+    done = CliRunner().invoke(app, [*command, str(hub_folder / "you" / "pair")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "why.png").exists()
+    done = CliRunner().invoke(app, [*command, str(hub_folder / "you" / "clipseg")])
+    assert done.exit_code == 2
+    assert "--explain must be left out: CLIPSegForReferringSegmentation does not choose" in done.stderr
 
 
 def test_a_pair_remembers_one_image(hub_folder):
