@@ -20,6 +20,7 @@ from tiny_parts import save_sam
 
 import hf_ris
 from hf_ris import demo_models, visitors
+from hf_ris.cli import app
 from hf_ris.demo_backend import DemoBackend, Models, load
 from hf_ris.demo_models import BUNDLED_NAME, DETECTOR, SAM3, SEGMENTER, photo_models
 from hf_ris.systems import BUNDLED_CHECKPOINT, PHOTO_MODEL

@@ -309,8 +309,7 @@ class DemoBackend:
             return ris(request, output_format="array", **options)
 
     def on_choice(self, name: str) -> Iterator[str]:
-        """Load a model that a visitor chose, or fetch it where a visitor named it, and say how that goes; visitors who chose alike wait
-        for one loading."""
+        """Load a model that a visitor chose, or fetch one that a visitor named, and say how that goes. It is loaded once for all."""
         name = (name or self.default).strip()
         shown = f"**{escape(name)}**"
         try:
