@@ -12,9 +12,6 @@ from transformers import AutoModelForZeroShotObjectDetection
 from .zero_shot_parts import Part
 
 
-LOWEST_SCORE = 0.01  # boxes below it are not kept
-
-
 class Detections(NamedTuple):
     """
     Boxes that a detector found.
@@ -72,13 +69,16 @@ class Detector(Part):
         return DetectorImage(tensors, features, image.shape[:2])
 
     @torch.no_grad()
-    def detect(self, image: DetectorImage, expression: str, phrases: Sequence[str] = (), most: int = 20) -> Detections:
+    def detect(
+        self, image: DetectorImage, expression: str, least: float, phrases: Sequence[str] = (), most: int = 20
+    ) -> Detections:
         """
         Find what an expression names.
 
         Args:
             image (`DetectorImage`): The image.
             expression (`str`): The expression; one that is too long is cut, with a warning.
+            least (`float`): Boxes with a score above this are kept.
             phrases (`Sequence[str]`, *optional*): Phrases of it that are scored for themselves, too.
             most (`int`, *optional*, defaults to 20): Boxes with the highest scores are kept, at most so many.
         """
@@ -90,7 +90,7 @@ class Detector(Part):
             outputs = network(**image.inputs, **texts)
         probabilities = outputs.logits[0].float().sigmoid()  # (boxes, tokens or texts)
         scores = self._scores(probabilities)
-        kept = (scores > LOWEST_SCORE).nonzero()[:, 0]
+        kept = (scores > least).nonzero()[:, 0]
         kept = kept[scores[kept].argsort(descending=True, stable=True)[:most]].sort().values
         centres, sides = outputs.pred_boxes[0, kept].float().chunk(2, dim=-1)
         boxes = torch.cat([centres - sides / 2, centres + sides / 2], dim=-1) * self._unit(image.size).to(

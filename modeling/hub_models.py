@@ -38,6 +38,9 @@ class HubProcessor(ReferringSegmentationProcessor):
     default_text_length: ClassVar[int]
 
     def __init__(self, image_processor=None, tokenizer=None, text_length: int | None = None, threshold: float = 0.5):
+        if tokenizer is not None and len(tokenizer) <= len(tokenizer.all_special_tokens):
+            # transformers makes one where its files are missing.
+            raise ValueError("`tokenizer` must have a vocabulary, got one that knows special tokens alone.")
         length = self.default_text_length if text_length is None else text_length
         super().__init__(image_processor, tokenizer, text_length=length, threshold=threshold)
 
@@ -133,9 +136,8 @@ class HubModelMixin(_Network):
     licence: ClassVar[str]
     url: ClassVar[str]
     native_id: ClassVar[str]
-    # Both are set between a pipeline's loading the model and its asking for the processor.
+    # Set between a pipeline's loading the model and its asking for the processor.
     load_processor: Callable[[], HubProcessor] | None = None
-    complaint: str | None = None
 
     @property
     def max_text_length(self) -> int:
@@ -153,11 +155,9 @@ class HubModelMixin(_Network):
             [`HubProcessor`] or `None`, if there is none.
 
         Raises:
-            ValueError: If it is another model's, or this one lacks weights.
+            ValueError: If it is another model's.
             OSError: If the files that the model came with hold none.
         """
-        if self.complaint:
-            raise ValueError(self.complaint)
         load, self.load_processor = self.load_processor, None  # what it holds, such as a token, is not kept
         if isinstance(given, self.processor_class):
             return given
@@ -173,18 +173,8 @@ class HubModelMixin(_Network):
     def _load(self, load: Callable[[], HubProcessor]) -> HubProcessor:
         try:
             return load()
-        except (OSError, ValueError) as error:
+        except (AttributeError, OSError, ValueError) as error:  # the first where Florence-2 lacks a tokenizer
             raise OSError(f"`model` {self.name_or_path!r} has no whole processor beside it: {error}") from error
-
-    def find_complaint(self, source: str, missing: set[str]) -> str | None:
-        """Say what is wrong with a model that was loaded without some of its weights, which are random then."""
-        random = missing & {name for name, _ in self.named_parameters()}  # buffers are computed
-        if not random:
-            return None
-        return (
-            f"`model` {source!r} lacks weights of {self.saved_class.__name__}, such as {min(random)!r}. Weights in transformers' form "
-            f"are at {self.native_id}."
-        )
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """Write the files of transformers' own class; arguments as in `PreTrainedModel.save_pretrained`."""

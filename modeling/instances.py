@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .configuration_grounded import SELECTIONS
 from .language_expression import Expression
 from .masks import check_probability, logit, read_target_sizes
 from .modeling_referring_segmentation import ReferringSegmentationOutput
@@ -18,7 +19,6 @@ from .tas_rectifier import Layout, rectify
 
 
 LOWEST_SCORE = 0.01  # instances below it are not kept
-SELECTIONS = ("best", "all", "place")
 
 
 @dataclass
@@ -30,7 +30,7 @@ class InstanceSegmentationOutput(ReferringSegmentationOutput):
         instance_masks (`tuple[torch.FloatTensor]`):
             For each pair the log-odds of its instances' pixels, (m, h, w). There may be none.
         instance_scores (`tuple[torch.FloatTensor]`):
-            For each pair how sure the model is that each is what the expression says, and is there at all, (m,), all above 0.01.
+            For each pair how sure the model is that each is what the expression says, and is there at all, (m,). Hardly sure ones are left out.
         instance_boxes (`tuple[torch.FloatTensor]`):
             For each pair the instances' left, top, right and bottom, in shares of the image's sides, (m, 4).
         phrase_scores (`tuple[dict[str, torch.FloatTensor]]`, *optional*):
@@ -84,6 +84,7 @@ class InstanceSelection(SegmentationProcessor):
     Attributes:
         threshold (`float`): Foreground probability above which a pixel belongs to an instance's mask.
         instance_threshold (`float`): An instance counts if its score is above this.
+        select (`str`): Which instances are the answer.
     """
 
     answer_options = {
@@ -93,6 +94,7 @@ class InstanceSelection(SegmentationProcessor):
     }
     threshold: float
     instance_threshold: float
+    select = "best"
 
     @torch.no_grad()
     def iterate_segments(
@@ -100,7 +102,7 @@ class InstanceSelection(SegmentationProcessor):
         outputs: Any,
         target_sizes: Sequence[Sequence[int]] | torch.Tensor,
         threshold: float | None = None,
-        select: str = "best",
+        select: str | None = None,
         instance_threshold: float | None = None,
         explain: bool = False,
     ) -> Iterator[dict[str, Any]]:
@@ -108,7 +110,7 @@ class InstanceSelection(SegmentationProcessor):
         Yield masks and scores; see [`SegmentationProcessor`].
 
         Args:
-            select (`str`, *optional*, defaults to `"best"`): "best" for the instance with the highest score, since most expressions
+            select (`str`, *optional*): "best", SAM 3's default, for the instance with the highest score, since most expressions
                 refer to one object; "all" for the union of all instances; "place" for the instance that lies where the expression
                 says, by the rectifier of TAS (EMNLP Findings 2023, section 3.4); where it says nothing of places, the best.
             instance_threshold (`float`, *optional*): An instance counts if its score is above this; by default the processor's.
@@ -117,6 +119,7 @@ class InstanceSelection(SegmentationProcessor):
                 were read, and the `candidates` for these.
         """
         threshold = self.threshold if threshold is None else threshold
+        select = self.select if select is None else select
         least = self.instance_threshold if instance_threshold is None else instance_threshold
         sizes = read_target_sizes(target_sizes, len(outputs.instance_scores), threshold)
         for number, size in enumerate(sizes):

@@ -37,12 +37,16 @@ class GroundedForReferringSegmentation(ComposedPreTrainedModel):
     summary = "Referring image segmentation by a detector with a segmenter, which were trained elsewhere."
 
     def make_processor(self) -> GroundedProcessor:
-        return GroundedProcessor(instance_threshold=self.detector.threshold)
+        return GroundedProcessor(instance_threshold=self.detector.threshold, select=self.config.select)
 
     @torch.no_grad()
     @can_return_tuple
     def forward(
-        self, images: Sequence[np.ndarray], text: Sequence[str], labels: torch.Tensor | None = None
+        self,
+        images: Sequence[np.ndarray],
+        text: Sequence[str],
+        instance_threshold: float | None = None,
+        labels: torch.Tensor | None = None,
     ) -> InstanceSegmentationOutput:
         """
         Args:
@@ -50,6 +54,8 @@ class GroundedForReferringSegmentation(ComposedPreTrainedModel):
                 B images, RGB, bytes, (height, width, 3) each; sizes may differ.
             text (`Sequence[str]`):
                 N = B * k expressions, the k of the first image first.
+            instance_threshold (`float`, *optional*):
+                A box with a score above this gets a mask; by default the detector's own threshold.
             labels (`torch.Tensor`, *optional*):
                 Must be left out: the model does not train.
             return_dict (`bool`, *optional*):
@@ -62,6 +68,7 @@ class GroundedForReferringSegmentation(ComposedPreTrainedModel):
             raise ValueError(f"`labels` must be left out: {type(self).__name__} does not train.")
         each = expressions_per_image(len(text), len(images))
         self.detector.warn_of_unknown_words(text)
+        least = self.detector.threshold if instance_threshold is None else instance_threshold
         detections, masks, frames = [], [], []
         for number, image in enumerate(images):
             key = self._key(image)
@@ -70,7 +77,7 @@ class GroundedForReferringSegmentation(ComposedPreTrainedModel):
             self._images.keep(key, cached, self.config.cache_size, self.config.cache_bytes)
             for expression in text[number * each : (number + 1) * each]:
                 found = self.detector.detect(
-                    detector_image, expression, _phrases(expression), self.config.max_instances
+                    detector_image, expression, least, _phrases(expression), self.config.max_instances
                 )
                 masks.append(self.segmenter.segment_boxes(encoded, found.boxes))
                 detections.append(found)

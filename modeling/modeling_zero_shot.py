@@ -187,14 +187,15 @@ class ZeroShotPreTrainedModel(ComposedPreTrainedModel):
         """Find regions for an expression: a detector's boxes, segmented. What the networks see of the image is cached."""
         detector_image = cached.get_or_compute("detector", lambda: self.detector.encode(cached.image))
         encoded = cached.get_or_compute("proposer", lambda: self.proposer.encode(cached.image))
-        detections = self.detector.detect(detector_image, expression)
         least = self.config.detector_threshold
-        kept = detections.scores > (self.detector.threshold if least is None else least)
-        logits = self.proposer.segment_boxes(encoded, detections.boxes[kept])
+        detections = self.detector.detect(
+            detector_image, expression, self.detector.threshold if least is None else least
+        )
+        logits = self.proposer.segment_boxes(encoded, detections.boxes)
         masks = [encoded.frame.enlarge(each[None], encoded.size)[0].cpu().numpy() > 0 for each in logits]
         regions = np.stack(masks) if masks else np.zeros((0, *encoded.size), bool)
         filled = regions.any(axis=(1, 2))
-        scores = detections.scores[kept].cpu()[torch.from_numpy(filled)]
+        scores = detections.scores.cpu()[torch.from_numpy(filled)]
         return CachedImage(cached.image, regions[filled], {"detector_scores": scores}, parent=cached)
 
     def _pack(self, answers: list[Answer], regions: list[np.ndarray], explain: bool) -> ZeroShotSegmentationOutput:

@@ -202,7 +202,7 @@ class ReferringSegmentationPipeline(Pipeline):
         read, answer = (
             {name: options[name] for name in names if name in options} for names in (READ_OPTIONS, answer_options)
         )
-        return read, {}, answer
+        return read, {name: options[name] for name in self.processor.forward_options if name in options}, answer
 
     def get_iterator(
         self,
@@ -269,7 +269,7 @@ class ReferringSegmentationPipeline(Pipeline):
             else value
             for name, value in group.pop("features").items()
         }
-        return {"outputs": self.model(**features, return_dict=True, **options), **group}
+        return {"outputs": self.model(**{**features, **options}, return_dict=True), **group}
 
     def postprocess(
         self,

@@ -22,11 +22,18 @@ class GroundedProcessor(InstanceSelection):
     Args:
         threshold (`float`, *optional*, defaults to 0.5): Foreground probability above which a pixel belongs to an instance's mask.
         instance_threshold (`float`, *optional*, defaults to 0.25): A box counts if its score is above this.
+        select (`str`, *optional*, defaults to `"best"`): Which instances are the answer; see [`InstanceSelection.iterate_segments`].
     """
 
-    def __init__(self, threshold: float = 0.5, instance_threshold: float = 0.25, **kwargs: Any) -> None:
+    forward_options = ("instance_threshold",)
+
+    def __init__(
+        self, threshold: float = 0.5, instance_threshold: float = 0.25, select: str = "best", **kwargs: Any
+    ) -> None:
         check_probability("threshold", threshold)
-        self.answer_options["instance_threshold"]("instance_threshold", instance_threshold)
+        for name, value in (("instance_threshold", instance_threshold), ("select", select)):
+            self.answer_options[name](name, value)
+        self.select = select
         self.threshold = threshold
         self.instance_threshold = instance_threshold
         super().__init__(**kwargs)
@@ -46,7 +53,7 @@ class GroundedProcessor(InstanceSelection):
             return_tensors (`str`, *optional*): No effect: the images of a batch differ in size.
 
         Returns:
-            [`BatchFeature`]: `images` (B arrays of bytes) and `text` (N).
+            [`BatchFeature`]: `images` (B arrays of bytes), `text` (N) and the `instance_threshold`.
 
         Raises:
             ValueError: If an image or an expression is unfit, or their numbers do not match.
@@ -60,6 +67,7 @@ class GroundedProcessor(InstanceSelection):
             {
                 "images": [np.asarray(request.image) for request in requests],
                 "text": [expression for request in requests for expression in request.expressions],
+                "instance_threshold": self.instance_threshold,
             }
         )
 

@@ -30,11 +30,13 @@ class SegmentationProcessor(ProcessorMixin):
         task (`str`): What pipelines know such a processor by.
         answer_options (`dict[str, Callable]`): Options of [`iterate_segments`] beyond the contract's, which pipelines pass on, and the
             function that checks each; it gets name and value, and raises a `ValueError`.
+        forward_options (`tuple[str, ...]`): Those of them that the model's forward pass takes, too.
     """
 
     _auto_class = "AutoProcessor"
     task = "referring-segmentation"
     answer_options: ClassVar[dict[str, Callable[[str, Any], None]]] = {}
+    forward_options: ClassVar[tuple[str, ...]] = ()
 
     @property
     def input_size(self) -> tuple[int, int] | None:

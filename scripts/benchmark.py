@@ -7,6 +7,7 @@ python scripts/benchmark.py train docs/performance.md              # a training 
 python scripts/benchmark.py count docs/performance.md              # operations of a training step at the published size
 python scripts/benchmark.py bundled docs/performance.md            # a call of the pipeline with the bundled checkpoint
 python scripts/benchmark.py zero-shot docs/zero_shot.md            # further expressions, and regions in batches
+python scripts/benchmark.py hub docs/performance.md                # models of the Hub: a first and a further expression
 
 Every row is measured in a process of its own. A rate is only meaningful beside what the machine can do at that moment, so
 each process also times a product of two 2048 x 2048 matrices after each pass.
@@ -20,13 +21,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
+from PIL import Image
 from transformers import TrainerCallback
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation, ReferringSegmentationOutput
@@ -35,44 +36,46 @@ from hf_ris.reporting import machine, table, write_section
 
 
 GFLOP = {"magnet": 327.7, "cris": 131.7}  # of one forward pass with one expression, as counted of the originals
+HUB_EXPRESSIONS = 3  # of an image
 ARITHMETIC = ("float32", "bfloat16")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=[*GFLOP, "evaluate", "train", "count", "bundled", "zero-shot"])
+    parser.add_argument("what", choices=[*GFLOP, "evaluate", "train", "count", "bundled", "zero-shot", "hub"])
     parser.add_argument(
         "document",
         nargs="?",
         help="Markdown file with sections named magnet-speed-cpu, magnet-speed-cuda, the same of cris, train-speed-cpu, train-speed-cuda, all with "
-        "-compiled too, evaluate-speed, train-count, bundled-speed and zero-shot-speed",
+        "-compiled too, evaluate-speed, train-count, bundled-speed, zero-shot-speed and hub-speed",
     )
     parser.add_argument("--compile", action="store_true", help="measure torch.compile(fullgraph=True) instead")
     parser.add_argument("--repeats", type=int, default=5, help="timed forward passes of each row, or tens of steps")
+    parser.add_argument("--photo", help="image file for the models of the Hub; a drawing without it")
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_intermixed_args()
+    what, repeats = arguments.what, arguments.repeats
     if arguments.row is not None:
-        measure_row = measure_training if arguments.what == "train" else measure
+        measure_row = {"train": measure_training, "hub": measure_hub}.get(what, measure)
         print(json.dumps(measure_row(**arguments.row)))
         return
 
-    if arguments.what == "evaluate":
-        section, report = "evaluate-speed", report_evaluate()
-    elif arguments.what == "count":
-        section, report = "train-count", report_count()
-    elif arguments.what == "bundled":
-        section, report = "bundled-speed", report_bundled(arguments.repeats)
-    elif arguments.what == "zero-shot":
-        section, report = "zero-shot-speed", report_zero_shot(arguments.repeats)
-    else:
-        section = f"{arguments.what}-speed-{DEVICE}" + ("-compiled" if arguments.compile else "")
-        if arguments.what == "train":
-            report = report_training(arguments.compile, arguments.repeats)
-        else:
-            report = report_network(arguments.what, arguments.compile, arguments.repeats)
+    reports = {
+        **{name: partial(report_network, name, arguments.compile, repeats) for name in GFLOP},
+        "train": partial(report_training, arguments.compile, repeats),
+        "evaluate": report_evaluate,
+        "count": report_count,
+        "bundled": partial(report_bundled, repeats),
+        "zero-shot": partial(report_zero_shot, repeats),
+        "hub": partial(report_hub, arguments.photo, repeats),
+    }
+    report = reports[what]()
     print(report)
     if arguments.document:
+        section = "train-count" if what == "count" else f"{what}-speed"
+        if what in ("train", *GFLOP):
+            section += f"-{DEVICE}" + ("-compiled" if arguments.compile else "")
         write_section(arguments.document, section, report)
 
 
@@ -181,6 +184,7 @@ class InstantModel(MagNetForReferringSegmentation):
 def report_evaluate() -> str:
     """Time an evaluation outside of the model, on one core, with as many expressions an image as RefCOCO's val has."""
     # Here, because these libraries would count as the model's memory.
+    from benchmark_cases import drawn_photos
     from transformers import pipeline
 
     from hf_ris.evaluation import evaluate
@@ -227,9 +231,64 @@ def report_bundled(repeats: int) -> str:
     )
 
 
+def report_hub(photo: str | None, repeats: int) -> str:
+    """Time the models of the Hub at their published size, whose weights are random."""
+    from benchmark_cases import FLORENCE2_TOKENS, HUB_MODELS
+
+    rows = []
+    for name in HUB_MODELS:
+        found = measure_apart("hub", {"name": name, "photo": photo, "repeats": repeats})
+        rows.append(
+            [
+                f"{name}, {found['parameters'] / 1e6:.0f} M",
+                f"{found['first']:.2f} s",
+                f"{found['further']:.3f} s",
+                f"{found['further'] / found['first']:.1%}",
+                f"{found['memory'] / 1e6:.0f} MB",
+            ]
+        )
+    headings = ["model", "first expression", "a further expression", "of the first", "peak memory"]
+    return f"{table(headings, rows)}\n\n" + (
+        f"Published sizes, random weights, float32, on the CPU, one {'photo' if photo else 'drawing'} of {' x '.join(map(str, found['size']))} "
+        f"pixels, from it to masks of its size. A further expression: a call with {HUB_EXPRESSIONS} expressions less one with the first alone, "
+        f"over {HUB_EXPRESSIONS - 1}; medians of {repeats} such pairs after one that is not counted. Florence-2 writes {FLORENCE2_TOKENS} tokens for each, "
+        f"with three beams. Measured on {machine()}."
+    )
+
+
+def measure_hub(name: str, photo: str | None, repeats: int) -> dict[str, Any]:
+    """Measure a row: seconds of an image's first expression and of a further one, bytes at the peak."""
+    from benchmark_cases import build_hub_model
+    from transformers import pipeline
+
+    from hf_ris.data.refshapes import draw_scene, sample_scene
+    from hf_ris.modeling.modeling_composed import ComposedPreTrainedModel
+
+    model, processor = build_hub_model(name)
+    ris = pipeline("referring-segmentation", model=model, processor=processor, device="cpu")
+    image = Image.open(photo).convert("RGB") if photo else draw_scene(sample_scene("val", 0))[0].resize((640, 480))
+    texts = [f"the red mug on the left of tree number {number}" for number in range(HUB_EXPRESSIONS)]
+
+    # In turn, since the machine's pace changes from second to second.
+    def ask(count: int) -> None:
+        if isinstance(model, ComposedPreTrainedModel):
+            model.forget()
+        ris(image, text=texts[:count])
+
+    pairs = [[timed(partial(ask, count), "cpu") for count in (1, HUB_EXPRESSIONS)] for _ in range(1 + repeats)][1:]
+    return {
+        "parameters": model.num_parameters(),
+        "size": image.size,
+        "first": median(alone for alone, _ in pairs),
+        "further": median(together - alone for alone, together in pairs) / (HUB_EXPRESSIONS - 1),
+        "memory": peak_memory(),
+    }
+
+
 def report_zero_shot(repeats: int) -> str:
     """Time an image's first expression, a further one, and regions in batches; ViT-B/32, random weights."""
     torch.set_num_threads(2)
+    from benchmark_cases import noise_image, random_global_local
     from torch.utils.flop_counter import FlopCounterMode
 
     rows = []
@@ -292,53 +351,6 @@ def report_zero_shot(repeats: int) -> str:
         f"cores of such a machine, and computes 236.0 GFLOP. "
         f"Measured on {machine()}."
     )
-
-
-def random_global_local(mode: str) -> Any:
-    from tiny_models import build_tokenizer
-    from transformers import CLIPImageProcessor, CLIPProcessor
-
-    from hf_ris import GlobalLocalConfig, GlobalLocalForReferringSegmentation
-    from hf_ris.data.refshapes import vocabulary
-
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer(vocabulary())
-    tokenizer.model_max_length = 77
-    text = {"eos_token_id": tokenizer.sep_token_id}
-    config = GlobalLocalConfig(
-        image_text_config={"model_type": "clip", "text_config": text}, mode=mode, parser="rules"
-    )
-    model = GlobalLocalForReferringSegmentation(config).eval()
-    model.image_text.processor = CLIPProcessor(CLIPImageProcessor(), tokenizer)
-    return model
-
-
-def noise_image(regions: int) -> tuple[Any, Any]:
-    """Make an image of noise, 640 x 480, and regions that are boxes of many sizes."""
-    generator = np.random.default_rng(0)
-    image = generator.integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    masks = np.zeros((regions, 480, 640), bool)
-    for mask in masks:
-        left, top = generator.integers(0, 500), generator.integers(0, 380)
-        mask[top : top + generator.integers(30, 100), left : left + generator.integers(30, 140)] = True
-    return image, masks
-
-
-def drawn_photos(folder: Path, number: int, expressions: int) -> Any:
-    """Make a dataset whose images are JPEG files of 640 x 480 pixels."""
-    from datasets import Dataset
-
-    from hf_ris.data import FEATURES, RefShapesStream
-    from hf_ris.data.segmentation import encode_segmentations
-
-    rows = []
-    for index, row in enumerate(islice(RefShapesStream(), number)):
-        path = folder / f"{index}.jpg"
-        row["image"].resize((640, 480)).save(path, quality=90)
-        mask = encode_segmentations([[[200, 100, 400, 120, 300, 400]]], 480, 640)
-        sentences = [{"sent_id": order, "raw": "the red mug", "sent": "the red mug"} for order in range(expressions)]
-        rows.append({**row, "image": str(path), "image_id": index, "mask": mask, "expressions": sentences})
-    return Dataset.from_list(rows, features=FEATURES)
 
 
 LOSSES = {
@@ -448,6 +460,7 @@ class Clock(TrainerCallback):
 
 def measure_training(size: str, losses: str, batch_size: int, compiled: bool, steps: int) -> dict[str, Any]:
     """Measure a row: seconds a step, share of them waited for data, operations a step, share of the device's rate, bytes at the peak."""
+    from benchmark_cases import drawn_photos
     from tiny_models import build_magnet_tiny, build_tokenizer
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import Trainer, TrainingArguments

@@ -257,6 +257,18 @@ def test_places_choose_among_instances():
     assert picked(outputs_of(boxes, scores, "the left mug"), select="place", instance_threshold=0.6) == [1]
 
 
+def test_a_pair_keeps_how_it_selects(folders, images, tmp_path):
+    ris = hf_ris.grounded(folders["owlv2"], folders["sam"], device="cpu", select="all")
+    ris.save_pretrained(tmp_path)
+    again = pipeline("referring-segmentation", model=str(tmp_path))
+    for each in (ris, again):
+        chosen = each(images[0], text="the red mug", instance_threshold=LOW, explain=True)["explanation"]
+        assert chosen["select"] == "all" and len(chosen["picked"]) == len(chosen["boxes"])
+    with pytest.raises(StrictDataclassError, match="`select` must be one of"):
+        hf_ris.grounded(folders["owlv2"], folders["sam"], select="first")
+    assert ris.model.name_or_path == "owlv2 + sam"
+
+
 def test_relations_choose_among_instances():
     boxes = [(2, 10, 8, 16), (24, 10, 30, 16), (13, 10, 19, 16)]  # a mug, a mug, and the tree between them
     phrases = {"the mug": [0.8, 0.9, 0.1], "the tree": [0.1, 0.1, 0.9]}

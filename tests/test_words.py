@@ -23,6 +23,19 @@ def test_docstrings_begin_with_a_verb_or_a_noun(path):
     assert [each for node in nodes if OPENINGS.match(each := ast.get_docstring(node) or "")] == []
 
 
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_messages_end_with_a_full_stop(path):
+    """Of errors whose message begins like a sentence (others are parts of one) and ends with words, not with a value."""
+    raised = [
+        node.exc for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Raise)
+    ]
+    messages = [call.args[0] for call in raised if isinstance(call, ast.Call) and call.args]
+    parts = [message.values if isinstance(message, ast.JoinedStr) else [message] for message in messages]
+    texts = [(getattr(part[0], "value", None), getattr(part[-1], "value", None)) for part in parts]
+    sentences = [(first, last) for first, last in texts if isinstance(first, str) and re.match("`|[A-Z]", first)]
+    assert [last for _, last in sentences if isinstance(last, str) and not last.endswith(".")] == []
+
+
 @pytest.mark.parametrize("path", CODE + DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_one_word_stands_for_one_thing(path):
     if path.name not in ALLOWED:

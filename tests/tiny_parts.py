@@ -289,8 +289,8 @@ def save_blip2(folder: Path) -> Path:
     return folder
 
 
-def save_florence2(folder: Path) -> Path:
-    tokenizer = letters(image_token="<image>")
+def florence2_config(tokenizer: CLIPTokenizer, **text: int) -> Florence2Config:
+    """A configuration for images of 64 x 64 pixels: 2 x 2 cells, and their mean."""
     text = {
         "model_type": "bart",
         "vocab_size": len(tokenizer),
@@ -301,10 +301,9 @@ def save_florence2(folder: Path) -> Path:
         "decoder_attention_heads": 2,
         "encoder_ffn_dim": 32,
         "decoder_ffn_dim": 32,
-        "max_position_embeddings": 80,
         **special_ids(tokenizer),
         "decoder_start_token_id": tokenizer.eos_token_id,
-        "forced_eos_token_id": tokenizer.eos_token_id,
+        **text,
     }
     vision = {
         "depths": [1, 1, 1, 1],
@@ -314,9 +313,17 @@ def save_florence2(folder: Path) -> Path:
         "window_size": 2,
         "projection_dim": 16,
     }
-    config = Florence2Config(text_config=text, vision_config=vision, image_token_id=tokenizer.image_token_id)
+    return Florence2Config(text_config=text, vision_config=vision, image_token_id=tokenizer.image_token_id)
+
+
+FLORENCE2_CELLS = 5  # tokens of an image
+
+
+def save_florence2(folder: Path) -> Path:
+    tokenizer = letters(image_token="<image>")
+    config = florence2_config(tokenizer, max_position_embeddings=80, forced_eos_token_id=tokenizer.eos_token_id)
     loud(Florence2ForConditionalGeneration(config)).save_pretrained(folder)
     images = _clip_images(64)
-    images.image_seq_length = 5  # of 64 x 64 pixels: 2 x 2 cells, and their mean
+    images.image_seq_length = FLORENCE2_CELLS
     Florence2Processor(images, tokenizer).save_pretrained(folder)
     return folder

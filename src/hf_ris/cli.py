@@ -517,6 +517,7 @@ def _check_writable(output: Path, option: str = "--output") -> None:
 def _load_pipeline(model: str, device: str | None, task: str | None = TASK, **options: Any) -> Any:
     """Load a model for a task; by default the one that asks it with all its options."""
     import torch
+    from huggingface_hub.errors import GatedRepoError
     from transformers import PreTrainedConfig, pipeline
     from transformers.utils import logging
 
@@ -534,10 +535,17 @@ def _load_pipeline(model: str, device: str | None, task: str | None = TASK, **op
     start = time.perf_counter()
     note(f"loading model {model} ...")
     logging.disable_progress_bar()
-    if task is None:
-        kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
-        task = SYSTEMS[kind].task if kind in SYSTEMS else TASK
-    ris = pipeline(task, model=source, device=device, **options)
+    try:
+        if task is None:
+            kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
+            task = SYSTEMS[kind].task if kind in SYSTEMS else TASK
+        ris = pipeline(task, model=source, device=device, **options)
+    except OSError as error:
+        if isinstance(error.__cause__, GatedRepoError):
+            raise OSError(
+                f"--model {source} is gated: ask for access at https://huggingface.co/{source}, then run `hf auth login`, or set HF_TOKEN."
+            ) from error
+        raise
     if device is not None:  # under `torchrun`, transformers leaves the model where it is
         ris.model.to(device)
         ris.device = ris.model.device

@@ -141,10 +141,10 @@ def grounded(
         dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
             The networks' precision.
         options:
-            Fields of [`GroundedConfig`], such as `max_instances`.
+            Fields of [`GroundedConfig`], such as `select` and `max_instances`.
 
     Returns:
-        A [`ReferringSegmentationPipeline`]. Its calls take `select`, `instance_threshold` and `explain`. Its
+        A [`ReferringSegmentationPipeline`], whose calls also take `select`, `instance_threshold` and `explain`. Its
         `push_to_hub(repo_id)` and `save_pretrained(folder)` save both parts as one model, which
         `pipeline("referring-segmentation", model=…)` loads.
 
@@ -187,6 +187,7 @@ def compose(
     for name, part in model.named_parts():
         if loaded[name].network is not None:
             part.network, part.processor = loaded[name].network, loaded[name].processor
+    model.name_or_path = " + ".join(part["source"] for part in parts.values())  # as results call it
     return pipeline(task, model=model.eval(), processor=model.make_processor(), device=device)
 
 

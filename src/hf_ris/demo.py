@@ -14,7 +14,7 @@ from PIL import Image
 try:
     import gradio as gr
 except ImportError as error:
-    raise ImportError('The demo needs Gradio: pip install "hf_ris[demo]"') from error
+    raise ImportError('The demo needs Gradio: run `pip install "hf_ris[demo]"`.') from error
 
 from .data.refshapes import EXAMPLES
 from .data.refshapes.rows import scene_rows

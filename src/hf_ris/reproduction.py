@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ MODELS = {
         "florence-community/Florence-2-base-ft", published={"RefCOCO val": 78.0}, origin="its model card"
     ),
     "grounded": PublishedModel(compose=grounded),
+    "grounded-place": PublishedModel(compose=partial(grounded, select="place")),
 }
 
 

@@ -66,7 +66,7 @@ class _Unpickler(pickle.Unpickler):
             return lambda content, *_: content
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is no weight")
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is no weight.")
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
         _, dtype, key, *_ = pid
@@ -77,7 +77,7 @@ class _Unpickler(pickle.Unpickler):
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
     """Read a file that is stored as torch does; a compressed one could be a thousand times as large as the archive."""
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
-        raise pickle.UnpicklingError(f"{name} is compressed, which torch does not do")
+        raise pickle.UnpicklingError(f"{name} is compressed, which torch does not do.")
     return archive.read(name)
 
 

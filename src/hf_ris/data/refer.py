@@ -294,9 +294,9 @@ def _read(path: Path) -> Any:
         with open(path, "rb") as file:
             return _PlainUnpickler(file, encoding="latin1").load() if path.suffix == ".p" else json.load(file)
     except FileNotFoundError as error:
-        raise ValueError(f"there is no {path}") from error
+        raise ValueError(f"{path} is missing.") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise ValueError(f"{path} is damaged: {error}.") from error
 
 
 __all__ = [
