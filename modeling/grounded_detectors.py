@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForZeroShotObjectDetection
 
-from .zero_shot_parts import Part
+from .zero_shot_parts import Part, pad_slender
 
 
 class Detections(NamedTuple):
@@ -36,11 +36,13 @@ class DetectorImage(NamedTuple):
     Attributes:
         inputs (`dict[str, torch.Tensor]`): The network's inputs.
         features (`Any`): Output of the network's image encoder.
+        unit (`torch.Tensor` of shape `(4,)`): The pixels of the image that the network's boxes are shares of.
         size (`tuple[int, int]`): Height and width of the image in pixels.
     """
 
     inputs: dict[str, torch.Tensor]
     features: Any
+    unit: torch.Tensor
     size: tuple[int, int]
 
 
@@ -59,14 +61,15 @@ class Detector(Part):
 
     def encode(self, image: np.ndarray) -> DetectorImage:
         """Encode an RGB image of bytes, (height, width, 3), once for all expressions."""
-        inputs = self.processor.image_processor(image, return_tensors="pt", input_data_format="channels_last")
+        padded = pad_slender(image)
+        inputs = self.processor.image_processor(padded, return_tensors="pt", input_data_format="channels_last")
         tensors = {
             name: values.to(self.device, self.network.dtype if values.is_floating_point() else None)
             for name, values in inputs.items()
         }
         with self.weights_at_hand():
             features = self._encode(tensors)
-        return DetectorImage(tensors, features, image.shape[:2])
+        return DetectorImage(tensors, features, self._unit(padded.shape[:2]).to(self.device), image.shape[:2])
 
     @torch.no_grad()
     def detect(
@@ -93,9 +96,7 @@ class Detector(Part):
         kept = (scores > least).nonzero()[:, 0]
         kept = kept[scores[kept].argsort(descending=True, stable=True)[:most]].sort().values
         centres, sides = outputs.pred_boxes[0, kept].float().chunk(2, dim=-1)
-        boxes = torch.cat([centres - sides / 2, centres + sides / 2], dim=-1) * self._unit(image.size).to(
-            centres.device
-        )
+        boxes = torch.cat([centres - sides / 2, centres + sides / 2], dim=-1) * image.unit
         phrase_scores = {phrase: probabilities[kept][:, span].amax(-1) for phrase, span in spans.items()}
         shares = boxes / torch.tensor([image.size[1], image.size[0]] * 2, device=boxes.device)
         return Detections(boxes, shares, scores[kept], phrase_scores)

@@ -198,6 +198,16 @@ def in_batches(items: Any, size: int) -> list[Any]:
     return [items[len(items) * place // number : len(items) * (place + 1) // number] for place in range(number)]
 
 
+def pad_slender(image: np.ndarray, most: int = 20) -> np.ndarray:
+    """
+    Pad an image (height, width, 3), below or on the right, whose one side is more than `most` times as long as the other: resized to a
+    network's input, it would have no height or no width left.
+    """
+    height, width = image.shape[:2]
+    missing = (max(0, -(-width // most) - height), max(0, -(-height // most) - width))
+    return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge") if any(missing) else image
+
+
 class ImageText(Part):
     """
     Base class of image-text models. Their processor has an `image_processor` and a `tokenizer`.
@@ -510,4 +520,5 @@ __all__ = [
     "SiglipImageText",
     "build_part",
     "in_batches",
+    "pad_slender",
 ]

@@ -14,7 +14,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.utils import logging
 
-from .zero_shot_parts import in_batches
+from .zero_shot_parts import in_batches, pad_slender
 from .zero_shot_regions import (
     WITHOUT_PROMPTS,
     Proposer,
@@ -50,6 +50,15 @@ class Frame:
             maps = nn.functional.interpolate(maps, (self.side, self.side), mode="bilinear")
             maps = maps[..., : self.filled[0], : self.filled[1]]
         return nn.functional.interpolate(maps, size, mode="bilinear")[:, 0]
+
+    def within(self, padded: tuple[int, int], size: tuple[int, int]) -> "Frame":
+        """Find the frame of an image of this size, where `self` is that of the image with padding."""
+        if padded == size:
+            return self
+        height, width = (
+            max(1, round(end * part / whole)) for end, part, whole in zip(self.filled, size, padded, strict=True)
+        )
+        return Frame(self.side, (height, width), is_padded=True)
 
     def crop(self, logits: torch.Tensor) -> torch.Tensor:
         """Cut off the padding of maps over the input, (n, h, w), as nearly as their size allows."""
@@ -184,14 +193,14 @@ class SamSegmenter(Segmenter):
     network_class = SamModel
 
     def encode(self, image: np.ndarray) -> EncodedImage:
-        processor = self.processor.image_processor
-        inputs = processor(image, return_tensors="pt", input_data_format="channels_last")
+        padded = pad_slender(image)
+        inputs = self.processor.image_processor(padded, return_tensors="pt", input_data_format="channels_last")
         pixel_values = inputs["pixel_values"].to(self.device, self.network.dtype)
         with self.weights_at_hand():
             features = self._features(pixel_values)
         height, width = inputs["reshaped_input_sizes"][0].tolist()
         frame = Frame(pixel_values.shape[-1], (height, width), is_padded=True)
-        return EncodedImage(features, image.shape[:2], frame)
+        return EncodedImage(features, image.shape[:2], frame.within(padded.shape[:2], image.shape[:2]))
 
     def _features(self, pixel_values: torch.Tensor) -> dict[str, Any]:
         return {"image_embeddings": self.network.get_image_embeddings(pixel_values)}
@@ -227,13 +236,13 @@ class Sam2Segmenter(Segmenter):
     processor_class = Sam2ImageProcessorPil
 
     def encode(self, image: np.ndarray) -> EncodedImage:
-        pixels = torch.from_numpy(np.stack(self.processor(image, input_data_format="channels_last")["pixel_values"]))
+        padded = pad_slender(image)
+        pixels = torch.from_numpy(np.stack(self.processor(padded, input_data_format="channels_last")["pixel_values"]))
         with self.weights_at_hand():
             embeddings = self.network.get_image_embeddings(pixels.to(self.device, self.network.dtype))
-        height, width = pixels.shape[-2:]
-        return EncodedImage(
-            {"image_embeddings": embeddings}, image.shape[:2], Frame(width, (height, width), is_padded=False)
-        )
+        frame = Frame(pixels.shape[-1], tuple(pixels.shape[-2:]), is_padded=False)
+        size = image.shape[:2]
+        return EncodedImage({"image_embeddings": embeddings}, size, frame.within(padded.shape[:2], size))
 
 
 SEGMENTERS: dict[str, type[Segmenter]] = {

@@ -24,6 +24,7 @@ from hf_ris.cli import app
 from hf_ris.modeling.grounded_detectors import as_caption
 from hf_ris.modeling.instances import InstanceSegmentationOutput
 from hf_ris.modeling.masks import rle_to_mask
+from hf_ris.modeling.zero_shot_parts import pad_slender
 from hf_ris.modeling.zero_shot_segmenters import Frame, Sam2ImageProcessorPil
 
 
@@ -221,6 +222,29 @@ def test_nothing_detected_is_an_answer(make, images):
         answer = ris(images[0], text="the left unicorn", select=select, instance_threshold=1, explain=True)
         assert answer["score"] == 0 and answer["box"] is None and not np.asarray(answer["mask"]).any()
         assert answer["explanation"]["boxes"] == [] and answer["explanation"]["picked"] == []
+
+
+@pytest.mark.parametrize(("detector", "segmenter"), PAIRS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (8, 3000)])
+def test_slender_and_tiny_images(make, detector, segmenter, size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    answer = make(detector, segmenter)(
+        image, text="the left mug", select="all", instance_threshold=LOW, explain=True, output_format="array"
+    )
+    assert answer["mask"].shape == size
+    assert np.isfinite(answer["explanation"]["boxes"]).all()
+
+
+def test_padding_of_slender_images_is_cut_off():
+    image = np.full((2, 100, 3), 7, np.uint8)
+    padded = pad_slender(image)
+    assert padded.shape == (5, 100, 3) and (padded == 7).all()
+    assert pad_slender(padded) is padded
+    frame = Frame(1000, (50, 1000), is_padded=True).within(padded.shape[:2], image.shape[:2])
+    assert frame == Frame(1000, (20, 1000), is_padded=True)
+    squeezed = Frame(1000, (1000, 1000), is_padded=False)
+    assert squeezed.within(padded.shape[:2], image.shape[:2]) == Frame(1000, (400, 1000), is_padded=True)
+    assert squeezed.within((9, 9), (9, 9)) is squeezed
 
 
 def outputs_of(

@@ -82,7 +82,7 @@ def save_grounding_dino(folder: Path, mm: bool = False) -> Path:
         ):  # of MM Grounding DINO: random features are then as likely as not
             parameter.data.zero_()
     model.save_pretrained(folder)
-    images = GroundingDinoImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 96})
+    images = GroundingDinoImageProcessorPil(size={"shortest_edge": 80, "longest_edge": 128})
     GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
     return folder
 

@@ -14,7 +14,6 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES,
 )
 
-from .modeling.hub_models import HubModelMixin
 from .systems import HUB_MODELS, SYSTEMS, System
 
 
@@ -86,16 +85,19 @@ class AutoModelForReferringSegmentation(_BaseAutoModelClass):
         named = {name: options[name] for name in HUB_OPTIONS if name in options}
         try:
             found, report = super().from_pretrained(source, *args, output_loading_info=True, **options)
-            if isinstance(found, HubModelMixin) and not wants_report:
+            is_of_hub = found.config.model_type in HUB_MODELS
+            if is_of_hub and not wants_report:
                 _check_whole(found, source, report)
         except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
             explained = _explain(error, source, named)
             if is_for_pipeline:
                 return _Refused(explained)
+            if explained is error:
+                raise
             raise explained from error
         if isinstance(named.get("revision"), ResolvedRevision):  # `pipeline()` has looked it up
             found.config._commit_hash = named["revision"].resolved
-        if is_for_pipeline and isinstance(found, HubModelMixin):
+        if is_for_pipeline and is_of_hub:
             # The pipeline finds the processor where the model was found, and then forgets how.
             load = found.processor_class.from_pretrained
             found.load_processor = partial(load, source, text_length=found.max_text_length, **named)
@@ -138,7 +140,7 @@ def _check_whole(model: PreTrainedModel, source: str, report: dict[str, Any]) ->
         ValueError: If weights are missing, which are random then.
     """
     random, hint = set(report["missing_keys"]), ""
-    if isinstance(model, HubModelMixin):
+    if model.config.model_type in HUB_MODELS:
         random &= {name for name, _ in model.named_parameters()}  # their buffers are computed
         hint = f" Weights in transformers' form are at {model.native_id}."
     if random:
