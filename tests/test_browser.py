@@ -2,10 +2,15 @@
 
 import os
 import shutil
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import httpx2
 import pytest
+from huggingface_hub.errors import GatedRepoError
+from test_hub_models import save_clipseg
+from tiny_grounded import save_owlv2, save_sam2
 
 import hf_ris
 from hf_ris.systems import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT
@@ -28,7 +33,28 @@ def address(tmp_path_factory):
         "bundled": partial(demo.load, str(BUNDLED_CHECKPOINT)),
         "zero-shot": partial(demo.load, str(BUNDLED_ZERO_SHOT)),
     }
-    page = demo.build(offered, folder)
+    page = demo.build(demo.Offer(offered, tuple(offered)), folder)
+    _, url, _ = demo.serve(page, folder, prevent_thread_lock=True, quiet=True)
+    yield url
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def photo_address(tmp_path_factory):
+    """The page where the Hub answers, with tiny models in place of the published ones, and one behind a gate."""
+    folder = tmp_path_factory.mktemp("photos")
+    detector, segmenter = save_owlv2(folder / "detector"), save_sam2(folder / "segmenter")
+
+    def meet_a_gate():
+        raise GatedRepoError("403", response=httpx2.Response(403, request=httpx2.Request("GET", "http://hub")))
+
+    offered = {
+        "photos": partial(demo.load, str(save_clipseg(folder / "clipseg"))),
+        "pair": partial(hf_ris.grounded, detector, segmenter, device="cpu"),
+        "gated": meet_a_gate,
+        "bundled": partial(demo.load, str(BUNDLED_CHECKPOINT)),
+    }
+    page = demo.build(demo.Offer(offered, ("bundled",)), folder)
     _, url, _ = demo.serve(page, folder, prevent_thread_lock=True, quiet=True)
     yield url
     page.close()
@@ -45,8 +71,8 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def page(browser, address, request):
+@contextmanager
+def opened(browser, address, request):
     """A page of the size and in the colours that a test asks for, with a screenshot at its end."""
     options = getattr(request, "param", {})
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 1000}, **options})
@@ -60,6 +86,18 @@ def page(browser, address, request):
     page.screenshot(path=SCREENSHOTS / f"{request.node.name.replace('[', '-').strip(']')}.png", full_page=True)
     context.close()
     assert errors == []
+
+
+@pytest.fixture
+def page(browser, address, request):
+    with opened(browser, address, request) as page:
+        yield page
+
+
+@pytest.fixture
+def photo_page(browser, photo_address, request):
+    with opened(browser, photo_address, request) as page:
+        yield page
 
 
 def upload_scene(page, text):
@@ -149,14 +187,46 @@ def test_a_scene_is_drawn(page):
     ask(page, rows)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param({"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}, id="phone"),
-        pytest.param({"color_scheme": "dark"}, id="dark"),
-    ],
-    indirect=True,
-)
+SCREENS = [
+    pytest.param({"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}, id="phone"),
+    pytest.param({"color_scheme": "dark"}, id="dark"),
+]
+
+
+def choose(page, model):
+    page.locator("#model input").click()
+    page.get_by_role("option", name=model).click()
+
+
+@pytest.mark.parametrize("photo_page", [*SCREENS, pytest.param({}, id="wide")], indirect=True)
+def test_what_a_detector_found_is_drawn(photo_page):
+    expect(photo_page.locator("#model input")).to_have_value("photos")
+    choose(photo_page, "pair")
+    expect(photo_page.locator("#state")).to_contain_text("pair is ready", timeout=PATIENCE)
+    upload_scene(photo_page, "the red mug on the left\na tree")
+    ask(photo_page, 2)
+    photo_page.get_by_role("tab", name="Explanation").click()
+    expect(photo_page.locator("#explanation img")).to_be_visible(timeout=PATIENCE)
+    overhang = photo_page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overhang <= 0, "nothing has to be scrolled sideways"
+
+
+def test_a_gate_is_named_and_other_models_answer(photo_page):
+    choose(photo_page, "gated")
+    expect(photo_page.locator("#state")).to_contain_text("This model is gated", timeout=PATIENCE)
+    choose(photo_page, "photos")
+    upload_scene(photo_page, "the tree")
+    ask(photo_page, 1)
+    expect(photo_page.locator("#state")).to_contain_text("photos is ready")
+
+
+def test_a_drawn_scene_is_for_the_bundled_model(photo_page):
+    photo_page.locator("#examples tbody tr").first.click()
+    expect(photo_page.locator("#model input")).to_have_value("bundled", timeout=PATIENCE)
+    expect(photo_page.locator("#state")).to_contain_text("bundled is ready", timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("page", SCREENS, indirect=True)
 def test_fits_any_screen(page):
     upload_scene(page, "the black teapot in the middle\nthe little pink tree on the right")
     ask(page, 2)

@@ -36,7 +36,7 @@ from hf_ris.visitors import hold_free_folder  # noqa: E402
 @pytest.fixture(scope="module")
 def served(ris, tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
-    page = demo.build({"tiny": lambda: ris}, folder)
+    page = demo.build(demo.Offer({"tiny": lambda: ris}), folder)
     _, url, _ = demo.serve(page, folder, prevent_thread_lock=True, quiet=True)
     yield url
     page.close()
@@ -154,6 +154,7 @@ def test_models_that_lack_weights_are_not_asked(model_folder, tmp_path):
 def test_of_visitors_models_one_stays_loaded(monkeypatch):
     made = []
     monkeypatch.setattr(demo_backend, "load", lambda name: made.append(name) or name)
+    monkeypatch.setattr(demo_backend, "limit_cache", lambda ris: ris)
     monkeypatch.setattr(demo_backend.VisitorModels, "use", lambda self, name: nullcontext(name))
     models = demo_backend.Models({name: lambda name=name: made.append(name) or name for name in "ab"})
     for name in ("a", "b", "me/one", "a", "me/one", "me/two", "b", "me/one"):

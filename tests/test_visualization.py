@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from hf_ris import draw_overlay
+from hf_ris.visualization import COLOURS, draw_explanation
 
 
 def result(mask: np.ndarray, label: str = "the mug") -> dict:
@@ -67,3 +68,45 @@ def test_masks_as_the_pipeline_gives_them(ris, images):
 def test_a_mask_of_another_size_is_refused():
     with pytest.raises(ValueError, match="mask of 10 x 8 pixels for an image of 640 x 480"):
         draw_overlay(Image.new("RGB", (640, 480)), result(np.ones((8, 10), bool)))
+
+
+def explained(boxes, scores, picked, **reasons):
+    return {"label": "the mug", "explanation": {"boxes": boxes, "scores": scores, "picked": picked, **reasons}}
+
+
+def test_the_chosen_box_is_strong():
+    image = Image.new("RGB", (640, 480), "navy")
+    boxes = [[100.0, 100.0, 200.0, 200.0], [300.0, 100.0, 500.0, 400.0], [-5.0, 0.0, 900.0, 900.0]]
+    drawn = np.asarray(draw_explanation(image, [explained(boxes, [0.9, 0.6, 0.1], [1], candidates=[0, 1])]))
+    strong, candidate = drawn[300, 298:310], drawn[150, 98:110]
+    assert (strong == COLOURS[0]).all(axis=1).sum() >= 4 > (candidate == 255).all(axis=1).sum() > 0
+    assert (drawn[300, 320:480] == drawn[300, 320]).all(), "what is in the box stays as it is"
+
+
+def test_the_chosen_box_is_drawn_however_low_its_score():
+    image = Image.new("RGB", (640, 480), "navy")
+    boxes = [[20.0 * number, 10.0, 20.0 * number + 10, 200.0] for number in range(30)]
+    scores = [0.9 - 0.01 * number for number in range(30)]
+    drawn = draw_explanation(image, [explained(boxes, scores, [29])])
+    assert (np.asarray(drawn)[100, 575:595] == COLOURS[0]).all(axis=1).any()
+    few = draw_explanation(image, [explained(boxes[:7], scores[:7], [6])])
+    assert drawn.size == few.size, "the table holds the best and the chosen"
+
+
+def test_each_expression_has_its_boxes_and_nothing_found_is_said():
+    image = Image.new("RGB", (640, 480), "navy")
+    one = draw_explanation(image, [explained([], [], [])])
+    both = draw_explanation(image, [explained([], [], []), explained([[1.0, 1.0, 9.0, 9.0]], [0.5], [0])])
+    assert both.height > 2 * 480 and one.height > 480
+
+
+def test_regions_that_differ_are_drawn_for_each_expression():
+    image = Image.new("RGB", (640, 480))
+
+    def chosen(regions):
+        explanation = {"regions": regions, "shares": [1.0], "pick": 0, "terms": {}}
+        return {"label": "the mug", "explanation": explanation}
+
+    left, right = ([square(image.size, share, share + 0.2)] for share in (0.1, 0.6))
+    same = draw_explanation(image, [chosen(left), chosen(left)])
+    assert draw_explanation(image, [chosen(left), chosen(right)]).height == same.height + 480

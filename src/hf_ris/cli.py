@@ -14,7 +14,7 @@ import typer
 
 from . import __version__
 from .cli_data import Command, DatasetName, Images, Root, SplitBy, check_drawn, data, load_rows, note
-from .systems import SYSTEMS, TASK, ZERO_SHOT_TASK, find_model
+from .systems import SYSTEMS, TASK, find_model
 
 
 app = typer.Typer(
@@ -80,7 +80,9 @@ def segment(
     ] = None,
     explain: Annotated[
         Path | None,
-        typer.Option(help="For a zero-shot model: write an image of its regions and of how it chose among them."),
+        typer.Option(
+            help="For models that choose among regions or instances: write an image of these and of how one was chosen."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, masks as COCO run-length code.")] = False,
     threshold: Threshold = None,
@@ -131,8 +133,12 @@ def _segment_image(
         _check_writable(explain, "--explain")
     request = read_request(image, expressions)
     model = model or ("bundled-zero-shot" if explain else "bundled")
-    ris = _load_pipeline(model, device, ZERO_SHOT_TASK if explain else TASK)
+    ris = _load_pipeline(model, device, None if explain else TASK)
     if explain is not None:
+        if ris.task == TASK and "explain" not in getattr(ris.processor, "answer_options", {}):
+            raise ValueError(
+                f"--explain must be left out: {type(ris.model).__name__} does not choose among regions or instances."
+            )
         options = {**options, "explain": True}
 
     start = time.perf_counter()
@@ -482,14 +488,14 @@ def push(
 @app.command(cls=Command)
 def demo(
     model: Annotated[
-        list[str] | None, typer.Option(help="Folder or Hub id to offer beside the bundled one. May be given often.")
+        list[str] | None, typer.Option(help="Folder or Hub id to offer, too. May be given often.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 for the whole network.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="By default the first free one from 7860.")] = None,
     share: Annotated[bool, typer.Option("--share", help="Make a public link for a few days.")] = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
-    """Try it out on a page in the browser."""
+    """Try it out on a page in the browser. Photos need a connection to the Hub, where their models come from."""
     note("loading libraries ...")
     from .demo import launch
 
@@ -508,10 +514,11 @@ def _check_writable(output: Path, option: str = "--output") -> None:
         ) from error
 
 
-def _load_pipeline(model: str, device: str | None, task: str = TASK, **options: Any) -> Any:
+def _load_pipeline(model: str, device: str | None, task: str | None = TASK, **options: Any) -> Any:
+    """Load a model for a task; by default the one that asks it with all its options."""
     import torch
     from huggingface_hub.errors import GatedRepoError
-    from transformers import pipeline
+    from transformers import PreTrainedConfig, pipeline
     from transformers.utils import logging
 
     if device is not None:
@@ -529,6 +536,9 @@ def _load_pipeline(model: str, device: str | None, task: str = TASK, **options: 
     note(f"loading model {model} ...")
     logging.disable_progress_bar()
     try:
+        if task is None:
+            kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
+            task = SYSTEMS[kind].task if kind in SYSTEMS else TASK
         ris = pipeline(task, model=source, device=device, **options)
     except OSError as error:
         if isinstance(error.__cause__, GatedRepoError):

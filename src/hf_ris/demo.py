@@ -1,15 +1,14 @@
 """The demo: a page where an image and expressions become masks. `hf-ris demo` serves it, and so does the Space."""
 
+import json
 import os
 import random
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from transformers import Pipeline
 
 
 try:
@@ -17,33 +16,34 @@ try:
 except ImportError as error:
     raise ImportError('The demo needs Gradio: run `pip install "hf_ris[demo]"`.') from error
 
-from .composition import zero_shot
 from .data.refshapes import EXAMPLES
 from .data.refshapes.rows import scene_rows
-from .demo_backend import LONGEST_SIDE, MOST_EXPRESSIONS, DemoBackend, device, load
-from .systems import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, find_model
-from .visitors import task_of
+from .demo_backend import LONGEST_SIDE, MOST_EXPRESSIONS, DemoBackend, load
+from .demo_models import BUNDLED_NAME, Offer, make_offer
 
 
 LARGEST_FILE = "20mb"
 SESSIONS = 64  # visitors whose page Gradio remembers, some megabytes each
+CONCURRENT_CHOICES = 4  # visitors whose model is loaded before they ask
 CONCURRENT_REQUESTS = 8  # requests that are read, or wait for their model, while one is answered
 QUEUE_SIZE = 32  # requests in the queue; further ones are turned away
 KEPT_SECONDS = 600  # how long images that are shown or uploaded stay on the server's disk, give or take a minute
 SCENES = 100_000
 
-BUNDLED_NAME = "MagNet tiny: bundled, knows drawings only"
-BUNDLED_ZERO_SHOT_NAME = "TAS tiny: bundled, knows drawings only, zero-shot"
-HUB_TAS_NAME = "TAS: CLIP, SAM and BLIP from the Hub, zero-shot"
-
 TITLE = "Point at things with words"
-INTRODUCTION = """An image and an expression go in, the mask of what the expression refers to comes out. The bundled model knows drawn
-scenes; choose another one for photos."""
+INTRODUCTION = "An image and an expression go in, the mask of what the expression refers to comes out. "
+WITH_PHOTOS = "Take a photo of your own, or a drawn scene below, which the bundled model answers."
+WITHOUT_PHOTOS = """**Photos need a connection to the Hub, which does not answer:** models for them cannot be downloaded. The bundled models
+work without, and know drawn scenes only."""
 FOOTNOTE = f"Images are reduced to {LONGEST_SIDE} pixels a side, deleted after {KEPT_SECONDS // 60} minutes, and used for nothing else."
 SET_OPACITY = "(o) => { document.querySelector('#answer').style.setProperty('--mask-opacity', o); return o; }"
 STYLE = """
 .gradio-container { max-width: 1200px !important; margin: auto !important; }
 #answer img.mask:not(.active):not(.inactive) { opacity: var(--mask-opacity, 0.8); }
+#state { padding: 0 var(--block-padding); }
+#state p { font-size: var(--text-sm); color: var(--body-text-color-subdued); margin: 0; }
+#examples td { white-space: pre-line; }
+.answers, .answers thead, .answers tbody, .answers tr { border: 0 !important; }
 .answers { width: 100%; border-collapse: collapse; }
 .answers th, .answers td { padding: 0.35rem 0.5rem; text-align: left; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important; }
@@ -60,31 +60,32 @@ def draw_me_a_scene() -> tuple[Image.Image, str]:
     return rows[0]["image"], "\n".join(random.choice(row["expressions"])["sent"] for row in rows)
 
 
-def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks:
+def build(offer: Offer, folder: Path) -> gr.Blocks:
     """
     Build the page.
 
     Args:
-        offered (`dict[str, Callable]`): The models to choose from, by name; the first is chosen at the start.
+        offer ([`Offer`]): The models to choose from.
         folder (`Path`): Folder for the examples' images.
     """
     # Gradio keeps statistics of its last 10,000 requests, and sums all of them up anew after each.
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "500")
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "500")
-    backend = DemoBackend(offered)
+    backend = DemoBackend(offer.models)
     with gr.Blocks(title=TITLE, delete_cache=(60, KEPT_SECONDS), analytics_enabled=False) as page:
-        gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
+        gr.Markdown(f"# {TITLE}\n{INTRODUCTION}{WITH_PHOTOS if offer.takes_photos else WITHOUT_PHOTOS}")
         with gr.Row():
             with gr.Column(min_width=300):
                 image, text, go, stop, draw = _question()
-                name, threshold, opacity = _options(list(offered))
+                name, state, threshold, opacity = _options(list(offer.models))
             with gr.Column(min_width=300):
                 answers = _answers()
-        gr.Examples(
+        examples = gr.Examples(
             _write_examples(folder),
             [image, text],
-            label="Drawn scenes, new to the bundled models",
+            label="Drawn scenes, for the bundled models",
             examples_per_page=4,
+            elem_id="examples",
             api_visibility="private",
         )
         gr.Markdown(FOOTNOTE)
@@ -109,7 +110,21 @@ def build(offered: dict[str, Callable[[], Pipeline]], folder: Path) -> gr.Blocks
             **options,
         )
         stop.click(None, cancels=[asked, again])
-        draw.click(draw_me_a_scene, None, [image, text], api_visibility="private", concurrency_id="scene")
+        drawn = draw.click(draw_me_a_scene, None, [image, text], api_visibility="private", concurrency_id="scene")
+        if offer.for_drawings:
+            choose = f"(name) => {json.dumps(offer.for_drawings)}.includes(name) ? name : {json.dumps(offer.for_drawings[0])}"
+            for scene in (drawn, examples.load_input_event):
+                scene.then(None, name, name, js=choose)
+        name.change(
+            backend.on_choice,
+            name,
+            state,
+            api_visibility="private",
+            concurrency_id="choice",
+            concurrency_limit=CONCURRENT_CHOICES,
+            trigger_mode="multiple",
+            show_progress="hidden",
+        )
         opacity.input(None, opacity, js=SET_OPACITY)  # the browser does this alone
         api = gr.Button(visible=False)
         asked_for = gr.Number(label="Threshold", visible=False)
@@ -130,6 +145,7 @@ def _question() -> tuple[Any, ...]:
         format="png",
         sources=["upload", "webcam", "clipboard"],
         label="Image",
+        placeholder="## Your photo\ndrop or paste it here, choose a file, or take one with the camera",
         height=380,
         elem_id="image",
     )
@@ -153,10 +169,11 @@ def _options(names: list[str]) -> tuple[Any, ...]:
         names,
         value=names[0],
         label="Model",
-        info="Or the Hub id of a model of hf_ris, such as user/name.",
+        info="Or the Hub id, user/name, of a MagNet, CRIS, Global-Local, TAS, CLIPSeg, SAM 3, Florence-2 or saved pair.",
         allow_custom_value=True,
         elem_id="model",
     )
+    state = gr.Markdown("A model is loaded when it is first asked or chosen.", elem_id="state")
     with gr.Row():
         threshold = gr.Slider(
             0.05,
@@ -170,7 +187,7 @@ def _options(names: list[str]) -> tuple[Any, ...]:
         opacity = gr.Slider(
             0.0, 1.0, 0.8, step=0.05, label="Opacity", info="Of the masks over the image.", elem_id="opacity"
         )
-    return name, threshold, opacity
+    return name, state, threshold, opacity
 
 
 def _answers() -> list[Any]:
@@ -183,9 +200,9 @@ def _answers() -> list[Any]:
             plain = gr.JSON(label="Answers, masks as COCO's run-length code", elem_id="json")
         with gr.Tab("Explanation", visible=False) as tab:
             explanation = gr.Image(
-                label="Regions and what they scored",
+                label="What was found, and how it scored",
                 interactive=False,
-                alt_text="The regions of the image, numbered, and a table of their scores",
+                alt_text="The regions or boxes that were found in the image, numbered, and a table of their scores",
                 elem_id="explanation",
             )
     note = gr.Markdown(elem_id="note")
@@ -221,25 +238,17 @@ def launch(models: Sequence[str] = (), **options: Any) -> None:
     Serve the page until it is interrupted.
 
     Args:
-        models (`Sequence[str]`, *optional*): Folders or Hub ids to offer beside the bundled models.
+        models (`Sequence[str]`, *optional*): Folders or Hub ids to offer beside the models for photos and the bundled ones.
         options: Options of [`gradio.Blocks.launch`].
 
     Raises:
-        ValueError: If a model is of something else than this library.
+        ValueError: If a model is of a kind that the page does not take.
         OSError: If a model cannot be found.
     """
-    offered: dict[str, Callable[[], Pipeline]] = {
-        BUNDLED_NAME: partial(load, str(BUNDLED_CHECKPOINT)),
-        BUNDLED_ZERO_SHOT_NAME: partial(load, str(BUNDLED_ZERO_SHOT)),
-    }
-    for name in models:
-        source = find_model(name)
-        task_of(source)  # an unfit model is refused now, not when a visitor asks it
-        offered[str(name)] = partial(load, source)
-    offered[HUB_TAS_NAME] = partial(zero_shot, "tas", device=device())
+    offer = make_offer(models)
     with tempfile.TemporaryDirectory(prefix="hf-ris-demo-") as folder:
-        page = build(offered, Path(folder))
+        page = build(offer, Path(folder))
         serve(page, folder, **options)
 
 
-__all__ = ["build", "launch", "serve"]
+__all__ = ["BUNDLED_NAME", "Offer", "build", "launch", "load", "serve"]

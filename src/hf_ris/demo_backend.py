@@ -16,12 +16,14 @@ from typing import Any, NamedTuple, cast
 import gradio as gr
 import numpy as np
 import torch
+from huggingface_hub.errors import GatedRepoError
 from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import AutoProcessor, Pipeline, pipeline
 from transformers.utils import logging
 
 from .auto import load_whole
+from .modeling.hub_models import HubModelMixin
 from .modeling.inputs import Request, read_request
 from .modeling.pipeline_zero_shot_referring_segmentation import ZeroShotReferringSegmentationPipeline
 from .results import mask_images, to_plain
@@ -46,6 +48,10 @@ LONGEST_SIDE = 2048  # pixels; larger images are reduced to it
 LONGEST_ANSWER = 300  # seconds that a visitor's model may compute at a time
 FILL_OPACITY = 0.6  # of a mask's fill, where the slider stands at 1
 NUM_OUTPUTS = 8  # of the page
+HOW_TO_GET_ACCESS = (
+    "Whoever runs this page asks for access on the model's page on the Hub, and then logs in with hf auth login; for a Space, "
+    "sets its secret HF_TOKEN."
+)
 PROGRESS = gr.Progress()
 
 
@@ -96,16 +102,25 @@ class Models:
             self._visited = (name, folder, limit_cache(load(str(folder))))
         return self._visited[2]
 
+    def describe_wait(self, name: str) -> str:
+        """Say what happens until a model answers."""
+        return "asking the model" if self.loaded(name) else "loading the model; the first time it is downloaded"
+
     def loaded(self, name: str) -> Pipeline | None:
         """The model, if it is loaded."""
         return self._visited[2] if name == self._visited[0] else self._loaded.get(name)
 
 
 def limit_cache(ris: Pipeline) -> Pipeline:
-    """Let a zero-shot model remember one image only."""
-    if isinstance(ris, ZeroShotReferringSegmentationPipeline):
+    """Let a model that remembers images remember one only."""
+    if hasattr(ris.model.config, "cache_size"):
         ris.model.config.cache_size = 1
     return ris
+
+
+def finds_instances(ris: Pipeline) -> bool:
+    """Whether a model finds all instances, among which one is chosen, and can say which it found."""
+    return "select" in getattr(ris.processor, "answer_options", {})
 
 
 @contextmanager
@@ -133,7 +148,10 @@ def load(source: str, **options: Any) -> Pipeline:
     """Load a whole model from a folder or the Hub without code from there; options of `from_pretrained`."""
     task = task_of(source, **options)
     model = load_whole(source, use_safetensors=True, trust_remote_code=False, **options)
-    processor = AutoProcessor.from_pretrained(source, trust_remote_code=False, **options)
+    if isinstance(model, HubModelMixin):
+        processor = model.processor_class.from_pretrained(source, text_length=model.max_text_length, **options)
+    else:
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False, **options)
     return pipeline(task, model=model, processor=processor, device=device())
 
 
@@ -176,13 +194,22 @@ def read_form(path: str | None, text: str) -> Request:
     return request
 
 
+def find_cause(error: BaseException | None, kind: type[Exception]) -> BaseException | None:
+    """Find the error of this kind that led to another one."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def explain(error: Exception) -> str:
     """Say in a sentence what went wrong, to a visitor; what is not the visitor's mistake is logged."""
     if isinstance(error, ValueError):
         return escape(str(error))
+    if find_cause(error, GatedRepoError):
+        return f"This model is gated. {HOW_TO_GET_ACCESS}"
     logger.error("A request failed.", exc_info=error)
     if isinstance(error, OSError):
-        return "The model cannot be fetched from the Hub just now."
+        return "The model cannot be fetched from the Hub just now; the bundled models need no connection."
     return "Something went wrong here; trying once more, or another model, may help."
 
 
@@ -276,8 +303,22 @@ class DemoBackend:
 
     def _ask(self, name: str, request: Request, **options: Any) -> list[dict[str, Any]]:
         ris = cast(Any, self.models.loaded(name))
+        if finds_instances(ris):  # most expressions say where their referent is, and no detector listens
+            options = {"select": "place", **options}
         with nullcontext() if name in self.models.offered else time_limit(name):
             return ris(request, output_format="array", **options)
+
+    def on_choice(self, name: str) -> Iterator[str]:
+        """Load a model that a visitor chose, or fetch one that a visitor named, and say how that goes. It is loaded once for all."""
+        name = (name or self.default).strip()
+        shown = f"**{escape(name)}**"
+        try:
+            if not self.models.loaded(name):
+                yield f"{shown} is loading. The first time it is downloaded, which may take minutes."
+            with self.models.fetch(name):
+                yield f"{shown} is ready."
+        except Exception as error:
+            yield f"{shown} cannot be asked. {explain(error)}"
 
     def on_page(
         self,
@@ -297,7 +338,7 @@ class DemoBackend:
         try:
             request = self.read(path, text)
             image, expressions = request.image, request.expressions
-            progress((0, len(expressions)), desc="loading the model")
+            progress((0, len(expressions)), desc=self.models.describe_wait(name))
             with self.models.fetch(name) as get:
                 with self._model_lock:
                     ris = get()
@@ -305,7 +346,9 @@ class DemoBackend:
                 slider = gr.skip()
                 if not is_zero_shot and name != set_for:
                     slider = threshold = cast(Any, ris.processor).threshold
-                options: dict[str, Any] = {"explain": True} if is_zero_shot else {"threshold": threshold}
+                options: dict[str, Any] = {} if is_zero_shot else {"threshold": threshold}
+                if is_zero_shot or finds_instances(ris):
+                    options["explain"] = True
                 results: list[dict[str, Any]] = []
                 start = time.perf_counter()
                 for number, expression in enumerate(expressions, start=1):
@@ -314,7 +357,7 @@ class DemoBackend:
                     seconds = time.perf_counter() - start
                     note = f"{number} of {len(expressions)} answered, {seconds:.2f} s on {device()}"
                     is_complete = number == len(expressions)
-                    outputs = fill_outputs(Answers(image, results, note), opacity, is_zero_shot, is_complete)
+                    outputs = fill_outputs(Answers(image, results, note), opacity, is_complete)
                     yield slider, set_for if is_zero_shot else name, *outputs
                     slider = gr.skip()  # which may have been moved meanwhile
         except Exception as error:  # the last answer stays
@@ -350,10 +393,11 @@ class DemoBackend:
             raise gr.Error(explain(error), title="That did not work", print_exception=False) from error
 
 
-def fill_outputs(answers: Answers, opacity: float, is_zero_shot: bool, is_complete: bool) -> tuple[Any, ...]:
+def fill_outputs(answers: Answers, opacity: float, is_complete: bool) -> tuple[Any, ...]:
     """Fill the page's outputs: overlay, table, JSON, explanation and its tab, note."""
-    drawing = draw_explanation(answers.image, answers.results) if is_zero_shot else None
-    tab = gr.Tab(visible=is_zero_shot)
+    explains = "explanation" in answers.results[0]
+    drawing = draw_explanation(answers.image, answers.results) if explains else None
+    tab = gr.Tab(visible=explains)
     return show(answers), to_html(answers, opacity, is_complete), to_plain(answers.results), drawing, tab, answers.note
 
 

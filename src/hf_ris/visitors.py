@@ -1,5 +1,5 @@
 """
-Models that a demo's visitors name: public models of this library. Unfit ones are refused by their configuration before a weight is
+Models that a demo's visitors name: public models that this library asks. Unfit ones are refused by their configuration before a weight is
 read; the others are kept on the disk within a bound.
 """
 
@@ -25,7 +25,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from .auto import AutoModelForReferringSegmentation
 from .output_folder import LOCK
-from .systems import SYSTEMS
+from .systems import HUB_MODELS, SYSTEMS, TASK
 
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -183,7 +183,9 @@ def disk_usage(folder: Path) -> int:
 def check_sizes(sizes: dict[str, int], name: str) -> None:
     """Refuse a repository with too many files or too large ones; `sizes` are their bytes, `name` is the model's in messages."""
     if "config.json" not in sizes:
-        raise ValueError(f"{name} has no config.json; this page takes models of hf_ris.")
+        raise ValueError(f"{name} has no config.json; this page takes models of hf_ris and of transformers.")
+    if not any(file.endswith(".safetensors") for file in sizes):
+        raise ValueError(f"{name} has no safetensors; this page reads weights from no other files.")
     if len(sizes) > MOST_FILES:
         raise ValueError(f"{name} has {len(sizes)} files; this page takes up to {MOST_FILES}.")
     total = sum(sizes.values())
@@ -259,7 +261,7 @@ def task_of(source: str, name: str | None = None, **options: Any) -> str:
     Find the task that a model is loaded for; options of `from_pretrained`.
 
     Raises:
-        ValueError: If it is of something else than this library, or asks for a spaCy parser.
+        ValueError: If neither this library nor `HUB_MODELS` has its kind, or it asks for a spaCy parser.
         OSError: If there is no such model.
     """
     name = name or source
@@ -267,13 +269,12 @@ def task_of(source: str, name: str | None = None, **options: Any) -> str:
         values, _ = PreTrainedConfig.get_config_dict(source, **options)
     except OSError as error:
         raise OSError(f"{name} cannot be loaded: {error}") from error
-    if values.get("model_type") not in SYSTEMS:
-        raise ValueError(
-            f"{name} is a {values.get('model_type')!r}; this page takes models of hf_ris: {', '.join(SYSTEMS)}."
-        )
+    kind = values.get("model_type")
+    if kind not in SYSTEMS and kind not in HUB_MODELS:
+        raise ValueError(f"{name} is a {kind!r}; this page takes {', '.join((*SYSTEMS, *HUB_MODELS))}.")
     if values.get("parser", "auto") not in ("auto", "rules"):
         raise ValueError(f"{name} asks for the parser {values['parser']!r}; this page takes auto or rules.")
-    return SYSTEMS[values["model_type"]].task
+    return SYSTEMS[kind].task if kind in SYSTEMS else TASK
 
 
 __all__ = ["LARGEST_MODEL", "VisitorModels", "check_bounds", "check_config", "check_sizes", "task_of"]

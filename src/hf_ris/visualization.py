@@ -82,28 +82,80 @@ def draw_comparison(image: Any, text: str, score: float, predicted: np.ndarray, 
 
 def draw_explanation(image: Any, results: Sequence[dict[str, Any]], most: int = 6) -> Image.Image:
     """
-    Draw the regions that a zero-shot model chose from, and for each expression the scores of the best of them.
+    Draw what a model chose from, and for each expression the scores of the best: a zero-shot model's regions, or the boxes of a model
+    that finds instances. What was chosen has a strong outline.
 
     Args:
         image (an image): The image that was given to the pipeline.
         results (`list[dict]`): The pipeline's results for it, with `explain=True`.
-        most (`int`, *optional*, defaults to 6): Largest number of regions in the table of an expression.
+        most (`int`, *optional*, defaults to 6): Largest number of regions or boxes in the table of an expression.
 
     Returns:
-        `PIL.Image.Image`: The image with numbered regions, and a table for each expression below.
+        `PIL.Image.Image`: The image with numbered regions, or an expression's boxes, above the tables of the expressions that choose
+        among them.
     """
+    if "boxes" in results[0]["explanation"]:
+        drawn = [
+            _draw_boxes(image, result, colour, most) for result, colour in zip(results, _colours(results), strict=True)
+        ]
+        return reduce(_stack, drawn)
+    groups: list[list[dict[str, Any]]] = []
+    for result in results:
+        if groups and _have_same_regions(groups[-1][0], result):
+            groups[-1].append(result)
+        else:
+            groups.append([result])
+    return reduce(_stack, [_draw_regions(image, group, most) for group in groups])
+
+
+def _have_same_regions(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two expressions choose among the same regions; a detector finds others for each."""
+    first, second = one["explanation"]["regions"], other["explanation"]["regions"]
+    return len(first) == len(second) and all(map(np.array_equal, first, second))
+
+
+def _draw_regions(image: Any, results: Sequence[dict[str, Any]], most: int) -> Image.Image:
+    """An image with its regions, above the tables of expressions."""
     canvas, regions = _prepare(image, results[0]["explanation"]["regions"])
     _draw_outlines(canvas, regions, {BLACK: 3, None: 2})
-    font, margin = ImageFont.load_default(round(15 * _unit(canvas))), round(3 * _unit(canvas))
-    draw = ImageDraw.Draw(canvas)
     for number, (mask, colour) in enumerate(zip(regions, _colours(regions), strict=True)):
-        place = _inner_point(mask)
-        left, top, right, bottom = draw.textbbox(place, str(number), font, "mm")
-        badge = (left - margin, top - margin, right + margin, bottom + margin)
-        draw.rounded_rectangle(badge, margin, fill=colour, outline=BLACK)
-        draw.text(place, str(number), BLACK, font, "mm")
+        _draw_badge(canvas, _inner_point(mask), str(number), "mm", colour)
     tables = [_explanation_table(result, max(canvas.width, MIN_LEGEND_WIDTH), most) for result in results]
     return reduce(_stack, tables, canvas)
+
+
+def _draw_badge(canvas: Image.Image, place: tuple[int, int], text: str, anchor: str, colour: Any) -> None:
+    """Write on a plate of a colour; `anchor` says which point of the text is at the place."""
+    font, margin = ImageFont.load_default(round(15 * _unit(canvas))), round(3 * _unit(canvas))
+    draw = ImageDraw.Draw(canvas)
+    left, top, right, bottom = draw.textbbox(place, text, font, anchor)
+    x, y = (max(0, margin - left), max(0, margin - top))  # a badge stays within the image
+    draw.rounded_rectangle(
+        (left - margin + x, top - margin + y, right + margin + x, bottom + margin + y),
+        margin,
+        fill=colour,
+        outline=BLACK,
+    )
+    draw.text((place[0] + x, place[1] + y), text, BLACK, font, anchor)
+
+
+def _draw_boxes(image: Any, result: dict[str, Any], colour: tuple[int, int, int], most: int) -> Image.Image:
+    """An image with the boxes that were found for an expression, those that were chosen last and strongest, above their table."""
+    explanation = result["explanation"]
+    canvas, _ = _prepare(image, [])
+    scale, line = canvas.width / load_image(image).width, max(1, round(_unit(canvas)))
+    draw = ImageDraw.Draw(canvas)
+    picked, candidates = explanation["picked"], explanation.get("candidates", [])
+    order = [number for number in _best(explanation["scores"], most, picked) if number not in picked]
+    for number in [*reversed(order), *picked]:
+        box = np.clip(np.multiply(explanation["boxes"][number], scale), 0, (canvas.width - 1, canvas.height - 1) * 2)
+        width = line * (4 if number in picked else 2 if number in candidates else 1)
+        plate = colour if number in picked else WHITE
+        draw.rectangle([*(box[:2] - line), *(box[2:] + line)], outline=BLACK, width=width + 2 * line)
+        draw.rectangle([*box], outline=plate, width=width)
+        left, top = box[:2].round().astype(int).tolist()
+        _draw_badge(canvas, (left, top), f"{number}: {explanation['scores'][number]:.0%}", "lt", plate)
+    return _stack(canvas, _boxes_table(result, max(canvas.width, MIN_LEGEND_WIDTH), most))
 
 
 def outline(mask: Any, size: tuple[int, int]) -> np.ndarray:
@@ -261,41 +313,80 @@ def _inner_point(mask: Image.Image) -> tuple[int, int]:
 def _explanation_table(result: dict[str, Any], width: int, most: int) -> Image.Image:
     """A white strip with an expression, what was read in it, and a line for each of the best regions."""
     explanation = result["explanation"]
+    columns = ["region", "share", *explanation["terms"]]
+    rows = []
+    for number in _best(explanation["shares"], most):
+        scores = [f"{values[number]:.1f}" for values in explanation["terms"].values()]
+        cells = [str(number), f"{explanation['shares'][number]:.0%}", *scores]
+        rows.append(
+            (
+                number == explanation["pick"],
+                cells,
+                explanation["captions"][number] if explanation.get("captions") else "",
+            )
+        )
+    return _table(result, ("directions", "negatives"), columns, rows, width)
+
+
+def _boxes_table(result: dict[str, Any], width: int, most: int) -> Image.Image:
+    """A white strip with an expression, what was read in it, and a line for each of the best boxes."""
+    explanation = result["explanation"]
+    picked, candidates = explanation["picked"], explanation.get("candidates", [])
+    rows = []
+    for number in _best(explanation["scores"], most, picked):
+        role = "chosen" if number in picked else "candidate" if number in candidates else ""
+        rows.append((number in picked, [str(number), f"{explanation['scores'][number]:.0%}", role], ""))
+    return _table(result, ("places",), ["box", "score", ""] if rows else ["nothing found"], rows, width)
+
+
+def _best(scores: Sequence[float], most: int, kept: Sequence[int] = ()) -> list[int]:
+    """The numbers of the highest scores, best first, and of those that are kept in any case."""
+    order = np.argsort(-np.array(scores), kind="stable").tolist()
+    return [number for place, number in enumerate(order) if place < most or number in kept]
+
+
+def _table(
+    result: dict[str, Any],
+    read: Sequence[str],
+    columns: Sequence[str],
+    rows: Sequence[tuple[bool, Sequence[str], str]],
+    width: int,
+) -> Image.Image:
+    """
+    A white strip with an expression, what was read in it, and a table.
+
+    Args:
+        result (`dict`): The expression's result.
+        read (`Sequence[str]`): Names of what the explanation says was read in it.
+        columns (`Sequence[str]`): The table's head.
+        rows (`Sequence[tuple]`): For each row whether it is highlighted, its cells, and a sentence behind them.
+        width (`int`): In pixels.
+    """
+    explanation = result["explanation"]
     font, line = _font(max(14, width // 46))
     margin = line // 2
     notes = [f"noun phrase: {explanation['phrase']}"] if explanation.get("phrase") else []
-    notes += [
-        f"{name}: {'; '.join(explanation[name])}" for name in ("directions", "negatives") if explanation.get(name)
-    ]
+    notes += [f"{name}: {'; '.join(explanation[name])}" for name in read if explanation.get(name)]
     room = width - 2 * margin
     lines = [(text, BLACK) for text in _wrap(result["label"], font, room)]
     lines += [(text, GREY) for note in notes for text in _wrap(note, font, room)]
 
-    columns = ["region", "share", *explanation["terms"]]
-    best = np.argsort(-np.array(explanation["shares"]))[:most].tolist()
-    captions = explanation.get("captions")
-    strip = Image.new("RGB", (width, 2 * margin + line * (len(lines) + 1 + len(best))), "white")
+    strip = Image.new("RGB", (width, 2 * margin + line * (len(lines) + 1 + len(rows))), "white")
     draw = ImageDraw.Draw(strip)
     top = margin
     for text, colour in lines:
         draw.text((margin, top), text, colour, font)
         top += line
-    step = min(6 * line, room // (len(columns) + (2 if captions else 0)))
-
-    def draw_row(cells: Sequence[str]) -> None:
+    step = min(6 * line, room // (len(columns) + (2 if any(sentence for *_, sentence in rows) else 0)))
+    for is_highlighted, cells, sentence in [(False, columns, ""), *rows]:
+        if is_highlighted:
+            draw.rectangle((margin // 2, top, width - margin // 2, top + line), fill=HIGHLIGHT)
         for place, cell in enumerate(cells):
             draw.text((margin + place * step, top), cell, BLACK, font)
-
-    draw_row(columns)
-    for number in best:
+        if sentence:
+            left = margin + len(columns) * step
+            draw.text((left, top), _wrap(sentence, font, width - margin - left)[0], GREY, font)
         top += line
-        if number == explanation["pick"]:
-            draw.rectangle((margin // 2, top, width - margin // 2, top + line), fill=HIGHLIGHT)
-        scores = [f"{values[number]:.1f}" for values in explanation["terms"].values()]
-        draw_row([str(number), f"{explanation['shares'][number]:.0%}", *scores])
-        if captions:
-            caption = _wrap(captions[number], font, room - len(columns) * step)[0]
-            draw.text((margin + len(columns) * step, top), caption, GREY, font)
     return strip
 
 
