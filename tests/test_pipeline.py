@@ -415,7 +415,9 @@ def test_a_model_that_cannot_be_asked_is_refused_when_the_pipeline_is_made(tiny_
     clip, clip_processor = CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
     with pytest.raises(ValueError, match=r"CLIPModel with a CLIPProcessor.*such as MagNet"):
         pipeline("referring-segmentation", model=clip, processor=clip_processor, device="cpu")
-    with pytest.raises(ValueError, match=r"CLIPModel with a CLIPProcessor.*such as MagNet"):
+    with pytest.raises(
+        ValueError, match=r"such as MagNet.*of type clip. It can be the `image_text` of `hf_ris.zero_shot`"
+    ):
         pipeline("referring-segmentation", model=str(folder))
     with pytest.raises(ValueError, match="MagNetForReferringSegmentation, which does not choose among regions"):
         pipeline("zero-shot-referring-segmentation", model=tiny_model, processor=processor, device="cpu")
