@@ -120,7 +120,7 @@ def test_what_does_not_answer_is_not_published(model_folder, hub, tmp_path):
     weights = load_file(broken / "model.safetensors")
     name, _ = weights.popitem()
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=f"lacks weights, such as {name}"):
+    with pytest.raises(ValueError, match=f"lacks weights of MagNetForReferringSegmentation, such as '{name}'"):
         push_model(broken, "me/mine", licence="mit", dry_run=True)
 
 

@@ -85,7 +85,7 @@ PRIVATE = {
     ),
     "_BatchNorm": ("torch.nn.modules.batchnorm", "finds batch norms of any dimension"),
     "_modules": (
-        "torch.nn.Module.__init__",
+        "torch.nn.Module.add_module",
         "one module of a shallow copy is replaced, and the network stays as it is",
     ),
     "_version": ("torch.Tensor", "notices weights that changed in place"),
