@@ -201,6 +201,7 @@ def test_the_command(model_folder, tmp_path):
         assert "loading model" not in done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same(model_folder, tmp_path):
     arguments = ["evaluate", "bundled", str(model_folder), "refshapes", "--num-rows", "6", "--device", "cpu"]
     alone = run(["-m", "hf_ris.cli", *arguments, "--output", str(tmp_path / "alone")])
