@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tiny_parts import letters, loud, save_sam, special_ids
+from tiny_parts import SAM, letters, loud, save_sam, special_ids
 from transformers import (
     BertTokenizer,
     GroundingDinoConfig,
@@ -102,33 +102,9 @@ def save_owlv2(folder: Path) -> Path:
     return folder
 
 
-PROMPT = {"hidden_size": 16, "image_size": 64, "patch_size": 8, "mask_input_channels": 4}
-DECODER = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "mlp_dim": 32,
-    "iou_head_hidden_dim": 16,
-}
-
-
 def save_sam_hq(folder: Path) -> Path:
-    vision = {
-        "hidden_size": 16,
-        "output_channels": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 64,
-        "patch_size": 8,
-        "window_size": 4,
-        "global_attn_indexes": [1],
-        "num_pos_feats": 8,
-        "mlp_dim": 32,
-    }
-    config = SamHQConfig(
-        vision_config=vision, prompt_encoder_config=PROMPT, mask_decoder_config={**DECODER, "vit_dim": 16}
-    )
-    loud(SamHQModel(config)).save_pretrained(folder)
+    decoder = {**SAM["mask_decoder_config"], "vit_dim": 16}
+    loud(SamHQModel(SamHQConfig(**{**SAM, "mask_decoder_config": decoder}))).save_pretrained(folder)
     images = SamImageProcessorPil(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
     SamHQProcessor(images).save_pretrained(folder)
     return folder
@@ -156,8 +132,8 @@ def save_sam2(folder: Path, as_video: bool = True) -> Path:
         "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
         "fpn_hidden_size": 16,
     }
-    prompt = {"hidden_size": 16, "image_size": 64, "patch_size": 16, "mask_input_channels": 4}
-    config = Sam2Config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=DECODER)
+    prompt = {**SAM["prompt_encoder_config"], "patch_size": 16}
+    config = Sam2Config(**{**SAM, "vision_config": vision, "prompt_encoder_config": prompt})
     loud(Sam2Model(config)).save_pretrained(folder)
     settings = {"image_processor_type": "Sam2ImageProcessorFast", "size": {"height": 64, "width": 64}}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))

@@ -157,8 +157,8 @@ def save_metaclip2(folder: Path) -> Path:
     return folder
 
 
-def save_sam(folder: Path) -> Path:
-    vision = {
+SAM = {
+    "vision_config": {
         "hidden_size": 16,
         "output_channels": 16,
         "num_hidden_layers": 2,
@@ -169,17 +169,20 @@ def save_sam(folder: Path) -> Path:
         "global_attn_indexes": [1],
         "num_pos_feats": 8,
         "mlp_dim": 32,
-    }
-    prompt = {"hidden_size": 16, "image_size": 64, "patch_size": 8, "mask_input_channels": 4}
-    decoder = {
+    },
+    "prompt_encoder_config": {"hidden_size": 16, "image_size": 64, "patch_size": 8, "mask_input_channels": 4},
+    "mask_decoder_config": {
         "hidden_size": 16,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "mlp_dim": 32,
         "iou_head_hidden_dim": 16,
-    }
-    config = SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
-    loud(SamModel(config)).save_pretrained(folder)
+    },
+}
+
+
+def save_sam(folder: Path) -> Path:
+    loud(SamModel(SamConfig(**SAM))).save_pretrained(folder)
     images = SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
     SamProcessor(images).save_pretrained(folder)
     return folder
