@@ -118,15 +118,6 @@ class Detector(Part):
         """Pixels that boxes are shares of, (4,)."""
         raise NotImplementedError
 
-    def _cut(self, expression: str, ids: list[int], most: int) -> list[int]:
-        """Cut an expression's token ids, with the last one kept, to the network's positions."""
-        if len(ids) <= most:
-            return ids
-        cut = [*ids[: most - 1], ids[-1]]
-        rest = self.processor.tokenizer.decode(cut, skip_special_tokens=True)
-        self.text_warnings.too_long(expression, len(ids), most, rest)
-        return cut
-
 
 class GroundingDinoDetector(Detector):
     """
@@ -147,7 +138,7 @@ class GroundingDinoDetector(Detector):
     ) -> tuple[dict[str, torch.Tensor], dict[str, list[int]]]:
         caption = as_caption(expression)
         encoded = self.processor.tokenizer(caption, verbose=False, return_offsets_mapping=True)
-        ids = self._cut(expression, encoded["input_ids"], self.config.max_text_len)
+        ids = self.cut(expression, encoded["input_ids"], self.config.max_text_len)
         spans = {}
         for phrase in phrases:
             start = caption.find(as_caption(phrase)[:-1])
@@ -185,7 +176,7 @@ class Owlv2Detector(Detector):
         tokenizer, most = self.processor.tokenizer, self.config.text_config.max_position_embeddings
         texts = [expression, *phrases]
         encoded = tokenizer([text.lower() for text in texts], verbose=False)["input_ids"]
-        cut = [self._cut(text, ids, most) for text, ids in zip(texts, encoded, strict=True)]
+        cut = [self.cut(text, ids, most) for text, ids in zip(texts, encoded, strict=True)]
         tokens = torch.tensor([ids + [tokenizer.pad_token_id] * (most - len(ids)) for ids in cut])
         mask = torch.arange(most) < torch.tensor([[len(ids)] for ids in cut])
         return {"input_ids": tokens, "attention_mask": mask.long()}, {

@@ -13,6 +13,7 @@ from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_S
 from .hub_models import HubModelMixin, HubProcessor
 from .inputs import Request
 from .instances import LOWEST_SCORE, InstanceSegmentationOutput, InstanceSelection
+from .language_expression import Expression
 
 
 TEXT_LENGTH = 32  # transformers' processor pads to it, also for LiteText, which has positions for more
@@ -116,7 +117,7 @@ class Sam3ReferringMixin(HubModelMixin):
             instance_masks=masks,
             instance_scores=scores,
             instance_boxes=boxes,
-            expressions=None if text is None else tuple(text),
+            expressions=None if text is None else tuple(map(Expression, text)),
         )
 
 

@@ -12,7 +12,7 @@ import torch
 
 from .configuration_grounded import SELECTIONS
 from .language_expression import Expression
-from .masks import check_probability, logit, read_target_sizes
+from .masks import check_flag, check_probability, logit, read_target_sizes
 from .modeling_referring_segmentation import ReferringSegmentationOutput
 from .processing_referring_segmentation import SegmentationProcessor
 from .tas_rectifier import Layout, rectify
@@ -35,8 +35,8 @@ class InstanceSegmentationOutput(ReferringSegmentationOutput):
             For each pair the instances' left, top, right and bottom, in shares of the image's sides, (m, 4).
         phrase_scores (`tuple[dict[str, torch.FloatTensor]]`, *optional*):
             For each pair the scores for the expression's noun phrase and for the things that it relates its referent to, (m,) each.
-        expressions (`tuple[str]`, *optional*):
-            The expression of each pair. Without them nothing is chosen by places.
+        expressions (`tuple[Expression]`, *optional*):
+            The expression of each pair, read when it is first asked for. Without them nothing is chosen by places.
         frames (`tuple[Frame]`, *optional*):
             For each pair where its image lies in what the masks cover; by default they cover the image.
     """
@@ -45,7 +45,7 @@ class InstanceSegmentationOutput(ReferringSegmentationOutput):
     instance_scores: tuple[torch.Tensor, ...] | None = None
     instance_boxes: tuple[torch.Tensor, ...] | None = None
     phrase_scores: tuple[dict[str, torch.Tensor], ...] | None = None
-    expressions: tuple[str, ...] | None = None
+    expressions: tuple[Expression, ...] | None = None
     frames: tuple[Any, ...] | None = None
 
 
@@ -66,15 +66,6 @@ def check_instance_threshold(name: str, value: Any) -> None:
     check_probability(name, value)
     if value < LOWEST_SCORE:
         raise ValueError(f"`{name}` must be between {LOWEST_SCORE} and 1, got {value!r}.")
-
-
-def check_flag(name: str, value: Any) -> None:
-    """
-    Raises:
-        ValueError: If it is neither `True` nor `False`.
-    """
-    if not isinstance(value, bool):
-        raise ValueError(f"`{name}` must be True or False, got {value!r}.")
 
 
 class InstanceSelection(SegmentationProcessor):
@@ -161,7 +152,7 @@ class InstanceSelection(SegmentationProcessor):
         expressions, phrase_scores = outputs.get("expressions"), outputs.get("phrase_scores")
         if expressions is None:
             raise ValueError('`select` must not be "place" for outputs without `expressions`.')
-        expression = Expression(expressions[number])
+        expression = expressions[number]
         logits, frame = outputs.instance_masks[number][found].float(), self._frame(outputs, number)
         masks = (logits if frame is None else frame.crop(logits)) > logit(threshold)
         masks = masks.cpu().numpy()

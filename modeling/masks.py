@@ -24,6 +24,15 @@ def check_probability(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be a number between 0 and 1, got {value!r}.")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """
+    Raises:
+        ValueError: If it is neither `True` nor `False`.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be True or False, got {value!r}.")
+
+
 def logit(probability: float) -> float:
     """The log-odds of a probability; infinite for 0 and 1."""
     return float(torch.tensor(probability, dtype=torch.float64).logit())

@@ -1,13 +1,14 @@
 """Models that are composed of parts: the zero-shot systems, and a detector with a segmenter. All parts are saved as one model."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, ClassVar
 
 import numpy as np
 
 from .configuration_zero_shot import ComposedConfig
+from .inputs import expressions_per_image
 from .modeling_referring_segmentation import ReferringSegmentationPreTrainedModel, render_card
 from .processing_referring_segmentation import SegmentationProcessor
 from .zero_shot_cache import ImageCache
@@ -46,6 +47,23 @@ class ComposedPreTrainedModel(ReferringSegmentationPreTrainedModel):
     def make_processor(self) -> SegmentationProcessor:
         """Make the processor that is saved with the model."""
         raise NotImplementedError
+
+    def check_inputs(self, images: Sequence[np.ndarray], text: Sequence[str], labels: Any) -> int:
+        """
+        Check the inputs of a forward pass.
+
+        Returns:
+            `int`: Expressions of each image.
+
+        Raises:
+            ValueError: If there are labels, numbers do not match, or an image is none of bytes.
+        """
+        if labels is not None:
+            raise ValueError(f"`labels` must be left out: {type(self).__name__} is zero-shot and does not train.")
+        for image in images:
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise ValueError(f"`images` must be (height, width, 3) bytes, got {image.shape} of {image.dtype}.")
+        return expressions_per_image(len(text), len(images))
 
     def forget(self) -> None:
         """Empty the cache of images."""

@@ -9,7 +9,6 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_grounded import GroundedConfig
 from .grounded_detectors import DETECTORS
-from .inputs import expressions_per_image
 from .instances import InstanceSegmentationOutput
 from .language_expression import Expression
 from .modeling_composed import ComposedPreTrainedModel
@@ -62,11 +61,10 @@ class GroundedForReferringSegmentation(ComposedPreTrainedModel):
                 Whether an output object or a tuple is returned; by default as the configuration says.
 
         Raises:
-            ValueError: If `labels` are given, or numbers do not match.
+            ValueError: If `labels` are given, numbers do not match, or an image is none of bytes.
         """
-        if labels is not None:
-            raise ValueError(f"`labels` must be left out: {type(self).__name__} does not train.")
-        each = expressions_per_image(len(text), len(images))
+        each = self.check_inputs(images, text, labels)
+        expressions = tuple(map(Expression, text))
         self.detector.warn_of_unknown_words(text)
         least = self.detector.threshold if instance_threshold is None else instance_threshold
         detections, masks, frames = [], [], []
@@ -75,9 +73,9 @@ class GroundedForReferringSegmentation(ComposedPreTrainedModel):
             cached = self._images.find(key) or CachedImage(image.copy())
             detector_image, encoded = (self._encode(name, cached) for name in ("detector", "segmenter"))
             self._images.keep(key, cached, self.config.cache_size, self.config.cache_bytes)
-            for expression in text[number * each : (number + 1) * each]:
+            for expression in expressions[number * each : (number + 1) * each]:
                 found = self.detector.detect(
-                    detector_image, expression, least, _phrases(expression), self.config.max_instances
+                    detector_image, expression.text, least, _phrases(expression), self.config.max_instances
                 )
                 masks.append(self.segmenter.segment_boxes(encoded, found.boxes))
                 detections.append(found)
@@ -87,7 +85,7 @@ class GroundedForReferringSegmentation(ComposedPreTrainedModel):
             instance_scores=tuple(found.scores for found in detections),
             instance_boxes=tuple(found.shares for found in detections),
             phrase_scores=tuple(found.phrase_scores for found in detections),
-            expressions=tuple(text),
+            expressions=expressions,
             frames=tuple(frames),
         )
 
@@ -96,9 +94,8 @@ class GroundedForReferringSegmentation(ComposedPreTrainedModel):
         return cached.get_or_compute(name, lambda: getattr(self, name).encode(cached.image))
 
 
-def _phrases(text: str) -> list[str]:
+def _phrases(expression: Expression) -> list[str]:
     """The noun phrase of an expression, and the things that it relates its referent to."""
-    expression = Expression(text)
     anchors = [anchor for place in expression.places for anchor in place.anchors]
     return list(dict.fromkeys([expression.noun_phrase, *anchors])) if expression.places else []
 

@@ -16,7 +16,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_zero_shot import ZeroShotSegmentationConfig
 from .grounded_detectors import DETECTORS
-from .inputs import NO_PROPOSER, expressions_per_image
+from .inputs import NO_PROPOSER
 from .language_negatives import has_wordnet
 from .language_parsing import Parse, load_parser, parser_name
 from .modeling_composed import ComposedPreTrainedModel
@@ -111,9 +111,7 @@ class ZeroShotPreTrainedModel(ComposedPreTrainedModel):
         Raises:
             ValueError: If `labels` are given, numbers or sizes do not match, or regions are needed and nothing finds them.
         """
-        if labels is not None:
-            raise ValueError(f"`labels` must be left out: {type(self).__name__} is zero-shot and does not train.")
-        each = expressions_per_image(len(text), len(images))
+        each = self.check_inputs(images, text, labels)
         if region_masks is not None and len(region_masks) != len(images):
             raise ValueError(
                 f"`region_masks` holds regions of {len(region_masks)} images, and there are {len(images)}."
@@ -123,8 +121,6 @@ class ZeroShotPreTrainedModel(ComposedPreTrainedModel):
         regions: list[np.ndarray] = []
         for number, image in enumerate(images):
             given = None if region_masks is None else region_masks[number]
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise ValueError(f"`images` must be (height, width, 3) bytes, got {image.shape} of {image.dtype}.")
             if given is not None and (given.dtype != bool or given.ndim != 3 or given.shape[1:] != image.shape[:2]):
                 raise ValueError(
                     f"`region_masks[{number}]` must be boolean, (regions, {image.shape[0]}, {image.shape[1]}), got "

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .masks import resize_region
+from .masks import check_flag, resize_region
 from .pipeline_referring_segmentation import (
     OUTPUT_FORMATS,
     InputReader,
@@ -72,8 +72,8 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
         return InputReader(self.processor, self.input_keys, needs_regions=self.model.proposer is None)
 
     def _sanitize_parameters(self, explain: bool | None = None, **options: Any) -> tuple[dict, dict, dict]:
-        if explain is not None and not isinstance(explain, bool):
-            raise ValueError(f"`explain` must be True or False, got {explain!r}.")
+        if explain is not None:
+            check_flag("explain", explain)
         read, forward, answer = super()._sanitize_parameters(**options)
         return read, forward if explain is None else {**forward, "explain": explain}, answer
 

@@ -140,6 +140,16 @@ class Part(nn.Module, ABC):
         encoded = tokenizer(texts, verbose=False, return_offsets_mapping=tokenizer.is_fast)
         self.text_warnings.unknown_words(tokenizer, texts, encoded)
 
+    def cut(self, text: str, ids: list[int], most: int) -> list[int]:
+        """Cut a text's token ids to this number, with a warning; a special token at the end stays."""
+        if len(ids) <= most:
+            return ids
+        tokenizer = self.processor.tokenizer
+        end = ids[-1:] if ids[-1] in tokenizer.all_special_ids else []
+        cut = ids[: most - len(end)] + end
+        self.text_warnings.too_long(text, len(ids), most, tokenizer.decode(cut, skip_special_tokens=True))
+        return cut
+
     def check_complete(self) -> None:
         """Raise a ValueError if there is a network and no processor."""
         if self.network_class is not None:
@@ -245,12 +255,7 @@ class ImageText(Part):
         tokenizer, most = self.processor.tokenizer, self.config.text_config.max_position_embeddings
         # Cut and padded here: a tokenizer remembers its last settings for that, and threads share it.
         all_ids = tokenizer(list(texts), verbose=False)["input_ids"]
-        for number, (text, ids) in enumerate(zip(texts, all_ids, strict=True)):
-            if len(ids) > most:
-                end = ids[-1:] if ids[-1] in tokenizer.all_special_ids else []
-                all_ids[number] = ids[: most - len(end)] + end
-                rest = tokenizer.decode(all_ids[number], skip_special_tokens=True)
-                self.text_warnings.too_long(text, len(ids), most, rest)
+        all_ids = [self.cut(text, ids, most) for text, ids in zip(texts, all_ids, strict=True)]
         length = most if self.reads_padding else max(map(len, all_ids))
         padded = [ids + [tokenizer.pad_token_id] * (length - len(ids)) for ids in all_ids]
         if self.reads_padding and tokenizer.padding_side == "left":

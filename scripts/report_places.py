@@ -63,14 +63,14 @@ def measure(cases: list[tuple[InstanceSegmentationOutput, np.ndarray]], select: 
 
 
 def as_outputs(
-    masks: np.ndarray, scores: np.ndarray, text: str, phrases: dict[str, np.ndarray]
+    masks: np.ndarray, scores: np.ndarray, expression: Expression, phrases: dict[str, np.ndarray]
 ) -> InstanceSegmentationOutput:
     """Outputs of a model that found these masks (m, height, width), with scores (m,) for the expression and for its phrases."""
     return InstanceSegmentationOutput(
         instance_masks=(torch.from_numpy(masks).float() * 20 - 10,),
         instance_scores=(torch.from_numpy(scores),),
         phrase_scores=({phrase: torch.from_numpy(values) for phrase, values in phrases.items()},),
-        expressions=(text,),
+        expressions=(expression,),
     )
 
 
@@ -94,7 +94,7 @@ def drawn_instances(name: str, split: str, scenes: int) -> Iterator[tuple[Instan
                 scored = {phrase: np.where(values[found], scores, 0.05) for phrase, values in named.items()}
                 # What the referent is related to is found as well, with lower scores, so that it is never the best.
                 found_scores = np.where(named[expression.noun_phrase][found], scores, scores / 2)
-                yield as_outputs(masks[found], found_scores, texts[0], scored), masks[number]
+                yield as_outputs(masks[found], found_scores, expression, scored), masks[number]
 
 
 def _names(phrase: str, category: str) -> bool:
@@ -112,7 +112,10 @@ def recorded_instances(data: Path) -> Iterator[tuple[InstanceSegmentationOutput,
         stored = np.load(data / "proposals" / f"{Path(row['image']).stem}.npz")
         masks = np.unpackbits(stored["masks"], axis=-1)[..., : stored["shape"][-1]].astype(bool)
         masks = generator.permutation(masks[masks.any(axis=(1, 2))])
-        yield as_outputs(masks, generator.uniform(0.5, 1, len(masks)), row["expression"], {}), rle_to_mask(row["rle"])
+        yield (
+            as_outputs(masks, generator.uniform(0.5, 1, len(masks)), Expression(row["expression"]), {}),
+            rle_to_mask(row["rle"]),
+        )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import hf_ris
 from hf_ris.cli import app
 from hf_ris.modeling.grounded_detectors import as_caption
 from hf_ris.modeling.instances import InstanceSegmentationOutput
+from hf_ris.modeling.language_expression import Expression
 from hf_ris.modeling.masks import rle_to_mask
 from hf_ris.modeling.zero_shot_parts import pad_slender
 from hf_ris.modeling.zero_shot_segmenters import Frame, Sam2ImageProcessorPil
@@ -259,7 +260,7 @@ def outputs_of(
         instance_scores=(torch.tensor(scores),),
         instance_boxes=(torch.tensor(boxes) / 32,),
         phrase_scores=({name: torch.tensor(values) for name, values in phrases.items()},),
-        expressions=(text,),
+        expressions=(Expression(text),),
         frames=(Frame(32, (32, 32), is_padded=False),),
     )
 
