@@ -15,27 +15,39 @@ const RING = 3; // pixels around a mask that is shown
  * @returns {Uint8ClampedArray} RGB, of shape (height, width, 3).
  */
 export function resizeBilinear(readRows, [height, width], [newHeight, newWidth]) {
+  if (height > 100 * width && newHeight < height) {
+    // Pillow turns the order round for very tall images.
+    const low = resizeDown(resizeAcross(readRows, [height, width], width), [height, width], newHeight);
+    const readLow = (top, rows) => low.subarray(top * width * 3, (top + rows) * width * 3);
+    return resizeAcross(readLow, [newHeight, width], newWidth, 3);
+  }
+  return resizeDown(resizeAcross(readRows, [height, width], newWidth), [height, newWidth], newHeight);
+}
+
+function resizeAcross(readRows, [height, width], newWidth, channels = 4) {
   const columns = triangles(width, newWidth);
-  const narrow = new Uint8ClampedArray(height * newWidth * 3);
+  const result = new Uint8ClampedArray(height * newWidth * 3);
   const bandRows = Math.max(1, Math.floor(BAND_PIXELS / width));
+  let target = 0;
   for (let top = 0; top < height; top += bandRows) {
     const rows = Math.min(bandRows, height - top);
     const band = readRows(top, rows);
     for (let row = 0; row < rows; row++) {
-      for (let column = 0; column < newWidth; column++) {
-        const source = (row * width + columns[column].start) * 4;
-        const target = ((top + row) * newWidth + column) * 3;
-        for (let channel = 0; channel < 3; channel++) {
-          narrow[target + channel] = weigh(band, source + channel, 4, columns[column].weights);
-        }
+      for (const { start, weights } of columns) {
+        const source = (row * width + start) * channels;
+        for (let channel = 0; channel < 3; channel++) result[target++] = weigh(band, source + channel, channels, weights);
       }
     }
   }
-  const result = new Uint8ClampedArray(newHeight * newWidth * 3);
-  const stride = newWidth * 3;
+  return result;
+}
+
+function resizeDown(bytes, [height, width], newHeight) {
+  const stride = width * 3;
+  const result = new Uint8ClampedArray(newHeight * stride);
   triangles(height, newHeight).forEach(({ start, weights }, row) => {
     for (let index = 0; index < stride; index++) {
-      result[row * stride + index] = weigh(narrow, start * stride + index, stride, weights);
+      result[row * stride + index] = weigh(bytes, start * stride + index, stride, weights);
     }
   });
   return result;
