@@ -1,6 +1,7 @@
 """A real browser for the tests of pages; `make test-browser` installs it where it is missing."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +47,8 @@ def opened(browser: Any, address: str, request: pytest.FixtureRequest, script: s
     page.goto(address)
     yield page
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{request.node.name.replace('[', '-').strip(']')}.png", full_page=True)
+    name = re.sub(r"\W+", "-", request.node.name).strip("-")
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
     context.close()
     assert errors == []
 

@@ -109,7 +109,7 @@ def overlap(mask, other):
 # What it answers
 
 
-def test_masks_are_those_of_python(page, ris, record_property):
+def test_masks_are_those_of_python(page, ris):
     generator = random.Random(0)
     overlaps, differences = [], []
     for number in range(20):
@@ -122,7 +122,6 @@ def test_masks_are_those_of_python(page, ris, record_property):
         overlaps.append(overlap(mask_of(page, text), answer["mask"]))
         shown = page.locator("#answers .score").inner_text()
         differences.append(abs(float(shown) - answer["score"]))
-    record_property("mean IoU", float(np.mean(overlaps)))
     assert min(overlaps) >= 0.99
     assert max(differences) <= 0.006, "scores are shown with two digits"
 
@@ -168,8 +167,7 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("sizes", [SIZES])
-def test_the_models_input_is_the_processors_bit_for_bit(page, ris, sizes):
+def test_the_models_input_is_the_processors_bit_for_bit(page, ris):
     generator = np.random.default_rng(0)
     script = """async ([pixels, width, height, newWidth, newHeight, mean, std]) => {
         const { resizeBilinear, pixelValues } = await import("/processing.js");
@@ -180,7 +178,7 @@ def test_the_models_input_is_the_processors_bit_for_bit(page, ris, sizes):
     }"""
     image_processor = ris.processor.image_processor
     statistics = [list(image_processor.image_mean), list(image_processor.image_std)]
-    for width, height, new_width, new_height in sizes:
+    for width, height, new_width, new_height in SIZES:
         pixels = generator.integers(0, 256, (height, width, 4), dtype=np.uint8)
         encoded = base64.b64encode(pixels.tobytes()).decode()
         resized, values = page.evaluate(script, [encoded, width, height, new_width, new_height, *statistics])
@@ -303,12 +301,13 @@ def test_several_lines_are_pasted(page):
 
 def test_a_photo_is_taken(page):
     page.locator("#camera").click()
+    expect(page.locator("#shoot")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.locator("#video")).to_be_hidden()
     page.locator("#camera").click()
     page.locator("#shoot").click()
     expect(page.locator("#image")).to_have_attribute("alt", "Your image")
-    expect(page.locator("#limits")).to_have_class("urgent")
+    expect(page.locator("#limits")).to_contain_class("urgent")
     ask(page, "the tree")
 
 
@@ -385,6 +384,7 @@ def test_without_a_camera_none_is_offered(browser, address, request):
         ("config.json", {"preparation": {"fit": "letterbox"}}, "its image's fit must be squash, got letterbox."),
         ("onnx/model.onnx", "no model", "The model cannot be started; it may be damaged:"),
     ],
+    ids=["missing", "cut off", "of another kind", "of another system", "no graph"],
 )
 def test_a_model_that_cannot_be_run(site, browser, request, tmp_path, name, content, problem):
     copy = tmp_path / "site"

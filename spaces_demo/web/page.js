@@ -70,7 +70,6 @@ function startPage() {
   const at = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
   const shown = new Map(); // answers by their expression: { colour, row, canvas }
   let call;
-  let site;
   let chosen = 0; // counts images that were chosen, so that the last one is shown
   let turn = 0; // counts images that were shown, so that an answer about an earlier one is dropped
   let overlaySize;
@@ -78,13 +77,15 @@ function startPage() {
 
   const say = (text) => (at.status.textContent = text);
   const complain = (text) => (at.problem.textContent = text);
+  const attempt = (work) => () => work().catch((error) => complain(error.message));
 
   function hear({ progress, warning }) {
     if (warning) at.notice.textContent = warning;
     if (progress === undefined) return;
     at.progress.hidden = progress === null;
     at.progress.value = progress ?? 1;
-    say(progress === null ? "Starting the model …" : `Loading the model: ${Math.round(progress * 100)} %`);
+    const text = progress === null ? "Starting the model …" : "Loading the model …";
+    if (text !== at.status.textContent) say(text); // once, since it is read aloud
   }
 
   // -- Images
@@ -139,26 +140,27 @@ function startPage() {
 
   async function openCamera() {
     complain("");
+    at.camera.disabled = true; // until the visitor has allowed it
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1920 } } });
+      at.video.srcObject = stream;
+      toggleCamera(true);
     } catch (error) {
-      return complain(`The camera cannot be used: ${error.message}`);
+      complain(`The camera cannot be used: ${error.message}`);
     }
-    at.video.srcObject = stream;
-    await at.video.play();
-    toggleCamera(true);
-    at.shoot.focus();
+    at.camera.disabled = false;
   }
 
   function toggleCamera(isOn) {
     at.stage.classList.toggle("filming", isOn);
     for (const name of ["video", "shoot", "cancel"]) at[name].hidden = !isOn;
     at.camera.hidden = isOn;
+    at.shoot.disabled = true; // until there is something to see
   }
 
   function closeCamera() {
     for (const track of stream.getTracks()) track.stop();
-    stream = null;
+    stream = at.video.srcObject = null;
     toggleCamera(false);
     at.camera.focus();
   }
@@ -177,6 +179,7 @@ function startPage() {
     const fresh = [...new Set(texts.map((text) => text.trim()).filter(Boolean))].filter((text) => !shown.has(text));
     const wordless = fresh.find((text) => !/[\p{L}\p{N}]/u.test(text));
     if (wordless !== undefined || !texts.some((text) => text.trim())) return complain("Say in words what to look for.");
+    if (!overlaySize) return complain("There is no image yet.");
     if (shown.size + fresh.length > MOST_EXPRESSIONS) return complain(`At most ${MOST_EXPRESSIONS} expressions are shown; remove some first.`);
     at.expression.value = "";
     if (!fresh.length) return;
@@ -215,8 +218,12 @@ function startPage() {
       button.setAttribute("aria-label", `${label}: ${text}`);
       return button;
     };
-    const save = icon("save", "Download the mask", async () => download(await call("mask", { text }), `mask-${slug(text)}.png`));
-    const remove = icon("remove", "Remove", () => removeAnswer(text));
+    const saveMask = async () => download(await call("mask", { text }), `mask-${slug(text)}.png`);
+    const save = icon("save", "Download the mask", attempt(saveMask));
+    const remove = icon("remove", "Remove", () => {
+      removeAnswer(text);
+      at.expression.focus();
+    });
     const row = make("li", { className: "waiting" }, toggle, save, remove);
     row.style.setProperty("--colour", `rgb(${colour})`);
     const canvas = make("canvas", { hidden: true });
@@ -295,9 +302,13 @@ function startPage() {
       at.file.value = ""; // so that the same file can be chosen again
     };
     at.camera.onclick = openCamera;
-    at.shoot.onclick = shoot;
+    at.video.onloadeddata = () => {
+      at.shoot.disabled = false;
+      at.shoot.focus();
+    };
+    at.shoot.onclick = attempt(shoot);
     at.cancel.onclick = closeCamera;
-    at.overlay.onclick = saveOverlay;
+    at.overlay.onclick = attempt(saveOverlay);
     at.clear.onclick = clear;
     addEventListener("paste", (event) => take(event.clipboardData.files));
     addEventListener("dragover", (event) => {
@@ -324,7 +335,9 @@ function startPage() {
     const options = { device: wanted.get("device"), threads: Number(wanted.get("threads")) || undefined, hasGpu: await hasGpu() };
     const opened = call("open", options);
     opened.catch(() => {}); // it is awaited below
-    site = await (await fetch("site.json")).json();
+    const response = await fetch("site.json");
+    if (!response.ok) throw new Error("This page is not built: hf-ris demo --web does it.");
+    const site = await response.json();
     at.limits.hidden = !site.for_drawings;
     at.scenes.replaceChildren(
       ...site.scenes.map((scene) =>
