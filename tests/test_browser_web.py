@@ -353,7 +353,7 @@ def test_what_is_wrong_is_said(page):
     [
         pytest.param("delete Navigator.prototype.gpu", "", "", "WebAssembly", id="no WebGPU"),
         pytest.param("", "?device=webgpu", "", "WebAssembly", id="WebGPU fails"),
-        pytest.param("", "?threads=1", "", "WebAssembly, 1 thread)", id="one thread"),
+        pytest.param("", "?threads=2", "", "WebAssembly, 2 threads)", id="two threads"),
         pytest.param("WebAssembly.validate = () => false", "", "has no SIMD", None, id="no SIMD"),
     ],
 )
@@ -412,7 +412,7 @@ def test_nothing_leaves_this_machine(site, browser, request, tmp_path, monkeypat
         for each in (server, other):
             Thread(target=each.serve_forever, daemon=True).start()
         there = f"http://127.0.0.1:{other.server_address[1]}/there"
-        with opened(browser, f"http://127.0.0.1:{server.server_address[1]}", request) as page:
+        with opened(browser, f"http://127.0.0.1:{server.server_address[1]}/?threads=2", request) as page:
             page.context.on("request", lambda sent: asked.append(sent.url))
             expect(page.locator("#answers .score")).to_have_text("0.97")
             expect(page.locator("#status")).to_contain_text("WebAssembly, 1 thread)")  # others need the headers

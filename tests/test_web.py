@@ -25,7 +25,7 @@ from hf_ris.hub import push_space
 
 
 SPACES = Path(__file__).parents[1] / "spaces_demo"
-CONFIG = {"model_type": web.EXPORTED, "graphs": {"whole": "onnx/model.onnx"}}
+CONFIG = {"model_type": web.EXPORTED, "source": "magnet-tiny-refshapes", "graphs": {"whole": "onnx/model.onnx"}}
 
 
 def pack(files):
@@ -91,7 +91,7 @@ def exported(tmp_path):
     folder = tmp_path / "exported"
     (folder / "onnx").mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
-    for name in ("tokenizer.json", "tokenizer_config.json", "secret.txt", "onnx/model.onnx"):
+    for name in ("README.md", "tokenizer.json", "tokenizer_config.json", "secret.txt", "onnx/model.onnx"):
         (folder / name).write_text(name, encoding="utf-8")
     return folder
 
@@ -110,7 +110,7 @@ def test_the_site_is_built_whole_and_from_the_cache_the_second_time(registry, ex
     assert names_in(site) == own | vendored | model | {"site.json", *(scene["file"] for scene in facts["scenes"])}
     assert (site / "vendor" / "some-runtime" / "run.wasm").read_text(encoding="utf-8") == "wasm"
     assert all(Image.open(site / scene["file"]).mode == "RGB" and scene["expressions"] for scene in facts["scenes"])
-    assert facts["for_drawings"] is False, "only of the bundled model it is known"
+    assert facts["for_drawings"] is True, "the bundled model, exported"
 
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:1")  # nobody answers
     web.build_site(tmp_path / "again", exported, registry.page)
@@ -147,16 +147,18 @@ def test_only_a_model_that_the_page_can_run_is_taken(registry, exported, tmp_pat
         (exported / "config.json").write_text(json.dumps({**CONFIG, "graphs": graphs}), encoding="utf-8")
         with pytest.raises(ValueError, match="`model` must be exported as one graph"):
             web.build_site(tmp_path / "site", exported, registry.page)
+    (exported / "config.json").write_text(json.dumps({**CONFIG, "source": "me/mine"}), encoding="utf-8")
     asked = []
 
-    def export_model(model, folder):
+    def export_model(model, folder, note):
         asked.append(model)
-        folder.mkdir()
+        return shutil.copytree(exported, folder)
 
     monkeypatch.setitem(sys.modules, "hf_ris.export", SimpleNamespace(export_model=export_model))
-    web.build_site(tmp_path / "site", page=registry.page)
-    assert asked == ["bundled"]
-    assert json.loads((tmp_path / "site" / "site.json").read_text(encoding="utf-8"))["for_drawings"] is True
+    web.build_site(tmp_path / "site", "me/mine", registry.page)
+    assert asked == ["me/mine"]
+    assert not (tmp_path / "site" / "model" / "secret.txt").exists()
+    assert json.loads((tmp_path / "site" / "site.json").read_text(encoding="utf-8"))["for_drawings"] is False
 
 
 def test_it_is_served_to_this_machine_alone(tmp_path):

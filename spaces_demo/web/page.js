@@ -348,8 +348,8 @@ function startPage() {
     at.camera.hidden = !devices.some(({ kind }) => kind === "videoinput");
     listen();
     await showScene(site.scenes[0]);
-    const { system, precision, size, means } = await opened;
-    at.about.textContent = `${system}, ${(size / 1e6).toFixed(0)} MB, ${precision}. ${means}.`;
+    const { name, precision, size, means } = await opened;
+    at.about.textContent = `${name}, ${(size / 1e6).toFixed(0)} MB, ${precision}. ${means}.`;
     say("Ready.");
     if (!shown.size && site.for_drawings) await ask(site.scenes[0].expressions.slice(0, 1)); // shows what the page does
   }

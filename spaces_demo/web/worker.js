@@ -2,7 +2,7 @@
 
 import { maskPng, paintMask, pixelValues, readScore, resizeBilinear, rowsOf } from "./processing.js";
 
-const LARGE_MODEL = 64e6; // bytes; a smaller one answers by WebAssembly before WebGPU has compiled its shaders
+const LARGE_MODEL = 64e6; // bytes; a smaller one answers at once by WebAssembly, and neither WebGPU nor threads are worth their start
 const MOST_THREADS = 4;
 
 async function fetchBytes(path, onPart = () => {}) {
@@ -53,7 +53,7 @@ function checkConfig({ model_type, graphs, preparation, reading }) {
 class Model {
   /** Fetch the model, and start it by WebGPU where that pays, else by WebAssembly. */
   static async open({ device, hasGpu, threads }, tell) {
-    const model = Object.assign(new Model(), { tell, threads });
+    const model = Object.assign(new Model(), { tell });
     const { Tokenizer } = await import(new URL("vendor/tokenizers/tokenizers.min.mjs", import.meta.url));
     model.config = await fetchJson("model/config.json");
     checkConfig(model.config);
@@ -63,8 +63,9 @@ class Model {
     model.bytes = await fetchBytes(`model/${model.config.graphs.whole}`, (share) => tell({ progress: share }));
     model.size = model.bytes.length;
     tell({ progress: null });
-    const paysOff = hasGpu && model.size > LARGE_MODEL;
-    await model.start(device ?? (paysOff ? "webgpu" : "wasm"));
+    const isLarge = model.size > LARGE_MODEL;
+    model.threads = crossOriginIsolated ? (threads ?? (isLarge ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1)) : 1;
+    await model.start(device ?? (isLarge && hasGpu ? "webgpu" : "wasm"));
     return model;
   }
 
@@ -75,7 +76,7 @@ class Model {
       this.runtime = await import(vendor(`ort.${device === "webgpu" ? "jspi" : "wasm"}.min.mjs`));
       const { env, InferenceSession } = this.runtime;
       env.logLevel = "error";
-      env.wasm.numThreads = crossOriginIsolated ? (this.threads ?? Math.min(MOST_THREADS, navigator.hardwareConcurrency)) : 1;
+      env.wasm.numThreads = this.threads;
       env.wasm.wasmPaths = {
         mjs: vendor(`ort-wasm-simd-threaded.${build}mjs`),
         wasm: vendor(`ort-wasm-simd-threaded.${build}wasm`),
@@ -85,8 +86,7 @@ class Model {
       if (device === "webgpu") return this.fallBack(error);
       throw new Error(`The model cannot be started; it may be damaged: ${error.message}`);
     }
-    const { numThreads } = this.runtime.env.wasm;
-    this.means = device === "webgpu" ? "WebGPU" : `WebAssembly, ${numThreads} thread${numThreads > 1 ? "s" : ""}`;
+    this.means = device === "webgpu" ? "WebGPU" : `WebAssembly, ${this.threads} thread${this.threads > 1 ? "s" : ""}`;
     this.device = device;
     if (device === "wasm") this.bytes = null;
   }
@@ -119,7 +119,19 @@ class Model {
     });
   }
 
-  /** Logits (N, h, w) of N expressions about one image. */
+  /** Logits of expressions about one image, each with its shape (h, w); the graph may take a fixed number of them at a time. */
+  async ask(pixels, encoded) {
+    const number = this.config.expressions ?? encoded.length;
+    const all = [];
+    for (let start = 0; start < encoded.length; start += number) {
+      const some = Array.from({ length: number }, (_, index) => encoded[start + index] ?? encoded[start]);
+      const { data, dims } = await this.run(pixels, some);
+      const area = dims[1] * dims[2];
+      all.push(...some.map((_, index) => ({ logits: data.slice(index * area, (index + 1) * area), shape: dims.slice(1) })));
+    }
+    return all.slice(0, encoded.length);
+  }
+
   async run(pixels, encoded) {
     const { Tensor } = this.runtime;
     const whole = (lists) => new Tensor("int64", BigInt64Array.from(lists.flat(), BigInt), [lists.length, lists[0].length]);
@@ -129,7 +141,7 @@ class Model {
         input_ids: whole(encoded.map(({ ids }) => ids)),
         attention_mask: whole(encoded.map(({ attended }) => attended)),
       });
-      return { data: await logits.getData(), shape: logits.dims };
+      return { data: await logits.getData(), dims: logits.dims };
     } catch (error) {
       if (this.device !== "webgpu") throw new Error(`The model cannot answer: ${error.message}`);
       await this.fallBack(error);
@@ -147,7 +159,7 @@ const handlers = {
   async open(options) {
     model = Model.open(options, (news) => postMessage(news));
     const { config, size, means } = await model;
-    return { system: config.system, precision: config.precision, size, means };
+    return { name: config.source, precision: config.precision, size, means };
   },
 
   async read({ blob }) {
@@ -180,11 +192,9 @@ async function answer(asked, questions, overlaySize) {
     asked.bitmap.close();
   }
   const encoded = questions.map(({ text }) => opened.encode(text));
-  const { data, shape } = await opened.run(asked.pixels, encoded);
-  const area = shape[1] * shape[2];
+  const all = await opened.ask(asked.pixels, encoded);
   const answers = questions.map(({ text, colour }, index) => {
-    const logits = data.slice(index * area, (index + 1) * area);
-    const found = { logits, shape: shape.slice(1), threshold: reading.threshold };
+    const found = { ...all[index], threshold: reading.threshold };
     asked.answers.set(text, found);
     return { score: readScore(found, asked.size), notes: encoded[index].notes, mask: paintMask(found, overlaySize, colour) };
   });

@@ -500,9 +500,7 @@ def export(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a MagNet, CRIS or CLIPSeg, or bundled.")],
     output: Annotated[Path, typer.Argument(help="A new folder.")],
     dtype: Annotated[str, typer.Option(help="float32, or float16 for GPUs and browsers.")] = "float32",
-    quantize: Annotated[
-        str | None, typer.Option(help="int8: weights of matrix products in 8 bits, for CPUs.")
-    ] = None,
+    quantize: Annotated[str | None, typer.Option(help="int8: weights of matrix products in 8 bits, for CPUs.")] = None,
     expressions: Annotated[
         int | None, typer.Option(min=1, help="Expressions that a run takes, if fixed; by default any number.")
     ] = None,

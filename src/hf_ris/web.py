@@ -22,7 +22,7 @@ from huggingface_hub import constants
 
 from .data.refshapes import EXAMPLES
 from .output_folder import read_json
-from .systems import find_model
+from .systems import BUNDLED_CHECKPOINT, find_model
 
 
 Note = Callable[[str], None]
@@ -73,7 +73,8 @@ def build_site(
             _add_package(name, package, site / "vendor" / name.rpartition("/")[2], note)
         _add_model(model, site / "model", note)
         scenes = _draw_scenes(site)
-        facts = {"for_drawings": model == "bundled", "scenes": scenes}
+        is_bundled = read_json(site / "model" / "config.json").get("source") == BUNDLED_CHECKPOINT.name
+        facts = {"for_drawings": is_bundled, "scenes": scenes}
         (site / "site.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
         os.replace(site, folder)
 
@@ -182,18 +183,19 @@ def _registry() -> str:
 
 
 def _add_model(model: str | Path, folder: Path, note: Note) -> None:
+    """Copy what the page needs of an exported model, which is exported first if it is not."""
     source = Path(find_model(model))
-    config = read_json(source / "config.json") if (source / "config.json").is_file() else {}
-    if config.get("model_type") != EXPORTED:
+    config = source / "config.json"
+    if not config.is_file() or read_json(config).get("model_type") != EXPORTED:
         from .export import export_model
 
-        note(f"exporting {model}")
-        export_model(model, folder)
+        with tempfile.TemporaryDirectory(prefix="hf-ris-export-") as parent:
+            _add_model(export_model(model, Path(parent) / "model", note=note), folder, note)
         return
-    graph = config.get("graphs", {}).get("whole")
+    graph = read_json(config).get("graphs", {}).get("whole")
     if graph is None or not (source / graph).resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"`model` must be exported as one graph, named whole, got {str(model)!r}.")
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", graph):
+        raise ValueError(f"`model` must be exported as one graph, named whole, as a MagNet is; got {str(model)!r}.")
+    for name in ("README.md", "config.json", "tokenizer.json", "tokenizer_config.json", graph):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / name, folder / name)
 
