@@ -96,7 +96,7 @@ class CLIPSegForReferringSegmentation(HubModelMixin, CLIPSegForImageSegmentation
         self, images: list[torch.Tensor], input_ids: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> torch.Tensor:
         """Mask logits (N, side, side) of N = B * k expressions, image-major, from the output of `encode_images`."""
-        each = len(input_ids) // len(images[0])
+        each = input_ids.shape[0] // images[0].shape[0]  # not `len`, which a trace would keep as a constant
         activations = [states.repeat_interleave(each, dim=0) for states in images]
         expressions = self.clip.get_text_features(input_ids, attention_mask=attention_mask).pooler_output
         return self.decoder(activations, expressions).logits

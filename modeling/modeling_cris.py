@@ -117,7 +117,7 @@ class CRISNeck(nn.Module):
         # 3. Every cell learns its place
         sides = [torch.linspace(-1, 1, side, device=joined.device, dtype=joined.dtype) for side in size]
         y, x = torch.meshgrid(*sides, indexing="ij")
-        places = torch.stack([x, y]).expand(len(joined), -1, -1, -1)
+        places = torch.stack([x, y]).expand(joined.shape[0], -1, -1, -1)
         return self.place_convolutions(torch.cat([joined, places], dim=1))
 
 
@@ -347,7 +347,7 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
         """The neck's map (N, d, h, w), word features (N, L, t), and sentence features (N, s)."""
         encoded = self.text_encoder(input_ids)  # causal: padding reaches no word before it
         words, state = encoded.last_hidden_state, encoded.text_embeds
-        per_image = len(input_ids) // len(images[0])
+        per_image = input_ids.shape[0] // images[0].shape[0]  # not `len`, which a trace would keep as a constant
         maps = [level.repeat_interleave(per_image, dim=0) for level in images]
         return self.neck(maps, state), words, state
 

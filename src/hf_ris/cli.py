@@ -454,19 +454,13 @@ def push(
         str | None, typer.Option("--license", help="Licence of the weights, such as apache-2.0, if no card names it.")
     ] = None,
     is_dataset: Annotated[bool, typer.Option("--dataset", help="SOURCE is a folder of hf-ris data export.")] = False,
-    is_space: Annotated[
-        bool,
-        typer.Option(
-            "--space", help="SOURCE is the demo's folder: spaces_demo, or spaces_demo/web, a page without a server."
-        ),
-    ] = False,
+    is_space: Annotated[bool, typer.Option("--space", help="SOURCE is spaces_demo or spaces_demo/web.")] = False,
     wheel: Annotated[
-        Path | None,
-        typer.Option(help="For spaces_demo: this package's wheel; by default built from SOURCE's checkout."),
+        Path | None, typer.Option(help="For spaces_demo: this package's wheel; by default built from its checkout.")
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="For spaces_demo/web: a folder of hf-ris export, or a model to export; by default bundled."),
+        typer.Option(help="For spaces_demo/web: a MagNet, or what hf-ris export wrote; by default bundled."),
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Make it public. By default it is private.")] = False,
     dry_run: Annotated[
@@ -521,21 +515,13 @@ def demo(
     port: Annotated[int | None, typer.Option(help="By default the first free one from 7860.")] = None,
     share: Annotated[bool, typer.Option("--share", help="Make a public link for a few days.")] = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    web: Annotated[
-        bool,
-        typer.Option(
-            "--web",
-            help="The page that needs no server: the browser runs --model, a folder of hf-ris export or bundled.",
-        ),
-    ] = False,
+    web: Annotated[bool, typer.Option("--web", help="The page without a server: the browser runs --model.")] = False,
 ) -> None:
     """Try it out on a page in the browser. Photos need a connection to the Hub, where their models come from."""
     note("loading libraries ...")
     if web:
-        if host != "127.0.0.1" or share:
-            raise ValueError("--host and --share must be left out with --web, which serves this machine alone.")
-        if model and len(model) > 1:
-            raise ValueError(f"--model must be given once with --web, got {' '.join(model)}.")
+        if host != "127.0.0.1" or share or len(model or []) > 1:
+            raise ValueError("--host, --share and a second --model must be left out with --web.")
         from .web import serve
 
         serve(*(model or []), port=port, open_browser=open_browser, note=note)

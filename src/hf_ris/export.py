@@ -20,17 +20,19 @@ from transformers import Pipeline, pipeline
 from transformers.image_utils import PILImageResampling
 
 from . import __version__, endpoint_handler, modeling
+from .hub import load_card
 from .modeling.inputs import read_request
 from .modeling.modeling_composed import ComposedPreTrainedModel
 from .modeling.modeling_referring_segmentation import render_card
+from .onnx_model import without_code
 from .reporting import table
-from .systems import TASK, find_model
+from .systems import HUB_MODELS, SYSTEMS, TASK, find_model
 
 
 OPSET = 18  # of all graphs: what torch's exporter writes
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-RUNTIME = "hf_ris_onnx"  # the package in the folder that answers without this one
+RUNTIME = endpoint_handler.EXPORTED
 RUNTIME_FILES = {"onnx_runtime": "__init__", "resampling": "resampling", "without_torch": "without_torch"}
 ASK = f'''"""Asks the model in this folder; needs numpy, pillow, tokenizers and onnxruntime: python ask.py photo.jpg "the red mug" """
 
@@ -165,7 +167,8 @@ def export_model(
         folder = Path(parent) / "model"
         (folder / "onnx").mkdir(parents=True)
         with torch.no_grad():
-            features = ris.processor.prepare([read_request(CHECK_IMAGE, CHECK_TEXTS)])
+            with _quiet("transformers"):  # of words that a vocabulary lacks
+                features = ris.processor.prepare([read_request(CHECK_IMAGE, CHECK_TEXTS)])
             expected = ris.model(**features).logits.numpy()
             ris.model.to(DTYPES[dtype])
             graphs = _write_graphs(ris.model, system, features, folder, quantize, expressions, note)
@@ -175,6 +178,7 @@ def export_model(
             "hf_ris_version": __version__,
             "system": kind,
             "source": _find_name(source),
+            "licence": _find_licence(source),
             "precision": quantize or dtype,
             "opset": OPSET,
             "expressions": expressions,
@@ -200,6 +204,15 @@ def _find_name(source: str | Path) -> str:
     """A Hub id as it is, a folder by its last part: where it lies on this machine concerns nobody."""
     path = Path(find_model(source))
     return path.resolve().name if path.exists() else str(source)
+
+
+def _system_name(kind: str) -> str:
+    return SYSTEMS[kind].name if kind in SYSTEMS else HUB_MODELS[kind]().system
+
+
+def _find_licence(source: str | Path) -> str | None:
+    card = load_card(find_model(source))
+    return card.data.get("license") if card else None
 
 
 def _check_model(model: Any) -> Export:
@@ -261,12 +274,12 @@ def _write_graphs(
 def _trace(
     graph: nn.Module, sample: dict[str, Any], shapes: dict[str, Any], inputs: list[str], outputs: list[str], path: Path
 ) -> None:
-    # torch's own exporter: transformers' is experimental, and takes its whole models only.
+    # torch's own exporter: transformers' is experimental, and takes its whole models only. In two steps, since the second would
+    # make up for an open number of expressions that the first cannot keep open.
     with _quiet("torch.onnx", "torch.onnx._internal.exporter._registration", "onnxscript"):
         program = torch.onnx.export(
-            graph,
-            kwargs=sample,
-            dynamic_shapes=shapes,
+            torch.export.export(graph, (), sample, dynamic_shapes=shapes),
+            dynamic_shapes=shapes,  # whose names are taken
             input_names=inputs,
             output_names=outputs,
             opset_version=OPSET,
@@ -327,9 +340,7 @@ def _describe_preparation(processor: Any, system: Export) -> dict[str, Any]:
 
 def _write_rest(folder: Path, ris: Pipeline, settings: dict[str, Any]) -> None:
     """Write the processor, the code that runs the graphs, the card, and the settings with the size and the hash of each graph."""
-    for part in (ris.processor, ris.processor.image_processor):
-        part._auto_class = None  # what this folder is read by is installed: no code lies beside it
-    ris.processor.save_pretrained(folder)
+    without_code(ris.processor).save_pretrained(folder)
     code = Path(modeling.__path__[0])
     (folder / RUNTIME).mkdir()
     for name, new_name in RUNTIME_FILES.items():
@@ -361,7 +372,7 @@ def _card(folder: Path, settings: dict[str, Any]) -> str:
             rows += [[f"`{name}`", kind, f"`{value.name}`", _describe_type(value)] for value in values]
     source = settings["source"]
     summary = (
-        f"{source}, a {settings['system']}, exported to ONNX (opset {settings['opset']}, {settings['precision']}). It answers with and "
+        f"{source}, a {_system_name(settings['system'])}, exported to ONNX (opset {settings['opset']}, {settings['precision']}). It answers with and "
         "without torch."
     )
     details = f"""Without torch, with `pip install {" ".join(REQUIREMENTS)}`:
@@ -377,6 +388,7 @@ One image goes through at a time. `config.json` says how an image and expression
         f"{source}, ONNX",
         summary,
         details,
+        licence=settings["licence"],
         tags=["onnx"],
         base_models=[source] if source.count("/") == 1 else [],
         carries_code=False,
@@ -406,7 +418,8 @@ def _compare(folder: Path, features: dict[str, torch.Tensor], expected: np.ndarr
     exported = ExportedModel(folder)
     request = read_request(CHECK_IMAGE, CHECK_TEXTS)
     pixel_values = exported.prepare_image(request.image)[None]
-    input_ids, attention_mask = exported.tokenize(request.expressions)
+    with _quiet("transformers"):
+        input_ids, attention_mask = exported.tokenize(request.expressions)
     same_text = np.array_equal(input_ids, features["input_ids"]) and np.array_equal(
         attention_mask, features["attention_mask"]
     )

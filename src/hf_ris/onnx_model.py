@@ -96,9 +96,9 @@ class OnnxForReferringSegmentation(PreTrainedModel):
         """Find the processor of the model that was exported, in its files; see [`HubModelMixin.find_processor`]."""
         kind, folder = self.config.system, self.exported.folder
         if kind in HUB_MODELS:
-            length = self.exported.preparation["text_length"]
-            return HUB_MODELS[kind]().processor_class.from_pretrained(folder, text_length=length)
-        return SYSTEMS[kind].processor().from_pretrained(folder)
+            processor_class = HUB_MODELS[kind]().processor_class
+            return processor_class.from_pretrained(folder, text_length=self.max_text_length)
+        return without_code(SYSTEMS[kind].processor().from_pretrained(folder))
 
     @property
     def device(self) -> torch.device:
@@ -149,6 +149,13 @@ class OnnxForReferringSegmentation(PreTrainedModel):
     def describe_settings(self) -> str:
         """Settings that the answers depend on, besides weights, images and expressions."""
         return self.config.to_json_string()
+
+
+def without_code(processor: Any) -> Any:
+    """Let a processor's files name no code beside them: an exported folder holds none that transformers runs."""
+    for part in (processor, processor.image_processor):
+        part._auto_class = None
+    return processor
 
 
 __all__ = ["OnnxForReferringSegmentation"]

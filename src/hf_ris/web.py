@@ -22,7 +22,7 @@ from huggingface_hub import constants
 
 from .data.refshapes import EXAMPLES
 from .output_folder import read_json
-from .systems import BUNDLED_CHECKPOINT, find_model
+from .systems import BUNDLED_CHECKPOINT, ONNX_TYPE, find_model
 
 
 Note = Callable[[str], None]
@@ -31,7 +31,6 @@ HERE = Path(__file__).parent
 # A wheel brings the page along; a checkout has it among the Spaces.
 PAGE = HERE / "web_page" if (HERE / "web_page").is_dir() else HERE.parents[1] / "spaces_demo" / "web"
 REGISTRY = "https://registry.npmjs.org"
-EXPORTED = "onnx_referring_segmentation"
 FIRST_SCENE = ("the black teapot in the middle", "the little pink tree on the right")
 PORTS = range(7860, 7960)
 # WebAssembly's threads need the first two. The third holds every worker to what the page says: nothing leaves this machine.
@@ -186,7 +185,7 @@ def _add_model(model: str | Path, folder: Path, note: Note) -> None:
     """Copy what the page needs of an exported model, which is exported first if it is not."""
     source = Path(find_model(model))
     config = source / "config.json"
-    if not config.is_file() or read_json(config).get("model_type") != EXPORTED:
+    if not config.is_file() or read_json(config).get("model_type") != ONNX_TYPE:
         from .export import export_model
 
         with tempfile.TemporaryDirectory(prefix="hf-ris-export-") as parent:
