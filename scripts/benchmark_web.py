@@ -23,7 +23,7 @@ from hf_ris.web import FIRST_SCENE, build_site, make_server
 
 LOADS = 5
 FURTHER = 20  # answers after the first
-THREADS = (1, 2, 4)
+THREADS = (1, 2)
 
 
 def main() -> None:

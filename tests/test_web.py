@@ -184,13 +184,13 @@ def test_it_is_served_to_this_machine_alone(tmp_path):
 
 def test_on_the_command_line(monkeypatch):
     served = []
-    monkeypatch.setattr(web, "serve", lambda *models, **options: served.append((models, options["port"])))
+    monkeypatch.setattr(web, "serve", lambda model, port, *options: served.append((model, port)))
 
     def ask(*arguments):
         return CliRunner().invoke(app, ["demo", "--web", *arguments])
 
     assert ask().exit_code == ask("--model", "exported", "--port", "8000").exit_code == 0
-    assert served == [((), None), (("exported",), 8000)]
+    assert served == [("bundled", None), ("exported", 8000)]
     for wrong in (("--share",), ("--host", "0.0.0.0"), ("--model", "a", "--model", "b")):
         assert "must be left out with --web" in ask(*wrong).output
 

@@ -524,7 +524,7 @@ def demo(
             raise ValueError("--host, --share and a second --model must be left out with --web.")
         from .web import serve
 
-        serve(*(model or []), port=port, open_browser=open_browser, note=note)
+        serve(model[0] if model else "bundled", port, open_browser, note)
         return
     from .demo import launch
 
