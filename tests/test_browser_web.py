@@ -326,15 +326,17 @@ def test_what_is_wrong_is_said(page):
     for text in ("", "?!"):
         ask(page, text)
         expect(problem).to_have_text("Say in words what to look for.")
-    ask(page, "the zebra")
-    expect(page.locator("#answers .note")).to_contain_text("does not know the word “zebra”")
+    ask(page, "the zebra on the zebra", "the zebra behind a giraffe")
+    notes = page.locator("#answers .note")
+    expect(notes.nth(0)).to_contain_text("does not know the word “zebra”")
+    expect(notes.nth(1)).to_contain_text("does not know the words “zebra” and “giraffe”")
     ask(page, " ".join(["the tree"] * 30))
-    expect(page.locator("#answers .note").nth(1)).to_contain_text("has 62 tokens; the first 32 are read")
+    expect(notes.nth(2)).to_contain_text("has 62 tokens; the first 32 are read")
     cut_off = SCENE.read_bytes()[:100]
     for content, words in ((b"no image", "This file is no image"), (cut_off, "This image cannot be decoded")):
         page.locator("#file").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": content})
         expect(problem).to_contain_text(words)
-    expect(page.locator("#answers li")).to_have_count(2)  # answers to the image that is still shown
+    expect(page.locator("#answers li")).to_have_count(3)  # answers about the image that is still shown
     wide = io.BytesIO()
     Image.new("1", (30_000, 3_000)).save(wide, "PNG")
     page.locator("#file").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": wide.getvalue()})

@@ -101,7 +101,12 @@ class Model {
   encode(text) {
     const { text_length, pad_token_id, keeps_end_token } = this.config.preparation;
     let { ids } = this.tokenizer.encode(text);
-    const notes = this.unknownWords(text).map((word) => `This model does not know the word “${word}”: its answer may mean nothing.`);
+    const unknown = this.unknownWords(text).map((word) => `“${word}”`);
+    const notes = [];
+    if (unknown.length) {
+      const words = new Intl.ListFormat("en").format(unknown);
+      notes.push(`This model does not know the word${unknown.length > 1 ? "s" : ""} ${words}: its answer may mean nothing.`);
+    }
     if (ids.length > text_length) {
       notes.push(`The expression has ${ids.length} tokens; the first ${text_length} are read.`);
       ids = [...ids.slice(0, text_length - keeps_end_token), ...(keeps_end_token ? ids.slice(-1) : [])];
@@ -112,7 +117,7 @@ class Model {
 
   /** The words that are replaced by the unknown token, or spelled out letter by letter. */
   unknownWords(text) {
-    return (text.match(/[^\s\p{P}]+/gu) ?? []).filter((word) => {
+    return [...new Set(text.match(/[^\s\p{P}]+/gu))].filter((word) => {
       const pieces = this.tokenizer.tokenize(word, { add_special_tokens: false });
       const isSpelled = pieces.length > 1 && pieces.every((piece) => [...piece.replace("##", "")].length === 1);
       return isSpelled || pieces.includes(this.unknown);
