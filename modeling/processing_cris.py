@@ -64,7 +64,7 @@ class CRISImageProcessor(ReferringSegmentationImageProcessor):
         border = torch.tensor([round(255 * mean) for mean in kwargs["image_mean"]])[:, None, None].float()
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         taps = fit((image.height, image.width), (size.height, size.width), cubic)
-        fitted = resample(pixels, *map(to_torch, taps), border)
+        fitted = resample(pixels, to_torch(taps[0]), to_torch(taps[1]), border)
         return fitted.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
     def resize_mask(self, mask: np.ndarray, size: SizeDict) -> np.ndarray:
@@ -126,7 +126,7 @@ class CRISProcessor(ReferringSegmentationProcessor):
 
     def probability_bands(self, logits: torch.Tensor, size: tuple[int, int]) -> Iterator[torch.Tensor]:
         fitted = self.input_probabilities(logits, (4 * logits.shape[1], 4 * logits.shape[2]))  # logits are at stride 4
-        vertical, horizontal = (to_torch(taps, fitted.device) for taps in unfit(size, fitted.shape[1:], cubic))
+        vertical, horizontal = (to_torch(taps, fitted.device) for taps in unfit(size, (fitted.shape[1], fitted.shape[2]), cubic))
         for rows in row_bands(*size):
             yield resample(fitted, Taps(*(part[:, rows] for part in vertical)), horizontal)
 

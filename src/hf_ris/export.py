@@ -61,7 +61,7 @@ Note = Callable[[str], None]
 class WholeGraph(nn.Module):
     """Image and expressions to mask logits, where words enter while the image is encoded."""
 
-    inputs = ("pixel_values", "input_ids", "attention_mask")
+    inputs: tuple[str, ...] = ("pixel_values", "input_ids", "attention_mask")
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -121,6 +121,8 @@ class ProductConvolution(nn.Module):
             if not (isinstance(block, nn.Sequential) and len(block) > 1 and isinstance(block[1], nn.BatchNorm2d)):
                 continue
             layer = block[0]
+            if not isinstance(layer, nn.Conv2d):
+                continue
             if layer.kernel_size == (3, 3) and layer.stride == (1, 1) and layer.in_channels >= WIDE:
                 block[0], block[1] = cls(fuse_conv_bn_eval(layer, block[1])), nn.Identity()
 
