@@ -23,7 +23,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_magnet import MagNetConfig
 from .grounding_losses import AuxiliaryLosses, mask_loss
-from .layers import attend, average_pool, full_precision
+from .layers import attend, cell_averages, full_precision
 from .magnet_decoders import DeformableAttention, MaskDecoder, PixelDecoder
 from .modeling_trainable_segmentation import RawPrediction, TrainableSegmentationModel
 
@@ -165,11 +165,11 @@ class PooledContext(nn.Module):
         self.fusion = ImageFusion(config, reduced, num_heads)
 
     def forward(
-        self, image_map: torch.Tensor, words: torch.Tensor, is_word: torch.Tensor, size: tuple[int, int]
+        self, pixels: torch.Tensor, words: torch.Tensor, is_word: torch.Tensor, size: tuple[int, int]
     ) -> torch.Tensor:
-        """`image_map` (B or N, width, h, w) -> (N, h·w, width / reduction), interpolated back to `size` = (h, w)."""
-        # 1. Pool
-        cells = average_pool(image_map, self.grid).flatten(2).transpose(1, 2)
+        """`pixels` (B or N, h·w, width) -> (N, h·w, width / reduction), interpolated back to `size` = (h, w)."""
+        # 1. Pool, by one matrix: to pool rows and columns in turn would take copies of every channel
+        cells = torch.kron(*(cell_averages(*each, pixels) for each in zip(size, self.grid, strict=True))) @ pixels
         cells = self.contract(self.norm(self.expand(cells)))
         # 2. Fuse with the words
         context = self.fusion(self.reduce(self.activation(cells)), words, is_word)
@@ -200,8 +200,7 @@ class AlignmentModule(nn.Module):
         size: tuple[int, int],
     ) -> torch.Tensor:
         """`fused` (N, h·w, width), `pixels` (B or N, h·w, width) -> the stage's feature s_k, (N, h·w, width)."""
-        image_map = pixels.transpose(1, 2).unflatten(2, size)
-        contexts = [context(image_map, words, is_word, size) for context in self.contexts]
+        contexts = [context(pixels, words, is_word, size) for context in self.contexts]
         mixed = self.norm(self.mix(torch.cat([*contexts, fused], dim=-1)))
         return self.activation(self.output(mixed))
 
