@@ -53,8 +53,18 @@ def instance_norm(states: torch.Tensor, eps: float, mask: torch.Tensor | None = 
         weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)  # a sample may have no position
         mean = (values * weights).sum(dim=1, keepdim=True)
         variance = ((values - mean).square() * weights).sum(dim=1, keepdim=True)
-    scale = torch.rsqrt(variance + eps)
-    return torch.addcmul(-mean * scale, values, scale).to(states.dtype)  # in one pass, with no copy in between
+    return ((values - mean) * torch.rsqrt(variance + eps)).to(states.dtype)
+
+
+def linear_map(layer: nn.Module, like: torch.Tensor) -> torch.Tensor:
+    """
+    Matrix (in, out) of a linear layer, float32, for states `like` (..., in).
+
+    It is read by a call, as adapters, offloading and quantised weights need it; the large factor keeps a bias from rounding it.
+    """
+    width, factor = like.shape[-1], 256.0
+    probed = layer(factor * torch.eye(width + 1, width, dtype=like.dtype, device=like.device)).float()
+    return (probed[:-1] - probed[-1:]) / factor
 
 
 class ImageFusion(nn.Module):
@@ -103,6 +113,9 @@ class WordFusion(nn.Module):
     """
     Word-pixel attention: each word gathers the pixels that show it.
 
+    Keys and values are linear in the pixels, also after their instance norms. So the few words go through the layers, not the
+    many pixels: scores are (query · keyᵀ) · pixelᵀ, and what a word gathers is (weights · pixels) · value.
+
     Args:
         config (`MagNetConfig`): Supplies the text width, the mask convention and the attention kernel.
         image_width (`int`): Channels of the pixels.
@@ -127,27 +140,36 @@ class WordFusion(nn.Module):
     def forward(self, words: torch.Tensor, pixels: torch.Tensor, is_word: torch.Tensor) -> torch.Tensor:
         """`words` (N, L, width), `pixels` (B or N, P, image width), `is_word` (N, L) bool -> (N, L, width)."""
         query = self.query(words)
-        key = instance_norm(self.key(pixels), self.eps)
-        value = instance_norm(self.value(pixels), self.eps)
         if self.config.language_attention_mask == "published":
             # The released code multiplies queries by BERT's additive mask: real words attend uniformly, padding words
             # attend hard, and the statistics below include padding. Kept for parity; scores of 1e5 need float32 (or TF32,
             # which errs by about 5, where a padding word's best pixel is ahead by 2,000).
             query = query.float() * (~is_word).unsqueeze(-1) * PUBLISHED_PADDING_BIAS
-            with full_precision(words):
-                attended = self.gather(query, key.float(), value.float()).to(words.dtype)
             statistics_mask = None
         else:
-            attended = self.gather(query, key, value)
             statistics_mask = is_word
+        matrices = linear_map(self.key, pixels), linear_map(self.value, pixels)
+        with full_precision(words):
+            centred = pixels.float() - pixels.float().mean(dim=1, keepdim=True)
+            covariance = centred.mT @ centred / centred.shape[1]
+            key, value = (self.normalise(matrix, covariance) for matrix in matrices)
+            attended = self.gather(query.float(), key, value, centred).to(words.dtype)
         attended = instance_norm(self.output(attended), self.eps, statistics_mask)
         return self.activation(self.projection(self.activation(self.word_role(words)) * attended))
 
-    def gather(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """`query` (N, L, width), `key` and `value` (B or N, P, width) -> (N, L, width)."""
+    def normalise(self, matrix: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+        """Make an instance norm part of `matrix` (image width, width) by the pixels' `covariance`: (B or N, image width, width)."""
+        variance = ((covariance @ matrix) * matrix).sum(dim=1, keepdim=True)
+        return matrix * torch.rsqrt(variance + self.eps)
+
+    def gather(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pixels: torch.Tensor
+    ) -> torch.Tensor:
+        """`query` (N, L, width), matrices `key` and `value` (B or N, image width, width), `pixels` (…, P, image width) -> (N, L, width)."""
         # The expressions of an image ask the same pixels, so their words are the queries of one attention.
-        queries_per_image = query.reshape(key.shape[0], -1, query.shape[-1])
-        return attend(self, queries_per_image, key, value, num_heads=1, scaling=self.scaling).reshape(query.shape)
+        queries_per_image = query.reshape(len(pixels), -1, query.shape[-1]) @ key.mT
+        attended = attend(self, queries_per_image, pixels, pixels, num_heads=1, scaling=self.scaling)
+        return (attended @ value).reshape(query.shape)
 
 
 class PooledContext(nn.Module):

@@ -70,8 +70,6 @@ def test_what_does_not_depend_on_words_runs_once_per_image(tiny_model, inputs):
         "pixel queries": stage.image_fusion.query,
         "image role": stage.image_fusion.image_role,
         "pooled contexts": stage.alignment.contexts[-1].reduce,
-        "pixel keys of words": stage.word_fusion.key,
-        "pixel values of words": stage.word_fusion.value,
     }
     hooks = [
         module.register_forward_hook(lambda _, inputs, __, name=name: rows.__setitem__(name, inputs[0].shape[0]))
@@ -236,6 +234,31 @@ def test_heads_reach_the_pooled_contexts(tiny_config, num_heads):
         image_role = torch.nn.functional.gelu(fusion.image_role(pixels[0]))
         expected = torch.nn.functional.gelu(fusion.projection(image_role * attended))
         torch.testing.assert_close(fusion(pixels, words, is_word)[0], expected, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_words_gather_normed_values_by_normed_keys(tiny_config, dtype):
+    """The plain formula, with keys and values of every pixel; biases, which the norms remove, do not spoil small weights."""
+    torch.manual_seed(0)
+    fusion = FusionStage(tiny_config, stage=1).word_fusion
+    words, pixels = torch.randn(4, 7, tiny_config.text_config.hidden_size), 3 + torch.randn(2, 30, 32)
+    for layer in (fusion.key, fusion.value):
+        torch.nn.init.normal_(layer.bias, std=20 * layer.weight.std())
+    is_word = torch.ones(4, 7, dtype=torch.bool)
+
+    def normed(layer):
+        return torch.nn.functional.instance_norm(layer(pixels).mT, eps=fusion.eps).mT.repeat_interleave(2, dim=0)
+
+    scores = fusion.query(words) @ normed(fusion.key).mT * fusion.scaling
+    gathered = fusion.output(scores.softmax(dim=-1) @ normed(fusion.value))
+    normed_words = torch.nn.functional.instance_norm(gathered.mT, eps=fusion.eps).mT
+    expected = fusion.activation(fusion.projection(fusion.activation(fusion.word_role(words)) * normed_words))
+    found = fusion.to(dtype)(words.to(dtype), pixels.to(dtype), is_word)
+
+    assert found.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=tolerance * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
