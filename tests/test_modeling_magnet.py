@@ -431,9 +431,8 @@ def test_the_published_size_runs_at_the_published_resolution():
     assert output.logits.isfinite().all()
 
 
-def test_both_ways_of_sampling_agree(monkeypatch):
+def test_both_ways_of_sampling_agree():
     """Maps, which have gradients, and table look-ups, which are faster: places far outside and on the rim included."""
-    monkeypatch.setattr(magnet_decoders, "SAMPLED_POSITIONS", 7)
     sizes = [(3, 2), (5, 6), (1, 4)]
     cells = sum(height * width for height, width in sizes)
     generator = torch.Generator().manual_seed(0)
@@ -444,7 +443,15 @@ def test_both_ways_of_sampling_agree(monkeypatch):
     weights = torch.rand(2, cells, 4, 3, 2, generator=generator)
     centres = torch.cat([cell_centres(size, value.device) for size in sizes])
 
-    given = value, offsets, weights, centres, sizes
-    torch.testing.assert_close(
-        magnet_decoders.sample_rows(*given), magnet_decoders.sample_maps(*given), rtol=1e-5, atol=1e-5
-    )
+    samples = offsets, weights, centres
+    expected = magnet_decoders.sample_maps(value, sizes, *samples)
+    found = magnet_decoders.RowSampler(value, sizes, points=2)(*samples)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_pixel_decoder_in_pieces_gives_the_same(tiny_model, inputs, monkeypatch):
+    """Without gradients, a few positions of both images at a time; with them, all at once."""
+    monkeypatch.setattr(magnet_decoders, "POSITIONS_PER_PIECE", 14)
+    expected = tiny_model(**inputs).logits
+    with torch.no_grad():
+        torch.testing.assert_close(tiny_model(**inputs).logits, expected, atol=1e-4, rtol=1e-4)
