@@ -5,7 +5,7 @@ The file follows the data (paper, section 3). Swin and BERT advance side by side
 `ImageFusion` lets pixels attend to words (PWAM of LAVT, with layer norms), `AlignmentModule` adds a pyramid of pooled contexts,
 `WordFusion` lets words attend to pixels, and `Gate`s feed both streams on: together a `FusionStage`, four of them a
 `MagNetEncoder`. The decoders of `magnet_decoders` read the mask from the four fused maps. Swin and BERT are transformers' own,
-driven block by block. The mask losses are this project's choice (the authors released no training code), and so is
+driven block by block; Swin's blocks run as in `magnet_swin`. The mask losses are this project's choice (the authors released no training code), and so is
 `language_attention_mask="binary"`; with `"published"` the outputs are those of the released network.
 
 Images come once per image (B rows), words once per expression (N = B·k rows, image-major): what does not depend on the words
@@ -25,6 +25,7 @@ from .configuration_magnet import MagNetConfig
 from .grounding_losses import AuxiliaryLosses, mask_loss
 from .layers import attend, cell_averages, full_precision
 from .magnet_decoders import DeformableAttention, MaskDecoder, PixelDecoder
+from .magnet_swin import SwinBlock
 from .modeling_trainable_segmentation import RawPrediction, TrainableSegmentationModel
 
 
@@ -294,6 +295,9 @@ class MagNetEncoder(nn.Module):
         super().__init__()
         self.image_encoder = SwinModel(config.backbone_config, add_pooling_layer=False)
         self.image_encoder.layernorm = nn.Identity()  # the stages' own features are used, never Swin's last norm
+        for layer in self.image_encoder.encoder.layers:
+            for block in layer.blocks:
+                block.__class__ = SwinBlock  # computes the same, faster
         self.text_encoder = BertModel(config.text_config, add_pooling_layer=False)
         self.stages = nn.ModuleList(FusionStage(config, stage) for stage in range(len(config.stage_widths)))
         self.layers_per_stage = config.text_config.num_hidden_layers // len(self.stages)
@@ -360,7 +364,7 @@ class MagNetEncoder(nn.Module):
 
     def _run_swin_stage(self, index: int, pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         for block in self.image_encoder.encoder.layers[index].blocks:
-            pixels = block(pixels, size, always_partition=True)[0]
+            pixels = block(pixels, size)
         return pixels
 
 
@@ -375,7 +379,7 @@ class MagNetPreTrainedModel(TrainableSegmentationModel):
     # Each joins the outputs of several of its parts, which must lie on one device.
     _no_split_modules = [
         "SwinEmbeddings",
-        "SwinLayer",
+        "SwinBlock",
         "BertEmbeddings",
         "BertLayer",
         "FusionStage",

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from tiny_parts import loud
+from transformers.models.swin.modeling_swin import SwinLayer
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.modeling import magnet_decoders, modeling_trainable_segmentation
@@ -143,6 +144,20 @@ def test_small_images_leave_the_model_unchanged(tiny_model, inputs):
     tiny_model(torch.randn(2, 3, 12, 12), inputs["input_ids"], inputs["attention_mask"])
 
     assert torch.equal(tiny_model(**inputs).logits, before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("size", [(8, 12), (5, 6), (3, 2)])
+def test_swins_blocks_compute_what_transformers_do(tiny_model, size, attention):
+    """Windows that fit, that zeros fill up, and that are larger than the map; shifted and not."""
+    tiny_model = copy.deepcopy(tiny_model)
+    tiny_model.set_attn_implementation(attention)
+    pixels = torch.randn(2, size[0] * size[1], tiny_model.config.stage_widths[0])
+    block = tiny_model.encoder.image_encoder.encoder.layers[0].blocks[0]
+    for block.shift_size in (0, block.window_size // 2):
+        expected, _ = SwinLayer.forward(block, pixels, size, always_partition=True)
+        torch.testing.assert_close(block(pixels, size), expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
