@@ -155,7 +155,8 @@ def test_swins_blocks_compute_what_transformers_do(tiny_model, size, attention):
     tiny_model.set_attn_implementation(attention)
     pixels = torch.randn(2, size[0] * size[1], tiny_model.config.stage_widths[0])
     block = tiny_model.encoder.image_encoder.encoder.layers[0].blocks[0]
-    for block.shift_size in (0, block.window_size // 2):
+    for shift in (0, block.window_size // 2):
+        block.shift_size = shift
         expected, _ = SwinLayer.forward(block, pixels, size, always_partition=True)
         torch.testing.assert_close(block(pixels, size), expected, atol=1e-5, rtol=1e-5)
 
