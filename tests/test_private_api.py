@@ -174,11 +174,18 @@ def test_networks_have_the_parts_that_we_call():
     swin = SwinModel(SwinConfig(embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4, image_size=32))
     assert swin.embeddings.patch_embeddings and swin.encoder.layers[0].blocks and swin.encoder.layers[0].downsample
     assert swin.layernorm
+    block = swin.encoder.layers[0].blocks[0]
+    assert block.attention.q_proj and block.attention.k_proj and block.attention.v_proj and block.attention.o_proj
+    assert block.attention.relative_position_bias and block.attention.num_attention_heads and block.attention.scaling
+    assert block.layernorm_before and block.layernorm_after and block.mlp and block.drop_path
     assert BertModel(BertConfig(**small, vocab_size=8)).encoder.layer
     clip = CLIPModel(
         CLIPConfig(text_config={**small, "vocab_size": 8}, vision_config={**small, "image_size": 32, "patch_size": 16})
     )
     assert clip.vision_model.pre_layrnorm and clip.vision_model.post_layernorm and clip.vision_model.encoder.layers
+    attention = clip.vision_model.encoder.layers[0].self_attn
+    assert attention.q_proj and attention.k_proj and attention.v_proj and attention.out_proj
+    assert attention.num_heads and attention.scale
     assert clip.visual_projection and clip.logit_scale is not None
     assert clip.all_tied_weights_keys is not None
 
