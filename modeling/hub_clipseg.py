@@ -82,11 +82,24 @@ class CLIPSegForReferringSegmentation(HubModelMixin, CLIPSegForImageSegmentation
         Raises:
             ValueError: If there are labels, or there is no equal number of expressions for each image.
         """
-        each = self.check_inputs(pixel_values, input_ids, labels)
+        self.check_inputs(pixel_values, input_ids, labels)
+        return ReferringSegmentationOutput(
+            logits=self.predict(self.encode_images(pixel_values), input_ids, attention_mask)
+        )
+
+    def encode_images(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """Images (B, 3, side, side) to the activations that the decoder reads."""
         hidden_states = self.clip.get_image_features(pixel_values, output_hidden_states=True).hidden_states
-        activations = [hidden_states[layer + 1].repeat_interleave(each, dim=0) for layer in self.extract_layers]
+        return [hidden_states[layer + 1] for layer in self.extract_layers]
+
+    def predict(
+        self, images: list[torch.Tensor], input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Mask logits (N, side, side) of N = B * k expressions, image-major, from the output of `encode_images`."""
+        each = input_ids.shape[0] // images[0].shape[0]  # not `len`, which a trace would keep as a constant
+        activations = [states.repeat_interleave(each, dim=0) for states in images]
         expressions = self.clip.get_text_features(input_ids, attention_mask=attention_mask).pooler_output
-        return ReferringSegmentationOutput(logits=self.decoder(activations, expressions).logits)
+        return self.decoder(activations, expressions).logits
 
 
 __all__ = ["CLIPSegForReferringSegmentation", "CLIPSegReferringProcessor"]

@@ -12,10 +12,11 @@ import torch
 
 from .configuration_grounded import SELECTIONS
 from .language_expression import Expression
-from .masks import check_flag, check_probability, logit, read_target_sizes
+from .masks import check_flag, logit, read_target_sizes
 from .modeling_referring_segmentation import ReferringSegmentationOutput
 from .processing_referring_segmentation import SegmentationProcessor
 from .tas_rectifier import Layout, rectify
+from .without_torch import check_probability
 
 
 LOWEST_SCORE = 0.01  # instances below it are not kept

@@ -1,27 +1,18 @@
 """From logits to a boolean mask, and from the mask to its score, box and run-length code."""
 
-import numbers
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise, product
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from .without_torch import check_probability
+
 
 BAND_PIXELS = 2**20
 TILE = 128  # pixels each way
-
-
-def check_probability(name: str, value: Any) -> None:
-    """
-    Raises:
-        ValueError: If a value is no number between 0 and 1.
-    """
-    # A boolean is a number to Python, but no probability.
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= float(value) <= 1.0:
-        raise ValueError(f"`{name}` must be a number between 0 and 1, got {value!r}.")
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -119,32 +110,6 @@ def read_mask(bands: Iterable[torch.Tensor], threshold: float) -> tuple[torch.Te
     return torch.cat(parts), min(1.0, total / count) if count else 0.0
 
 
-def mask_to_box(mask: np.ndarray) -> dict[str, int] | None:
-    """
-    The tightest box around a mask, in pixels.
-
-    As in transformers' object detection, the corners are edges: `xmax` and `ymax` are exclusive, `xmax - xmin` is the
-    width, and `image.crop((xmin, ymin, xmax, ymax))` holds exactly the object.
-
-    Args:
-        mask (`np.ndarray`):
-            Boolean, of shape (H, W).
-
-    Returns:
-        `dict[str, int]` or `None`: `xmin`, `ymin`, `xmax`, `ymax`; `None` for an empty mask.
-    """
-    rows = np.flatnonzero(mask.any(axis=1))
-    columns = np.flatnonzero(mask.any(axis=0))
-    if rows.size == 0:
-        return None
-    return {
-        "xmin": int(columns[0]),
-        "ymin": int(rows[0]),
-        "xmax": int(columns[-1]) + 1,
-        "ymax": int(rows[-1]) + 1,
-    }
-
-
 def resize_region(region: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """
     Resize a region.
@@ -185,70 +150,3 @@ def shared_areas(masks: np.ndarray) -> np.ndarray:
             pixels = tile[here].reshape(len(here), -1).astype(np.float32)  # counts this small are exact
             shared[np.ix_(here, here)] += (pixels @ pixels.T).astype(np.int64)
     return shared
-
-
-def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
-    """
-    Encode a mask as COCO's compressed run-length code, which `pycocotools.mask.decode` reads.
-
-    pycocotools would be faster, but code that ships with a model may need torch and transformers alone.
-
-    Args:
-        mask (`np.ndarray`):
-            Boolean, of shape (H, W).
-
-    Returns:
-        `dict`: `size`, [height, width], and `counts`, the runs as ASCII text.
-    """
-    pixels = np.asarray(mask, dtype=bool).flatten(order="F")  # COCO counts down the columns
-    changes = (np.flatnonzero(pixels[1:] != pixels[:-1]) + 1).tolist()
-    # Runs begin with background, if need be with none of it.
-    edges = [0, 0, *changes, pixels.size] if pixels[:1].any() else [0, *changes, pixels.size]
-    runs = [end - start for start, end in pairwise(edges)]
-
-    characters = []
-    for index, run in enumerate(runs):
-        # From the fourth run on, the difference to the last run of the same kind is stored: it is smaller.
-        value = run - runs[index - 2] if index > 2 else run
-        while True:
-            # Five bits a character, lowest first; the sixth says that more follow, 48 makes it printable.
-            bits = value & 0x1F
-            value >>= 5
-            more = value != (-1 if bits & 0x10 else 0)
-            characters.append(chr((bits | 0x20 if more else bits) + 48))
-            if not more:
-                break
-    return {"size": [int(size) for size in mask.shape], "counts": "".join(characters)}
-
-
-def rle_to_mask(rle: dict[str, Any]) -> np.ndarray:
-    """
-    Undo [`mask_to_rle`].
-
-    Args:
-        rle (`dict`):
-            `size`, [height, width], and `counts`, COCO's compressed run-length encoding as text.
-
-    Returns:
-        `np.ndarray`: Boolean, of shape (H, W).
-
-    Raises:
-        ValueError: If the runs do not fill a mask of this size.
-    """
-    height, width = rle["size"]
-    runs: list[int] = []
-    value = shift = 0
-    for character in rle["counts"]:
-        bits = ord(character) - 48
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20:  # more follow
-            continue
-        if bits & 0x10:  # negative
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    if shift or min(runs, default=0) < 0 or sum(runs) != height * width:
-        raise ValueError(f"`rle` is damaged: its runs do not fill a mask {height} high and {width} wide.")
-    kinds = np.arange(len(runs)) % 2 == 1
-    return np.repeat(kinds, runs).reshape(height, width, order="F")

@@ -9,6 +9,7 @@ come to lie near it (text-to-pixel contrastive learning). Mask Grounding, which 
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -116,7 +117,7 @@ class CRISNeck(nn.Module):
         # 3. Every cell learns its place
         sides = [torch.linspace(-1, 1, side, device=joined.device, dtype=joined.dtype) for side in size]
         y, x = torch.meshgrid(*sides, indexing="ij")
-        places = torch.stack([x, y]).expand(len(joined), -1, -1, -1)
+        places = torch.stack([x, y]).expand(joined.shape[0], -1, -1, -1)
         return self.place_convolutions(torch.cat([joined, places], dim=1))
 
 
@@ -219,16 +220,18 @@ class CRISProjector(nn.Module):
         pixels = self.pixel_projection(feature_map)
         # 2. A kernel for each sentence
         kernels, bias = self.kernel_projection(state).split([self.kernel_projection.out_features - 1, 1], dim=1)
-        # 3. Each kernel over its pixels, in full precision: sums of thousands of products
+        # 3. Each kernel over its pixels, in full precision: sums of thousands of products. What each of its cells gives at
+        #    each pixel is one matrix product; the cells' maps are then shifted and added up.
+        side, margin = self.kernel_size, self.kernel_size // 2
+        height, width = pixels.shape[2:]
         with full_precision(pixels):
-            logits = nn.functional.conv2d(
-                pixels.float().flatten(0, 1)[None],
-                kernels.float().unflatten(1, (pixels.shape[1], self.kernel_size, self.kernel_size)),
-                bias.float().flatten(),
-                padding=self.kernel_size // 2,
-                groups=len(pixels),
+            cells = kernels.float().unflatten(1, (pixels.shape[1], side**2)).transpose(1, 2) @ pixels.float().flatten(
+                2
             )
-        return logits[0], pixels
+        maps = nn.functional.pad(cells.unflatten(2, (height, width)), [margin] * 4)
+        shifts = product(range(side), range(side))
+        shifted = [maps[:, cell, y : y + height, x : x + width] for cell, (y, x) in enumerate(shifts)]
+        return bias.float().unsqueeze(-1) + sum(shifted), pixels
 
 
 class CRISPreTrainedModel(TrainableSegmentationModel):
@@ -344,7 +347,7 @@ class CRISForReferringSegmentation(CRISPreTrainedModel):
         """The neck's map (N, d, h, w), word features (N, L, t), and sentence features (N, s)."""
         encoded = self.text_encoder(input_ids)  # causal: padding reaches no word before it
         words, state = encoded.last_hidden_state, encoded.text_embeds
-        per_image = len(input_ids) // len(images[0])
+        per_image = input_ids.shape[0] // images[0].shape[0]  # not `len`, which a trace would keep as a constant
         maps = [level.repeat_interleave(per_image, dim=0) for level in images]
         return self.neck(maps, state), words, state
 

@@ -62,6 +62,10 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
         """
         raise NotImplementedError
 
+    def predict(self, images: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Mask logits (N, h, w) of N = B·k expressions (N, L), image-major, from the output of `encode_images`."""
+        return self.segment(images, input_ids, attention_mask.bool(), output_features=False).predictions[-1]
+
     def fuse(
         self, images: Any, input_ids: torch.Tensor, is_word: torch.Tensor
     ) -> tuple[Sequence[torch.Tensor], torch.Tensor]:

@@ -2,7 +2,7 @@
 
 import collections
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -16,21 +16,20 @@ from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
 from .configuration_referring_segmentation import TASK
-from .inputs import ALLOWED_SOURCES, NO_PROPOSER, Request, as_list, read_request
-from .masks import check_probability, mask_to_box, mask_to_rle
+from .inputs import NO_PROPOSER, Request, read_request
 from .modeling_referring_segmentation import put_card
+from .without_torch import (
+    ALLOWED_SOURCES,
+    OUTPUT_FORMATS,
+    as_list,
+    check_probability,
+    make_result,
+)
 
 
 logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
 READ_OPTIONS = ("timeout", "on_error")
 ANSWER_OPTIONS = ("threshold", "no_target_threshold", "output_format")
-
-
-def _to_pil(mask: np.ndarray) -> Image.Image:
-    return Image.fromarray(mask.astype(np.uint8) * 255)
-
-
-OUTPUT_FORMATS: dict[str, Callable[[np.ndarray], Any]] = {"pil": _to_pil, "array": np.asarray, "rle": mask_to_rle}
 
 
 class ReferringSegmentationPipeline(Pipeline):
@@ -289,9 +288,7 @@ class ReferringSegmentationPipeline(Pipeline):
         segments = self.processor.iterate_segments(model_outputs["outputs"], sizes, threshold, **options)
         results: list[dict[str, Any] | list[dict[str, Any]]] = []
         for texts, is_single in zip(expressions, model_outputs["is_single"], strict=True):
-            answers = [
-                _answer(label, next(segments), no_target_threshold, OUTPUT_FORMATS[output_format]) for label in texts
-            ]
+            answers = [_to_result(label, next(segments), no_target_threshold, output_format) for label in texts]
             results.append(answers[0] if is_single else answers)
         return results
 
@@ -441,14 +438,12 @@ class _Rows(torch.utils.data.Dataset):
         return as_row(row, self.texts[index] if isinstance(self.texts, list) else self.texts, self.keys)
 
 
-def _answer(
-    label: str, segment: dict[str, Any], no_target_threshold: float | None, convert: Callable[[np.ndarray], Any]
+def _to_result(
+    label: str, segment: dict[str, Any], no_target_threshold: float | None, output_format: str
 ) -> dict[str, Any]:
-    mask = segment["mask"].cpu().numpy()
-    if no_target_threshold is not None and segment["score"] < no_target_threshold:
-        mask = np.zeros_like(mask)
-    further = {name: value for name, value in segment.items() if name not in ("mask", "score")}
-    return {"label": label, "score": segment["score"], "mask": convert(mask), "box": mask_to_box(mask), **further}
+    further = dict(segment)
+    mask, score = further.pop("mask"), further.pop("score")
+    return {**make_result(label, mask.cpu().numpy(), score, no_target_threshold, output_format), **further}
 
 
 def pair(inputs: Any, text: Any, keys: Sequence[str]) -> Any:

@@ -11,9 +11,9 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .cris_letterbox import cubic, fit, linear, unfit
 from .masks import row_bands
 from .processing_referring_segmentation import ReferringSegmentationImageProcessor, ReferringSegmentationProcessor
+from .resampling import Taps, cubic, fit, linear, resample, unfit
 
 
 class CRISImageProcessor(ReferringSegmentationImageProcessor):
@@ -61,15 +61,20 @@ class CRISImageProcessor(ReferringSegmentationImageProcessor):
 
     def resize_image(self, image: Image.Image, size: SizeDict, **kwargs: Any) -> np.ndarray:
         check_size(size)
-        border = torch.tensor([round(255 * mean) for mean in kwargs["image_mean"]])
+        border = torch.tensor([round(255 * mean) for mean in kwargs["image_mean"]])[:, None, None].float()
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        fitted = fit(pixels, (size.height, size.width), cubic, border)
+        taps = fit((image.height, image.width), (size.height, size.width), cubic)
+        fitted = resample(pixels, *map(to_torch, taps), border)
         return fitted.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
     def resize_mask(self, mask: np.ndarray, size: SizeDict) -> np.ndarray:
-        levels = torch.from_numpy(255 * mask.astype(np.uint8))[None]
-        fitted = fit(levels, (size.height, size.width), linear, torch.zeros(1))
-        return (fitted[0].round() / 255).numpy()
+        levels = 255 * mask.astype(np.float32)[None]
+        fitted = resample(levels, *fit(mask.shape, (size.height, size.width), linear))
+        return fitted[0].round() / np.float32(255)
+
+
+def to_torch(taps: Taps, device: Any = "cpu") -> Taps:
+    return Taps(*(torch.from_numpy(part).to(device) for part in taps))
 
 
 def check_size(size: Any) -> None:
@@ -121,8 +126,9 @@ class CRISProcessor(ReferringSegmentationProcessor):
 
     def probability_bands(self, logits: torch.Tensor, size: tuple[int, int]) -> Iterator[torch.Tensor]:
         fitted = self.input_probabilities(logits, (4 * logits.shape[1], 4 * logits.shape[2]))  # logits are at stride 4
+        vertical, horizontal = (to_torch(taps, fitted.device) for taps in unfit(size, fitted.shape[1:], cubic))
         for rows in row_bands(*size):
-            yield unfit(fitted, size, cubic, rows)
+            yield resample(fitted, Taps(*(part[:, rows] for part in vertical)), horizontal)
 
     def cut(self, ids: list[int], length: int) -> list[int]:
         return [*ids[: length - 1], ids[-1]]

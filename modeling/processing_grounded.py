@@ -10,7 +10,8 @@ from transformers.image_processing_utils import BatchFeature
 
 from .inputs import Request, load_requests
 from .instances import InstanceSelection
-from .masks import check_probability, logit
+from .masks import logit
+from .without_torch import check_probability
 
 
 class GroundedProcessor(InstanceSelection):

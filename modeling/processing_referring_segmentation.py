@@ -17,8 +17,9 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import SizeDict
 from transformers.processing_utils import ImagesKwargs, ProcessorMixin, Unpack
 
-from .inputs import Request, TextWarnings, check_expressions, expressions_per_image, load_all, load_image, load_mask
-from .masks import check_probability, read_mask, read_target_sizes
+from .inputs import Request, expressions_per_image, load_all, load_mask
+from .masks import read_mask, read_target_sizes
+from .without_torch import TextWarnings, check_expressions, check_probability, load_image
 
 
 class SegmentationProcessor(ProcessorMixin):
@@ -310,10 +311,9 @@ class ReferringSegmentationProcessor(SegmentationProcessor):
         max_length = self.text_length if max_length is None else max_length
         if max_length < 1:
             raise ValueError(f"`max_length` must be at least 1, got {max_length}.")
-        encoded = self.tokenizer(
-            expressions, verbose=False, return_attention_mask=False, return_offsets_mapping=self.tokenizer.is_fast
-        )
-        self.text_warnings.unknown_words(self.tokenizer, expressions, encoded)
+        encoded = self.tokenizer(expressions, verbose=False, return_attention_mask=False)
+        if self.tokenizer.is_fast:
+            self.text_warnings.unknown_words(expressions, encoded.encodings, self.tokenizer.unk_token_id)
         all_ids = encoded["input_ids"]
         for expression, ids in zip(expressions, all_ids, strict=True):
             if len(ids) > max_length:

@@ -33,8 +33,8 @@ from transformers import (
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from .clip_resnet import CLIPResNetModel
-from .inputs import TextWarnings
 from .layers import attend
+from .without_torch import TextWarnings
 
 
 # Attributes that transformers asks a model's children for; a part hands on its network's.
@@ -139,8 +139,8 @@ class Part(nn.Module, ABC):
     def warn_of_unknown_words(self, expressions: Sequence[str]) -> None:
         """Warn, once each, of words that the vocabulary does not have."""
         tokenizer, texts = self.processor.tokenizer, [text.lower() for text in expressions]
-        encoded = tokenizer(texts, verbose=False, return_offsets_mapping=tokenizer.is_fast)
-        self.text_warnings.unknown_words(tokenizer, texts, encoded)
+        if tokenizer.is_fast:
+            self.text_warnings.unknown_words(texts, tokenizer(texts, verbose=False).encodings, tokenizer.unk_token_id)
 
     def cut(self, text: str, ids: list[int], most: int) -> list[int]:
         """Cut a text's token ids to this number, with a warning; a special token at the end stays."""

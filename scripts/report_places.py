@@ -18,7 +18,7 @@ from hf_ris.data.refshapes.categories import CATEGORIES
 from hf_ris.data.refshapes.rows import scene_targets
 from hf_ris.modeling.instances import InstanceSegmentationOutput
 from hf_ris.modeling.language_expression import Expression
-from hf_ris.modeling.masks import rle_to_mask
+from hf_ris.modeling.without_torch import rle_to_mask
 from hf_ris.referring_segmentation_iou import summarize
 from hf_ris.reporting import machine, table, write_section
 

@@ -22,9 +22,9 @@ from hf_ris.modeling.as_published import centre_of, rectify_as_published
 from hf_ris.modeling.language_expression import Expression
 from hf_ris.modeling.language_lexicon import COMMON_PLACES, words
 from hf_ris.modeling.language_parsing import Chunk, Parse, Word, parse_by_rules
-from hf_ris.modeling.masks import rle_to_mask
 from hf_ris.modeling.modeling_tas import rescale
 from hf_ris.modeling.tas_rectifier import Layout, rectify
+from hf_ris.modeling.without_torch import rle_to_mask
 from hf_ris.referring_segmentation_iou import summarize
 from hf_ris.reporting import machine, table, write_section
 

@@ -22,7 +22,7 @@ from hf_ris.data.refshapes.predicates import TRUE, UNSURE, Description, truth
 from hf_ris.data.refshapes.scene import generator, pick
 from hf_ris.modeling.clip_resnet import CLIPResNetVision
 from hf_ris.modeling.magnet_decoders import sine_positions
-from hf_ris.modeling.masks import mask_to_rle
+from hf_ris.modeling.without_torch import mask_to_rle
 from hf_ris.training.recipes import Pretraining
 from hf_ris.training.rows import RenderedRows
 

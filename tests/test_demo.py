@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from hf_ris import demo, demo_backend  # noqa: E402
 from hf_ris.hub import CHECK_IMAGE, CHECK_TEXT, build_wheel  # noqa: E402
-from hf_ris.modeling.masks import rle_to_mask  # noqa: E402
+from hf_ris.modeling.without_torch import rle_to_mask  # noqa: E402
 from hf_ris.visitors import hold_free_folder  # noqa: E402
 
 

@@ -24,7 +24,7 @@ from hf_ris.cli import app
 from hf_ris.modeling.grounded_detectors import as_caption
 from hf_ris.modeling.instances import InstanceSegmentationOutput
 from hf_ris.modeling.language_expression import Expression
-from hf_ris.modeling.masks import rle_to_mask
+from hf_ris.modeling.without_torch import rle_to_mask
 from hf_ris.modeling.zero_shot_parts import pad_slender
 from hf_ris.modeling.zero_shot_segmenters import Frame, Sam2ImageProcessorPil
 

@@ -41,7 +41,7 @@ from typer.testing import CliRunner
 import hf_ris
 from hf_ris.cli import app
 from hf_ris.modeling.hub_florence2 import PolygonSegmentationOutput
-from hf_ris.modeling.masks import rle_to_mask
+from hf_ris.modeling.without_torch import rle_to_mask
 
 
 TEXTS = ["the red mug", "a tree", "the second cup from the left"]

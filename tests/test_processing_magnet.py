@@ -17,9 +17,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from hf_ris import MagNetImageProcessor, MagNetProcessor
-from hf_ris.modeling import inputs, masks
-from hf_ris.modeling.inputs import load_image
-from hf_ris.modeling.masks import mask_to_box, mask_to_rle, rle_to_mask
+from hf_ris.modeling import masks, without_torch
+from hf_ris.modeling.without_torch import load_image, mask_to_box, mask_to_rle, rle_to_mask
 
 
 def encode(image: Image.Image, file_format: str = "PNG", **options) -> bytes:
@@ -77,9 +76,9 @@ def test_url(images, tmp_path, monkeypatch):
         np.testing.assert_array_equal(np.asarray(load_image(f"{address}/image.png")), np.asarray(images[0]))
         with pytest.raises(ValueError, match="`image` could not be fetched"):
             load_image(f"{address}/missing.png")
-        monkeypatch.setattr(inputs, "MAX_DOWNLOAD_BYTES", length)
+        monkeypatch.setattr(without_torch, "MAX_DOWNLOAD_BYTES", length)
         assert load_image(f"{address}/image.png").size == images[0].size
-        monkeypatch.setattr(inputs, "MAX_DOWNLOAD_BYTES", length - 1)
+        monkeypatch.setattr(without_torch, "MAX_DOWNLOAD_BYTES", length - 1)
         with pytest.raises(ValueError, match=f"`image` .*longer than the {length - 1} bytes allowed"):
             load_image(f"{address}/image.png")
     finally:

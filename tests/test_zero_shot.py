@@ -30,9 +30,9 @@ from hf_ris.data.refshapes import EXAMPLES, draw_scene
 from hf_ris.data.refshapes.rows import scene_targets
 from hf_ris.evaluation import evaluate
 from hf_ris.modeling.language_expression import Expression
-from hf_ris.modeling.masks import rle_to_mask
 from hf_ris.modeling.modeling_referring_segmentation import REGION_LOGIT
 from hf_ris.modeling.tas_rectifier import Layout, rectify
+from hf_ris.modeling.without_torch import rle_to_mask
 from hf_ris.modeling.zero_shot_parts import IMAGE_TEXT
 from hf_ris.output_folder import describe_model
 from hf_ris.systems import BUNDLED_ZERO_SHOT

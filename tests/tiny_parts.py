@@ -44,7 +44,7 @@ from transformers import (
 from hf_ris.modeling.clip_resnet import CLIPResNetModel
 from hf_ris.modeling.configuration_clip_resnet import CLIPResNetConfig
 from hf_ris.modeling.configuration_cris import CRISConfig
-from hf_ris.modeling.masks import rle_to_mask
+from hf_ris.modeling.without_torch import rle_to_mask
 
 
 TEXT = {

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from .modeling.processing_magnet import MagNetImageProcessor as MagNetImageProcessor
     from .modeling.processing_magnet import MagNetProcessor as MagNetProcessor
     from .modeling.processing_zero_shot import ZeroShotSegmentationProcessor as ZeroShotSegmentationProcessor
+    from .onnx_model import OnnxForReferringSegmentation as OnnxForReferringSegmentation
     from .visualization import draw_overlay as draw_overlay
 
 # Where each public name lives.
@@ -87,6 +88,7 @@ _EXPORTS = {
     "MagNetForReferringSegmentation": "modeling.modeling_magnet",
     "MagNetImageProcessor": "modeling.processing_magnet",
     "MagNetProcessor": "modeling.processing_magnet",
+    "OnnxForReferringSegmentation": "onnx_model",
     "ReferringSegmentationOutput": "modeling.modeling_referring_segmentation",
     "ReferringSegmentationPipeline": "modeling.pipeline_referring_segmentation",
     "Sam3ForReferringSegmentation": "modeling.hub_sam3",

@@ -14,7 +14,9 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES,
 )
 
-from .systems import HUB_MODELS, SYSTEMS, System
+import hf_ris
+
+from .systems import HUB_MODELS, ONNX_TYPE, SYSTEMS, System
 
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -38,6 +40,8 @@ def _find_model(config_class: Any) -> Any:
     system = _find_system(config_class)
     if system:
         return system.model
+    if config_class.model_type == ONNX_TYPE:
+        return lambda: hf_ris.OnnxForReferringSegmentation
     is_native = config_class.__module__.startswith("transformers.models.")
     return HUB_MODELS.get(config_class.model_type) if is_native else None
 

@@ -486,6 +486,23 @@ def push(
 
 
 @app.command(cls=Command)
+def export(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a MagNet, CRIS or CLIPSeg, or bundled.")],
+    output: Annotated[Path, typer.Argument(help="A new folder.")],
+    dtype: Annotated[str, typer.Option(help="float32, or float16 for GPUs and browsers.")] = "float32",
+    quantize: Annotated[str | None, typer.Option(help="int8: weights of matrix products in 8 bits, for CPUs.")] = None,
+    expressions: Annotated[
+        int | None, typer.Option(min=1, help="Expressions that a run takes, if fixed; by default any number.")
+    ] = None,
+) -> None:
+    """Write a model as ONNX graphs, which answer without torch: in onnxruntime, or in a browser."""
+    note("loading libraries ...")
+    from .export import export_model
+
+    export_model(model, output, dtype, quantize, expressions, note)
+
+
+@app.command(cls=Command)
 def demo(
     model: Annotated[
         list[str] | None, typer.Option(help="Folder or Hub id to offer, too. May be given often.")

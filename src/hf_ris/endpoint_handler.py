@@ -2,16 +2,17 @@
 
 import base64
 import binascii
+import sys
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
-from transformers import pipeline
 
 
 OPTIONS = ("threshold", "no_target_threshold")
 MASKS = ("rle", "png")
+EXPORTED = "hf_ris_onnx"  # the code beside an exported model
 MOST_EXPRESSIONS = 64
 LONGEST_EXPRESSION = 1000  # characters
 MOST_PIXELS = 50_000_000
@@ -27,8 +28,7 @@ class EndpointHandler:
     """
 
     def __init__(self, path: str = "") -> None:
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        self.pipeline = pipeline("referring-segmentation", model=path, device=device, trust_remote_code=True)
+        self.ask = load_exported(path) if (Path(path) / EXPORTED).is_dir() else load_pipeline(path)
 
     def __call__(self, data: dict[str, Any]) -> list[dict[str, Any]]:
         """
@@ -56,13 +56,30 @@ class EndpointHandler:
         if kind not in MASKS:
             raise ValueError(f"`mask` must be 'rle' or 'png', got {kind!r}.")
         texts = read_texts(inputs["text"])
-        answers = self.pipeline(
+        answers = self.ask(
             read_image(inputs["image"]),
             text=texts,
             output_format="rle" if kind == "rle" else "pil",
             **{name: parameters[name] for name in OPTIONS if name in parameters},
         )
         return answers if kind == "rle" else [{**answer, "mask": to_base64(answer["mask"])} for answer in answers]
+
+
+def load_pipeline(path: str) -> Any:
+    """Load a model with torch, and the code beside it."""
+    import torch
+    from transformers import pipeline
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    return pipeline("referring-segmentation", model=path, device=device, trust_remote_code=True)
+
+
+def load_exported(path: str) -> Any:
+    """Load a model that was exported to ONNX, without torch."""
+    sys.path.insert(0, path)
+    from hf_ris_onnx import ExportedModel
+
+    return ExportedModel(path)
 
 
 def read_texts(given: Any) -> list[str]:

@@ -12,7 +12,8 @@ from PIL import Image
 from .data.features import expression_text
 from .data.segmentation import check_mask, compare_masks, decode_mask, encode_mask
 from .evaluation_shards import Key
-from .modeling.inputs import Request, check_expressions, load_image
+from .modeling.inputs import Request
+from .modeling.without_torch import check_expressions, load_image
 
 
 class ImageQuestions(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import Pipeline
 
-from .modeling.inputs import check_expressions
+from .modeling.without_torch import check_expressions
 from .output_folder import claim_folder, describe_model, hold_folder
 
 

@@ -30,7 +30,7 @@ from .auto import load_whole
 from .data.export import MARK
 from .output_folder import read_json, weights_fingerprint
 from .published_card import HERE, METRICS, add_results, trained_card, usage
-from .systems import HUB_MODELS, TASK, find_model
+from .systems import HUB_MODELS, ONNX_TYPE, TASK, find_model
 
 
 Note = Callable[[str], None]
@@ -223,12 +223,15 @@ def stage_model(
     for result in results:
         if result["weights"] != fingerprint:
             raise ValueError(f"`results` are of other weights ({result['weights']}) than the model's ({fingerprint}).")
-    ris = pipeline(TASK, model=model, processor=AutoProcessor.from_pretrained(source), device="cpu")
-    ris.save_pretrained(folder)
-    shutil.copy(endpoint_handler.__file__, folder / "handler.py")
-    (folder / "requirements.txt").write_text("\n".join(endpoint_requirements()) + "\n", encoding="utf-8")
+    if model.config.model_type == ONNX_TYPE:  # which has its handler
+        model.save_pretrained(folder)
+    else:
+        ris = pipeline(TASK, model=model, processor=AutoProcessor.from_pretrained(source), device="cpu")
+        ris.save_pretrained(folder)
+        shutil.copy(endpoint_handler.__file__, folder / "handler.py")
+        (folder / "requirements.txt").write_text("\n".join(endpoint_requirements()) + "\n", encoding="utf-8")
 
-    card = _load_card(source) or _load_card(str(folder))  # composed models write their own
+    card = load_card(source) or load_card(str(folder))  # composed models write their own
     if card is None:
         card = trained_card(repo_id.rpartition("/")[2], model, licence)
     if licence is not None:
@@ -246,7 +249,8 @@ def stage_model(
             shutil.copy(path, folder)
 
 
-def _load_card(source: str) -> ModelCard | None:
+def load_card(source: str) -> ModelCard | None:
+    """Load the card of a folder or Hub id; `None` where there is none."""
     if Path(source).is_dir():
         path = Path(source) / "README.md"
         return ModelCard.load(path) if path.is_file() else None

@@ -15,7 +15,7 @@ import wrapt
 import hf_ris
 
 from . import modeling
-from .systems import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, NOTICES, SYSTEMS, TASK, ZERO_SHOT_TASK, System
+from .systems import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT, NOTICES, ONNX_TYPE, SYSTEMS, TASK, ZERO_SHOT_TASK, System
 
 
 CONFIGURATIONS = "transformers.models.auto.configuration_auto"
@@ -36,6 +36,7 @@ def register() -> None:
         wrapt.when_imported(module.name)(_complete)
     for system in SYSTEMS.values():
         register_system(system)
+    _when_imported(CONFIGURATIONS, _register_exports)
     _when_imported(
         PIPELINES, partial(_register_task, TASK, lambda: hf_ris.ReferringSegmentationPipeline, BUNDLED_CHECKPOINT)
     )
@@ -83,6 +84,14 @@ def _register_config(system: System) -> None:
     from transformers import AutoConfig
 
     AutoConfig.register(system.model_type, system.config(), exist_ok=True)
+
+
+def _register_exports() -> None:
+    from transformers import AutoConfig
+
+    from .modeling.configuration_onnx import OnnxReferringSegmentationConfig
+
+    AutoConfig.register(ONNX_TYPE, OnnxReferringSegmentationConfig, exist_ok=True)
 
 
 def _register_image_processor(system: System) -> None:

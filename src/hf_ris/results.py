@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .modeling.masks import mask_to_rle
+from .modeling.without_torch import mask_to_rle
 
 
 def to_plain(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -143,11 +143,14 @@ HUB_MODELS: dict[str, Callable[[], type[Any]]] = {
     "sam3_video": lambda: hf_ris.Sam3ForReferringSegmentation,  # facebook/sam3 is one, with SAM 3 as its detector
 }
 
+ONNX_TYPE = "onnx_referring_segmentation"  # the `model_type` of what `hf-ris export` writes
+
 
 __all__ = [
     "BUNDLED_CHECKPOINT",
     "BUNDLED_ZERO_SHOT",
     "HUB_MODELS",
+    "ONNX_TYPE",
     "SYSTEMS",
     "TASK",
     "ZERO_SHOT_TASK",

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-from .modeling.inputs import load_image
-from .modeling.masks import mask_to_box, rle_to_mask
+from .modeling.without_torch import load_image, mask_to_box, rle_to_mask
 
 
 # Distinct to people of every colour vision (after Okabe and Ito), brightened to stand out from photos.

@@ -11,7 +11,7 @@ from ..data import load_refshapes
 from ..data.collator import ReferringSegmentationCollator
 from ..data.features import check_text_column, expression_text, image_size
 from ..data.segmentation import check_mask, mask_geometry
-from ..modeling.inputs import check_expressions
+from ..modeling.without_torch import check_expressions
 from .rows import EpochRows, EvaluationRows, RefShapesRows
 
 
