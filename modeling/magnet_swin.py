@@ -22,14 +22,14 @@ class SwinBlock(SwinLayer):
         positions = torch.arange(1, height * width + 1, device=hidden_states.device).view(1, height, width, 1)
         padded, _ = self.maybe_pad(positions, height, width)
         shown = window_partition(self.cyclic_shift(padded), self.window_size).flatten()
-        places = torch.arange(len(shown), device=shown.device).view(-1, self.window_size, self.window_size, 1)
+        places = torch.arange(shown.shape[0], device=shown.device).view(-1, self.window_size, self.window_size, 1)
         places = self.cyclic_shift(window_reverse(places, self.window_size, *padded.shape[1:3]), reverse=True)
         places = places[0, :height, :width].flatten()
 
         # 2. Attention within windows
         attention = self.attention
         states = self.layernorm_before(hidden_states)
-        has_zeros = len(shown) > height * width
+        has_zeros = shown.shape[0] > height * width
         states = nn.functional.pad(states, (0, 0, 1, 0)) if has_zeros else states.index_select(1, shown - 1)
         projected = [layer(states) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
         if has_zeros:
@@ -43,7 +43,7 @@ class SwinBlock(SwinLayer):
             self._bias(*padded.shape[1:3], windows[0]),
             attention.attention_dropout if self.training else 0.0,
         )
-        attended = attended.reshape(len(states), -1, states.shape[-1]).index_select(1, places)
+        attended = attended.reshape(states.shape[0], -1, states.shape[-1]).index_select(1, places)
         hidden_states = hidden_states + self.drop_path(self.dropout(attention.o_proj(attended)))
 
         # 3. The feed-forward part
@@ -55,7 +55,7 @@ class SwinBlock(SwinLayer):
         mask = self.get_attn_mask(height, width, dtype=bias.dtype, device=bias.device)
         if mask is None:
             return bias
-        return bias + mask.unsqueeze(1).repeat(len(windows) // len(mask), 1, 1, 1)
+        return bias + mask.unsqueeze(1).repeat(windows.shape[0] // mask.shape[0], 1, 1, 1)
 
 
 __all__ = ["SwinBlock"]

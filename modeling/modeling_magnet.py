@@ -168,7 +168,7 @@ class WordFusion(nn.Module):
     ) -> torch.Tensor:
         """`query` (N, L, width), matrices `key` and `value` (B or N, image width, width), `pixels` (…, P, image width) -> (N, L, width)."""
         # The expressions of an image ask the same pixels, so their words are the queries of one attention.
-        queries_per_image = query.reshape(len(pixels), -1, query.shape[-1]) @ key.mT
+        queries_per_image = query.reshape(pixels.shape[0], -1, query.shape[-1]) @ key.mT
         attended = attend(self, queries_per_image, pixels, pixels, num_heads=1, scaling=self.scaling)
         return (attended @ value).reshape(query.shape)
 
