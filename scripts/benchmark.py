@@ -7,6 +7,7 @@ python scripts/benchmark.py train docs/performance.md              # a training 
 python scripts/benchmark.py count docs/performance.md              # operations of a training step at the published size
 python scripts/benchmark.py bundled docs/performance.md            # a call of the pipeline with the bundled checkpoint
 python scripts/benchmark.py zero-shot docs/zero_shot.md            # further expressions, and regions in batches
+python scripts/benchmark.py onnx docs/onnx.md                      # exported models against torch; exports for minutes
 python scripts/benchmark.py hub docs/performance.md                # models of the Hub: a first and a further expression
 
 Every row is measured in a process of its own. A rate is only meaningful beside what the machine can do at that moment, so
@@ -27,6 +28,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from benchmark_onnx import measure_onnx, report_onnx
 from PIL import Image
 from transformers import TrainerCallback
 
@@ -43,12 +45,12 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=[*GFLOP, "evaluate", "train", "count", "bundled", "zero-shot", "hub"])
+    parser.add_argument("what", choices=[*GFLOP, "evaluate", "train", "count", "bundled", "zero-shot", "hub", "onnx"])
     parser.add_argument(
         "document",
         nargs="?",
         help="Markdown file with sections named magnet-speed-cpu, magnet-speed-cuda, the same of cris, train-speed-cpu, train-speed-cuda, all with "
-        "-compiled too, evaluate-speed, train-count, bundled-speed, zero-shot-speed and hub-speed",
+        "-compiled too, evaluate-speed, train-count, bundled-speed, zero-shot-speed, hub-speed and onnx-speed",
     )
     parser.add_argument("--compile", action="store_true", help="measure torch.compile(fullgraph=True) instead")
     parser.add_argument("--repeats", type=int, default=5, help="timed forward passes of each row, or tens of steps")
@@ -57,7 +59,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     what, repeats = arguments.what, arguments.repeats
     if arguments.row is not None:
-        measure_row = {"train": measure_training, "hub": measure_hub}.get(what, measure)
+        measure_row = {"train": measure_training, "hub": measure_hub, "onnx": measure_onnx}.get(what, measure)
         print(json.dumps(measure_row(**arguments.row)))
         return
 
@@ -69,6 +71,7 @@ def main() -> None:
         "bundled": partial(report_bundled, repeats),
         "zero-shot": partial(report_zero_shot, repeats),
         "hub": partial(report_hub, arguments.photo, repeats),
+        "onnx": partial(report_onnx, repeats, measure_apart),
     }
     report = reports[what]()
     print(report)

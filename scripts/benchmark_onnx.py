@@ -1,0 +1,128 @@
+"""Exported models against torch, for `benchmark.py`: one image with one expression, in turn in one process."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import onnxruntime
+import torch
+from tiny_models import build_tokenizer
+from transformers import pipeline
+
+from hf_ris.conversion import PUBLISHED_SYSTEMS
+from hf_ris.data.refshapes import vocabulary
+from hf_ris.export import CHECK_IMAGE, CHECK_TEXTS, export_model
+from hf_ris.modeling.inputs import read_request
+from hf_ris.onnx import ExportedModel
+from hf_ris.reporting import machine, table
+from hf_ris.systems import BUNDLED_CHECKPOINT, TASK
+
+
+PASSES = 5  # of one side, before the other's turn; each side's first one after a turn does not count
+# Run where torch is never imported.
+MEMORY_WITHOUT_TORCH = """import resource, sys
+from hf_ris.onnx import ExportedModel
+model = ExportedModel(sys.argv[1])
+for _ in range(3):
+    model(sys.argv[2], text=sys.argv[3])
+assert "torch" not in sys.modules
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def report_onnx(repeats: int, measure_apart: Callable[..., Any]) -> str:
+    rows = []
+    with tempfile.TemporaryDirectory() as parent:
+        for title, save in {"MagNet tiny, bundled": None, "CRIS R50": "cris", "MagNet Swin-B": "magnet"}.items():
+            source = BUNDLED_CHECKPOINT if save is None else save_published(save, Path(parent) / "model")
+            for precision in ("float32", "int8"):
+                folder = Path(parent) / "export"
+                quantize = None if precision == "float32" else precision
+                export_model(source, folder, quantize=quantize, note=lambda line: print(line, file=sys.stderr))
+                passes = repeats * (20 if save is None else 1)
+                case = {"source": str(source), "folder": str(folder), "repeats": passes}
+                found = measure_apart("onnx", case)
+                command = [sys.executable, "-c", MEMORY_WITHOUT_TORCH, folder, CHECK_IMAGE, CHECK_TEXTS[0]]
+                memory = int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+                size = sum(
+                    file["bytes"] for file in json.loads((folder / "config.json").read_text())["files"].values()
+                )
+                rows.append(
+                    [
+                        title,
+                        precision,
+                        f"{found['torch'] * 1e3:.1f} ms",
+                        f"{found['onnx'] * 1e3:.1f} ms",
+                        f"{found['onnx'] / found['torch']:.2f}",
+                        f"{found['memory'] / 1e6:.0f} MB",
+                        f"{memory / 1e6:.0f} MB",
+                        f"{size / 1e6:.1f} MB",
+                        f"{found['error']:.0e}",
+                    ]
+                )
+                shutil.rmtree(folder)
+    headings = [
+        "model",
+        "precision of the graphs",
+        "torch, float32",
+        "onnxruntime",
+        "ratio",
+        "peak memory, torch",
+        "peak memory, onnxruntime",
+        "graphs",
+        "largest difference of a logit",
+    ]
+    return f"{table(headings, rows)}\n\n" + (
+        "A forward pass of one image with one expression; medians of passes in turn in one process. The full-size models have random "
+        "weights. The difference is a share of the largest logit. Peak memory is that of a process that asks three times, and without "
+        f"torch where onnxruntime does. onnxruntime {onnxruntime.__version__}, {torch.get_num_threads()} threads each. Measured on {machine()}."
+    )
+
+
+def save_published(name: str, folder: Path) -> Path:
+    """Save a model of the published size with random weights."""
+    torch.manual_seed(0)
+    published = PUBLISHED_SYSTEMS[name]
+    system = published.system
+    tokenizer = build_tokenizer(vocabulary())
+    model = system.model()(system.config()())
+    processor = system.processor()(system.image_processor()(), tokenizer)
+    pipeline(TASK, model=model, processor=processor, device="cpu").save_pretrained(folder)
+    return folder
+
+
+def measure_onnx(source: str, folder: str, repeats: int) -> dict[str, Any]:
+    """Measure seconds a pass of both, bytes at the peak of a process with torch alone, and the largest difference."""
+    ris = pipeline(TASK, model=source, device="cpu")
+    features = ris.processor.prepare([read_request(CHECK_IMAGE, CHECK_TEXTS[0])])
+    arrays = [features[name].numpy() for name in ("pixel_values", "input_ids", "attention_mask")]
+
+    def ask_torch() -> Any:
+        return ris.model(**features).logits.numpy()
+
+    with torch.inference_mode():
+        for _ in range(3):
+            expected = ask_torch()
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        exported = ExportedModel(folder, threads=torch.get_num_threads())
+        sides: dict[str, Callable[[], Any]] = {"torch": ask_torch, "onnx": lambda: exported.run(*arrays)}
+        seconds: dict[str, list[float]] = {"torch": [], "onnx": []}
+        error = abs(sides["onnx"]() - expected).max() / abs(expected).max()
+        for _ in range(repeats):
+            for name, side in sides.items():
+                for number in range(PASSES):
+                    start = time.perf_counter()
+                    side()
+                    if (
+                        number
+                    ):  # torch's threads go on waiting for a while after a pass, and disturb the first of the other
+                        seconds[name].append(time.perf_counter() - start)
+    return {**{name: median(values) for name, values in seconds.items()}, "memory": memory, "error": float(error)}
