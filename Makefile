@@ -15,7 +15,7 @@ help:
 	@echo "make demo    segment a bundled image, print the result, write demo_overlay.png"
 	@echo "make test    lint, type-check the installed wheel, run the test suite"
 	@echo "make lint    ruff alone          make types   mypy on the installed wheel alone"
-	@echo "make test-browser   the demo in headless chromium, which it installs where it is missing (Debian, as root)"
+	@echo "make test-browser   the demos in headless chromium, which it installs where it is missing (Debian, as root)"
 	@echo "make test-minimum   the test suite with the oldest versions that are allowed"
 	@echo "make test-transformers-main   the test suite with the main branch of transformers"
 	@echo "make slow    the tests that take minutes"
@@ -48,10 +48,10 @@ types: $(ENVIRONMENT)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(WHEEL)/installed $(WHEEL)/*.whl
 	MYPYPATH=$(WHEEL)/installed $(BIN)/mypy -p hf_ris
 
-# Screenshots go to build/screenshots, to be looked at.
+# Screenshots go to build/screenshots, to be looked at. Two packages come from npm's registry, once.
 test-browser: $(ENVIRONMENT)
 	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || { apt-get -qq update && apt-get -qq install --yes chromium > /dev/null; }
-	$(BIN)/python -m pytest -m browser tests/test_browser.py
+	$(BIN)/python -m pytest -m browser tests/test_browser.py tests/test_browser_web.py
 
 # The oldest versions that pyproject.toml allows, of what it names itself, in an environment apart.
 test-minimum:

@@ -5,7 +5,7 @@ from transformers import PreTrainedConfig
 
 class OnnxReferringSegmentationConfig(PreTrainedConfig):
     """
-    What `hf-ris export` wrote into `config.json`, which [`ExportedModel`] reads.
+    The content of a `config.json` that `hf-ris export` wrote; [`~hf_ris.onnx.ExportedModel`] reads the rest of it.
 
     Args:
         system (`str`, *optional*, defaults to `"magnet"`): The `model_type` of the model that was exported.

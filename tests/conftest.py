@@ -1,6 +1,7 @@
 """What several test files share. Everything runs offline; models are tiny, random and built from their configuration."""
 
 import os
+import time
 from pathlib import Path
 
 
@@ -9,6 +10,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test m
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
+from local_hub import TOKEN, local_hub
 from PIL import Image
 from transformers import BertTokenizer, pipeline
 
@@ -125,3 +128,15 @@ def images() -> list[Image.Image]:
         Image.fromarray(pixels).resize(size)
         for pixels, size in zip(coarse, [(80, 60), (50, 70), (96, 64)], strict=True)
     ]
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub that this process talks to."""
+    with local_hub(tmp_path / "hub") as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        yield hub

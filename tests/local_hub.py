@@ -35,7 +35,7 @@ ROUTES = {
         "resolve": rf"/{REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<file>.+)",
     }.items()
 }
-LARGE = (".safetensors", ".parquet", ".whl")  # what is stored beside the commits, as the Hub does
+LARGE = (".safetensors", ".parquet", ".whl", ".wasm", ".onnx")  # what is stored beside the commits, as the Hub does
 
 
 class LocalHub(ThreadingHTTPServer):
@@ -45,6 +45,7 @@ class LocalHub(ThreadingHTTPServer):
     Attributes:
         url (`str`): What `HF_ENDPOINT` has to be.
         private (`set[str]`): Repositories that only their owner sees, such as "me/model" or "datasets/me/rows".
+        sdks (`dict[str, str]`): What runs a Space, by its name, such as "spaces/me/page".
         gated (`set[str]`): Repositories that everyone sees, and whose files only the owner gets.
         busy (`int`): How many of the next requests are turned away with 429.
         cut_off_after (`int`, *optional*): Bytes of a file after which a download breaks, every time.
@@ -59,6 +60,7 @@ class LocalHub(ThreadingHTTPServer):
         self.root = root
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.private: set[str] = set()
+        self.sdks: dict[str, str] = {}
         self.gated: set[str] = set()
         self.busy = 0
         self.cut_off_after: int | None = None
@@ -186,6 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
         (self.server.root / repository).mkdir(parents=True)
         if wanted.get("visibility") == "private" or wanted.get("private"):
             self.server.private.add(repository)
+        if "sdk" in wanted:
+            self.server.sdks[repository] = wanted["sdk"]
         self._send_json({"url": f"{self.server.url}/{repository}", "name": name})
 
     def _validate(self, body: bytes) -> None:

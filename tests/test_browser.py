@@ -1,13 +1,11 @@
 """The demo as its visitors meet it, in a real browser. `make test-browser` runs these, once for each change."""
 
-import os
-import shutil
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import httpx2
 import pytest
+from browsers import SCREENS, chromium, expect, opened, overhang
 from huggingface_hub.errors import GatedRepoError
 from test_hub_models import save_clipseg
 from tiny_grounded import save_owlv2, save_sam2
@@ -17,13 +15,9 @@ from hf_ris.systems import BUNDLED_CHECKPOINT, BUNDLED_ZERO_SHOT
 
 
 pytestmark = pytest.mark.browser
-sync_api = pytest.importorskip("playwright.sync_api")
 demo = pytest.importorskip("hf_ris.demo")
-expect = sync_api.expect
 
 SCENE = Path(hf_ris.__file__).parent / "assets" / "demo_scene.png"
-SCREENSHOTS = Path(os.environ.get("HF_RIS_SCREENSHOTS", "build/screenshots"))
-PATIENCE = 60_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
@@ -62,30 +56,8 @@ def photo_address(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("there is no chromium; `make test-browser` installs it")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
-
-
-@contextmanager
-def opened(browser, address, request):
-    """A page of the size and in the colours that a test asks for, with a screenshot at its end."""
-    options = getattr(request, "param", {})
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 1000}, **options})
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(address)
-    yield page
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{request.node.name.replace('[', '-').strip(']')}.png", full_page=True)
-    context.close()
-    assert errors == []
 
 
 @pytest.fixture
@@ -102,14 +74,14 @@ def photo_page(browser, photo_address, request):
 
 def upload_scene(page, text):
     page.locator("#image input[type=file]").first.set_input_files(SCENE)
-    expect(page.locator("#image img").first).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#image img").first).to_be_visible()
     page.locator("#expressions textarea").fill(text)
 
 
 def ask(page, rows):
     page.locator("#go").click()
-    expect(page.locator("#table tbody tr")).to_have_count(rows, timeout=PATIENCE)
-    expect(page.locator("#note")).to_contain_text(f"{rows} of {rows} answered", timeout=PATIENCE)
+    expect(page.locator("#table tbody tr")).to_have_count(rows)
+    expect(page.locator("#note")).to_contain_text(f"{rows} of {rows} answered")
 
 
 def test_three_expressions(page):
@@ -132,7 +104,7 @@ def test_a_higher_threshold_makes_masks_smaller(page):
     slider.focus()
     for _ in range(8):
         page.keyboard.press("ArrowRight")
-    expect(share).not_to_have_text(before, timeout=PATIENCE)
+    expect(share).not_to_have_text(before)
     assert float(share.inner_text().strip("%")) < float(before.strip("%"))
     chosen = slider.input_value()
     ask(page, 1)
@@ -157,17 +129,17 @@ def test_another_model_explains_itself(page):
     page.get_by_role("option", name="zero-shot").click()
     ask(page, 1)
     page.get_by_role("tab", name="Explanation").click()
-    expect(page.locator("#explanation img")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#explanation img")).to_be_visible()
 
 
 def test_what_is_wrong_is_said(page):
     page.locator("#go").click()
-    expect(page.locator("#note")).to_contain_text("There is no image yet", timeout=PATIENCE)
+    expect(page.locator("#note")).to_contain_text("There is no image yet")
     upload_scene(page, "the black teapot in the middle")
     ask(page, 1)
     page.locator("#expressions textarea").fill("\n".join(["the tree"] * 9))
     page.locator("#go").click()
-    expect(page.locator("#note")).to_contain_text("9 expressions", timeout=PATIENCE)
+    expect(page.locator("#note")).to_contain_text("9 expressions")
     expect(page.locator("#table tbody tr")).to_have_count(1)  # the last answer stays
 
 
@@ -176,21 +148,15 @@ def test_by_keyboard_alone(page):
     page.locator("#expressions textarea").focus()
     page.keyboard.type("the black teapot in the middle")
     page.keyboard.press("Shift+Enter")
-    expect(page.locator("#table tbody tr")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#table tbody tr")).to_have_count(1)
 
 
 def test_a_scene_is_drawn(page):
     page.locator("#draw").click()
-    expect(page.locator("#image img").first).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#image img").first).to_be_visible()
     rows = len(page.locator("#expressions textarea").input_value().splitlines())
     assert rows
     ask(page, rows)
-
-
-SCREENS = [
-    pytest.param({"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}, id="phone"),
-    pytest.param({"color_scheme": "dark"}, id="dark"),
-]
 
 
 def choose(page, model):
@@ -202,18 +168,17 @@ def choose(page, model):
 def test_what_a_detector_found_is_drawn(photo_page):
     expect(photo_page.locator("#model input")).to_have_value("photos")
     choose(photo_page, "pair")
-    expect(photo_page.locator("#state")).to_contain_text("pair is ready", timeout=PATIENCE)
+    expect(photo_page.locator("#state")).to_contain_text("pair is ready")
     upload_scene(photo_page, "the red mug on the left\na tree")
     ask(photo_page, 2)
     photo_page.get_by_role("tab", name="Explanation").click()
-    expect(photo_page.locator("#explanation img")).to_be_visible(timeout=PATIENCE)
-    overhang = photo_page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert overhang <= 0, "nothing has to be scrolled sideways"
+    expect(photo_page.locator("#explanation img")).to_be_visible()
+    assert overhang(photo_page) <= 0, "nothing has to be scrolled sideways"
 
 
 def test_a_gate_is_named_and_other_models_answer(photo_page):
     choose(photo_page, "gated")
-    expect(photo_page.locator("#state")).to_contain_text("This model is gated", timeout=PATIENCE)
+    expect(photo_page.locator("#state")).to_contain_text("This model is gated")
     choose(photo_page, "photos")
     upload_scene(photo_page, "the tree")
     ask(photo_page, 1)
@@ -222,13 +187,12 @@ def test_a_gate_is_named_and_other_models_answer(photo_page):
 
 def test_a_drawn_scene_is_for_the_bundled_model(photo_page):
     photo_page.locator("#examples tbody tr").first.click()
-    expect(photo_page.locator("#model input")).to_have_value("bundled", timeout=PATIENCE)
-    expect(photo_page.locator("#state")).to_contain_text("bundled is ready", timeout=PATIENCE)
+    expect(photo_page.locator("#model input")).to_have_value("bundled")
+    expect(photo_page.locator("#state")).to_contain_text("bundled is ready")
 
 
 @pytest.mark.parametrize("page", SCREENS, indirect=True)
 def test_fits_any_screen(page):
     upload_scene(page, "the black teapot in the middle\nthe little pink tree on the right")
     ask(page, 2)
-    overhang = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert overhang <= 0, "nothing has to be scrolled sideways"
+    assert overhang(page) <= 0, "nothing has to be scrolled sideways"

@@ -176,7 +176,7 @@ def test_further_expressions_do_not_read_the_image_again(exports, images, monkey
             "run": lambda self, *given, name=name, run=run: ran.append(name) or run(*given),
             "get_outputs": lambda self, graph=graph: graph.get_outputs(),
         })())  # fmt: skip
-    monkeypatch.setattr("hf_ris.modeling.onnx_runtime.PIXELS_PER_RUN", 2 * 64 * 96)  # two expressions at a time
+    monkeypatch.setattr("hf_ris.onnx.PIXELS_PER_RUN", 2 * 64 * 96)  # two expressions at a time
     alone(images[0], text=[*TEXTS, "a house", "a star"])
     assert ran == ["image", "expression", "expression", "expression"]
 

@@ -8,11 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, ModelCard, constants
+from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 from local_hub import TOKEN, endpoint, local_hub
 from PIL import Image
@@ -29,18 +28,6 @@ from hf_ris.visitors import check_bounds
 
 
 SPACE = Path(__file__).parents[1] / "spaces_demo"
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A Hub that this process talks to."""
-    with local_hub(tmp_path / "hub") as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(time, "sleep", lambda seconds: None)
-        yield hub
 
 
 @pytest.fixture

@@ -73,9 +73,10 @@ def test_features_are_those_of_transformers(image_text, picture):
 
 @torch.no_grad()
 def test_clips_last_block_computes_the_class_token_alone(parts):
-    network = compose(parts, "global-local").model.image_text.network
+    image_text = compose(parts, "global-local").model.image_text
+    network, side = image_text.network, image_text.image_size
     plain = CLIPModel.from_pretrained(parts / "clip").vision_model
-    pixels = torch.randn(3, 3, 64, 64)
+    pixels = torch.randn(3, 3, side, side)
     found, expected = network.vision_model(pixels), plain(pixels)
     assert found.last_hidden_state.shape[:2] == (3, 1)
     torch.testing.assert_close(found.pooler_output, expected.pooler_output, atol=1e-5, rtol=1e-5)

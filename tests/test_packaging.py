@@ -40,6 +40,11 @@ def test_the_wheel_holds_the_data(wheel_files):
     assert expected | {"hf_ris/py.typed"} <= wheel_files
 
 
+def test_the_wheel_holds_the_page_without_a_server(wheel_files):
+    page = {f"hf_ris/web_page/{name}" for name in files_below(ROOT / "spaces_demo" / "web", "*.*")}
+    assert page == {name for name in wheel_files if name.startswith("hf_ris/web_page/")}
+
+
 def _data_files(part: str) -> list[str]:
     folder = ROOT / "src" / "hf_ris"
     return [path.relative_to(folder).as_posix() for path in (folder / part).rglob("*") if path.is_file()]

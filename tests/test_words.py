@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CODE = sorted(path for folder in ("src", "modeling", "scripts") for path in (ROOT / folder).rglob("*.py"))
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "spaces_demo").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "spaces_demo").rglob("*.md")])
 OPENINGS = re.compile(r"(Of|As|What|The same|Not|Whatever)\b")
 AVOIDED = re.compile(r"\b(pictures?|manners?|told|alike)\b", re.IGNORECASE)
 # Their words are those of users and of expressions, or they name the words themselves.

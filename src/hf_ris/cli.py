@@ -454,9 +454,13 @@ def push(
         str | None, typer.Option("--license", help="Licence of the weights, such as apache-2.0, if no card names it.")
     ] = None,
     is_dataset: Annotated[bool, typer.Option("--dataset", help="SOURCE is a folder of hf-ris data export.")] = False,
-    is_space: Annotated[bool, typer.Option("--space", help="SOURCE is the demo's folder, spaces_demo.")] = False,
+    is_space: Annotated[bool, typer.Option("--space", help="SOURCE is spaces_demo or spaces_demo/web.")] = False,
     wheel: Annotated[
-        Path | None, typer.Option(help="For a Space: this package's wheel; by default built from SOURCE's checkout.")
+        Path | None, typer.Option(help="For spaces_demo: this package's wheel; by default built from its checkout.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="For spaces_demo/web: a MagNet, or what hf-ris export wrote; by default bundled."),
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Make it public. By default it is private.")] = False,
     dry_run: Annotated[
@@ -469,8 +473,8 @@ def push(
         raise ValueError("--dataset and --space must not be given together.")
     if (results or licence) and (is_dataset or is_space):
         raise ValueError("--results and --license must be left out with --dataset and --space: they describe a model.")
-    if wheel is not None and not is_space:
-        raise ValueError("--wheel must be left out without --space.")
+    if (wheel or model) and not is_space:
+        raise ValueError("--wheel and --model must be left out without --space.")
     note("loading libraries ...")
     from .hub import push_dataset, push_model, push_space
 
@@ -478,7 +482,7 @@ def push(
     if is_dataset:
         pushed = push_dataset(source, repo, **options)
     elif is_space:
-        pushed = push_space(source, repo, wheel, **options)
+        pushed = push_space(source, repo, wheel, model, **options)
     else:
         pushed = push_model(source, repo, results or [], licence, **options)
     if pushed is not None:
@@ -511,9 +515,17 @@ def demo(
     port: Annotated[int | None, typer.Option(help="By default the first free one from 7860.")] = None,
     share: Annotated[bool, typer.Option("--share", help="Make a public link for a few days.")] = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="The page without a server: the browser runs --model.")] = False,
 ) -> None:
     """Try it out on a page in the browser. Photos need a connection to the Hub, where their models come from."""
     note("loading libraries ...")
+    if web:
+        if host != "127.0.0.1" or share or len(model or []) > 1:
+            raise ValueError("--host, --share and a second --model must be left out with --web.")
+        from .web import serve
+
+        serve(model[0] if model else "bundled", port, open_browser, note)
+        return
     from .demo import launch
 
     launch(model or [], server_name=host, server_port=port, share=share, inbrowser=open_browser)

@@ -35,7 +35,10 @@ OPSET = 20  # of all graphs: the first with GELU in one piece, and what torch wr
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 RUNTIME = endpoint_handler.EXPORTED
-RUNTIME_FILES = {"onnx_runtime": "__init__", "resampling": "resampling", "without_torch": "without_torch"}
+RUNTIME_FILES = {
+    "__init__.py": Path(__file__).with_name("onnx.py"),
+    **{name: Path(modeling.__path__[0], name) for name in ("resampling.py", "without_torch.py")},
+}
 ASK = f'''"""Asks the model in this folder; needs numpy, pillow, tokenizers and onnxruntime: python ask.py photo.jpg "the red mug" """
 
 import sys
@@ -125,7 +128,7 @@ class ProductConvolution(nn.Module):
 @dataclass(frozen=True)
 class Export:
     """
-    What the reader of an exported system has to know, beside what its processor says.
+    Facts of a system that its reader has to know, beside those that its processor knows.
 
     Attributes:
         graphs (`dict`): By name, in the order in which they are run.
@@ -365,7 +368,7 @@ def _quiet(*names: str) -> Iterator[None]:
 
 
 def _describe_preparation(processor: Any, system: Export) -> dict[str, Any]:
-    """What an image and expressions go through before the graphs, in plain numbers."""
+    """Describe in plain numbers how an image and expressions are prepared for the graphs."""
     images, length = processor.image_processor, processor.text_length
     return {
         "size": [images.size["height"], images.size["width"]],
@@ -384,10 +387,12 @@ def _describe_preparation(processor: Any, system: Export) -> dict[str, Any]:
 def _write_rest(folder: Path, ris: Pipeline, settings: dict[str, Any]) -> None:
     """Write the processor, the code that runs the graphs, the card, and the settings with the size and the hash of each graph."""
     without_code(ris.processor).save_pretrained(folder)
-    code = Path(modeling.__path__[0])
     (folder / RUNTIME).mkdir()
-    for name, new_name in RUNTIME_FILES.items():
-        shutil.copy(code / f"{name}.py", folder / RUNTIME / f"{new_name}.py")
+    for name, path in RUNTIME_FILES.items():
+        code = (
+            path.read_text(encoding="utf-8").replace("from .modeling.", "from .").replace("from .modeling ", "from . ")
+        )
+        (folder / RUNTIME / name).write_text(code, encoding="utf-8")
     shutil.copy(endpoint_handler.__file__, folder / "handler.py")
     (folder / "ask.py").write_text(ASK, encoding="utf-8")
     (folder / "requirements.txt").write_text("\n".join(REQUIREMENTS) + "\n", encoding="utf-8")
@@ -456,7 +461,7 @@ def _compare(folder: Path, features: dict[str, torch.Tensor], expected: np.ndarr
     Raises:
         ValueError: If it answers differently.
     """
-    from .modeling.onnx_runtime import ExportedModel
+    from .onnx import ExportedModel
 
     exported = ExportedModel(folder)
     request = read_request(CHECK_IMAGE, CHECK_TEXTS)

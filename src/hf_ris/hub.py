@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, metadata_load
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -31,6 +31,7 @@ from .data.export import MARK
 from .output_folder import read_json, weights_fingerprint
 from .published_card import HERE, METRICS, add_results, trained_card, usage
 from .systems import HUB_MODELS, ONNX_TYPE, TASK, find_model
+from .web import build_site
 
 
 Note = Callable[[str], None]
@@ -145,39 +146,59 @@ def push_space(
     source: str | Path,
     repo_id: str,
     wheel: str | Path | None = None,
+    model: str | None = None,
     public: bool = False,
     dry_run: bool = False,
     revision: str | None = None,
     note: Note = lambda message: None,
 ) -> str | None:
     """
-    Publish the demo with a wheel of this package, so that it needs none from an index; arguments as in [`push_model`], and
+    Publish a demo; arguments as in [`push_model`], and
 
     Args:
-        source (`str` or `Path`): The folder with `app.py`, `requirements.txt` and `README.md`.
-        wheel (`str` or `Path`, *optional*): A wheel of this package; by default one is built from the checkout that holds `source`.
+        source (`str` or `Path`): The folder with `README.md`, whose `sdk` says what it is: "gradio" with `app.py` and
+            `requirements.txt`, or "static" with `index.html`.
+        wheel (`str` or `Path`, *optional*): For Gradio, a wheel of this package, so that it needs none from an index; by default one is
+            built from the checkout that holds `source`.
+        model (`str`, *optional*): For a static page, the folder of an exported model, or one to export; by default the bundled one.
 
     Raises:
-        ValueError: If a file is missing, or a wheel was neither given nor can be built.
-        OSError: If the Hub cannot be reached or refuses.
+        ValueError: If a file is missing, an argument belongs to the other kind, a wheel was neither given nor can be built, or the page
+            does not run the model.
+        OSError: If the Hub cannot be reached or refuses, or npm's registry does.
     """
     source = Path(source).resolve()
-    for name in ("app.py", "requirements.txt", "README.md"):
+    card = source / "README.md"
+    is_static = card.is_file() and (metadata_load(card) or {}).get("sdk") == "static"
+    for name in ("index.html", "packages.json") if is_static else ("app.py", "requirements.txt", "README.md"):
         if not (source / name).is_file():
             raise ValueError(f"`source` must hold {name}; {str(source)!r} does not.")
+    if wheel is not None and is_static:
+        raise ValueError(f"`wheel` must be left out for a static page, got {str(wheel)!r}.")
+    if model is not None and not is_static:
+        raise ValueError(f"`model` must be left out for a Space of Gradio, got {model!r}.")
     if not dry_run:
         check_access(repo_id, "space", public)
     with tempfile.TemporaryDirectory(prefix="hf-ris-push-") as parent:
         folder = Path(parent) / "space"
-        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.whl", "__pycache__", ".*"))
-        if wheel is None:
-            note("building the wheel")
-            build_wheel(source.parent, folder)
-        elif not re.fullmatch(r"hf_ris-.*\.whl", Path(wheel).name):
-            raise ValueError(f"`wheel` must be a wheel of hf_ris, got {str(wheel)!r}.")
+        if is_static:
+            build_site(folder, model or "bundled", source, note)
         else:
-            shutil.copy(wheel, folder)
-        return upload(folder, repo_id, "space", public, dry_run, revision, note)
+            shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.whl", "__pycache__", ".*", "web"))
+            _add_wheel(wheel, source.parent, folder, note)
+        return upload(
+            folder, repo_id, "space", public, dry_run, revision, note, space_sdk="static" if is_static else "gradio"
+        )
+
+
+def _add_wheel(wheel: str | Path | None, checkout: Path, folder: Path, note: Note) -> None:
+    if wheel is None:
+        note("building the wheel")
+        build_wheel(checkout, folder)
+    elif not re.fullmatch(r"hf_ris-.*\.whl", Path(wheel).name):
+        raise ValueError(f"`wheel` must be a wheel of hf_ris, got {str(wheel)!r}.")
+    else:
+        shutil.copy(wheel, folder)
 
 
 def build_wheel(checkout: Path, folder: Path) -> None:
@@ -187,7 +208,7 @@ def build_wheel(checkout: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="hf-ris-wheel-") as copy:
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(checkout / name, copy)
-        for name in ("src", "modeling"):
+        for name in ("src", "modeling", "spaces_demo/web"):
             ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
             shutil.copytree(checkout / name, Path(copy) / name, ignore=ignore)
         command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(folder), copy]
@@ -338,10 +359,11 @@ def upload(
     revision: str | None,
     note: Note,
     patterns: Sequence[str] | None = None,
+    space_sdk: str | None = None,
 ) -> str | None:
     """
     Upload a folder to a repository of this kind ("model", "dataset" or "space"), made if missing, in one commit, whole or not at
-    all; `patterns` name the files, by default all, the other arguments are those of [`push_model`].
+    all; `patterns` name the files, by default all, `space_sdk` says what runs a Space, the other arguments are those of [`push_model`].
 
     Raises:
         OSError: If nobody is logged in, or the Hub cannot be reached or refuses.
@@ -357,7 +379,7 @@ def upload(
         return None
     note(total)
     api = HfApi()
-    space: dict[str, Any] = {"space_sdk": "gradio"} if kind == "space" else {}
+    space: dict[str, Any] = {"space_sdk": space_sdk} if space_sdk else {}
     with _explained(repo_id):
         retry(lambda: api.create_repo(repo_id, repo_type=kind, private=not public, exist_ok=True, **space))
         if revision is not None:

@@ -37,7 +37,7 @@ class OnnxForReferringSegmentation(PreTrainedModel):
     accepts_loss_kwargs = False
 
     def __init__(self, config: OnnxReferringSegmentationConfig, folder: str | Path, **options: Any) -> None:
-        from .modeling.onnx_runtime import ExportedModel
+        from .onnx import ExportedModel
 
         super().__init__(config)
         self.exported = ExportedModel(folder, **options)
