@@ -77,6 +77,10 @@ class Part(nn.Module, ABC):
             self.network = make(config)
             for name in COLLECTED:
                 setattr(self, name, getattr(self.network, name, None))
+            self.trim_network()
+
+    def trim_network(self) -> None:
+        """Leave out what the part does not read; called when it has a network, and again when it is given another."""
 
     @property
     def processor(self) -> Any:
@@ -330,12 +334,11 @@ class CLIPImageText(ImageText):
 
     network_class = CLIPModel
 
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__(config)
+    def trim_network(self) -> None:
         last = self.network.vision_model.encoder.layers[-1]
         if isinstance(last, CLIPEncoderLayer):  # not MetaCLIP's
             last.__class__ = ClassTokenLayer
-            self._no_split_modules = [*self._no_split_modules, ClassTokenLayer.__name__]
+            self._no_split_modules = [*self.network._no_split_modules, ClassTokenLayer.__name__]
 
     def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
         vision = self.network.vision_model
