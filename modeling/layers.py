@@ -120,22 +120,24 @@ def cell_centres(size: Sequence[int], device: torch.device) -> torch.Tensor:
     return torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], dim=-1)
 
 
+def cell_averages(length: int, cells: int, like: torch.Tensor) -> torch.Tensor:
+    """Matrix (cells, length) that averages positions into cells, which overlap where they do not divide them; dtype and device of `like`."""
+    positions = torch.arange(length, device=like.device)
+    cell = torch.arange(cells, device=like.device).unsqueeze(1)
+    first, last = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
+    inside = ((positions >= first) & (positions < last)).to(like.dtype)
+    return inside / inside.sum(dim=1, keepdim=True)
+
+
 def average_pool(image_map: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """
-    Average a floating-point map (..., h, w) into cells (..., *size), which overlap where they do not divide it.
+    Average a floating-point map (..., h, w) into cells (..., *size).
 
     `torch.nn.functional.adaptive_avg_pool2d` gives the same means, but on MPS only where cells divide the map, and its gradient on
     CUDA is not deterministic; two matrix products have neither limit.
     """
-    averages = []
-    for length, cells in zip(image_map.shape[-2:], size, strict=True):
-        positions = torch.arange(length, device=image_map.device)
-        cell = torch.arange(cells, device=image_map.device).unsqueeze(1)
-        first, last = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
-        inside = ((positions >= first) & (positions < last)).to(image_map.dtype)
-        averages.append(inside / inside.sum(dim=1, keepdim=True))
-    rows, columns = averages
+    rows, columns = (cell_averages(*each, image_map) for each in zip(image_map.shape[-2:], size, strict=True))
     return rows @ image_map @ columns.T
 
 
-__all__ = ["ProjectedAttention", "attend", "average_pool", "cell_centres", "full_precision"]
+__all__ = ["ProjectedAttention", "attend", "average_pool", "cell_averages", "cell_centres", "full_precision"]

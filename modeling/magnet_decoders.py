@@ -8,6 +8,8 @@ first layer and after every one.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -17,8 +19,10 @@ from .configuration_magnet import MagNetConfig
 from .layers import ProjectedAttention, cell_centres, full_precision
 
 
-FEEDFORWARD_POSITIONS = 2048  # in one piece, where the decoder works in pieces
-SAMPLED_POSITIONS = 512  # in one piece
+POSITIONS_PER_PIECE = 1024  # of all samples together, where the pixel decoder works in pieces
+
+# `sample_maps` after its first two arguments: offsets, weights and centres of some positions
+Sampler = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def works_in_pieces(states: torch.Tensor) -> bool:
@@ -83,36 +87,39 @@ class DeformableAttention(nn.Module):
         offsets = directions[:, None, None, :] * steps[None, None, :, None]
         return offsets.expand(-1, self.num_levels, -1, -1).flatten()
 
-    def forward(
-        self, queries: torch.Tensor, memory: torch.Tensor, centres: torch.Tensor, sizes: list[tuple[int, int]]
-    ) -> torch.Tensor:
-        """`queries`, `memory` (N, S, d), `centres` (S, 2) in [0, 1], `sizes` of the levels -> (N, S, d)."""
+    def sampler(self, memory: torch.Tensor, sizes: list[tuple[int, int]]) -> Sampler:
+        """Make the function that samples `memory` (N, S, d), levels of the given `sizes`."""
+        value = self.value(memory).float().unflatten(-1, (self.num_heads, -1))
+        # On the CPU, reading whole rows of channels is several times as fast; it has no gradient for the places.
+        if works_in_pieces(value):
+            return RowSampler(value, sizes, self.num_points)
+        return partial(sample_maps, value, sizes)
+
+    def forward(self, queries: torch.Tensor, centres: torch.Tensor, sample: Sampler) -> torch.Tensor:
+        """`queries` (N, Q, d), `centres` (Q, 2) in [0, 1], `sample` of [`sampler`] -> (N, Q, d)."""
         # Sampling places are sensitive to rounding, so this arithmetic stays in float32 under autocast.
         weights = self.attention_weights(queries).float().unflatten(-1, (self.num_heads, -1)).softmax(dim=-1)
         weights = weights.unflatten(-1, (self.num_levels, self.num_points))
         offsets = self.sampling_offsets(queries).float().unflatten(-1, (*weights.shape[2:], 2))
-        value = self.value(memory).float().unflatten(-1, (self.num_heads, -1))
-        # On the CPU, reading whole rows of channels is several times as fast; it has no gradient for the places.
-        sample = sample_rows if works_in_pieces(value) else sample_maps
-        return self.output(sample(value, offsets, weights, centres, sizes).to(queries.dtype))
+        return self.output(sample(offsets, weights, centres).to(queries.dtype))
 
 
 def sample_maps(
     value: torch.Tensor,
+    sizes: list[tuple[int, int]],
     offsets: torch.Tensor,
     weights: torch.Tensor,
     centres: torch.Tensor,
-    sizes: list[tuple[int, int]],
 ) -> torch.Tensor:
     """
     Sum weighted bilinear samples around each position, by `grid_sample`. Places outside of a level count as zero.
 
     Args:
         value (`torch.Tensor` of shape `(N, S, heads, d)`): Maps of all levels, S = sum of h·w.
+        sizes (`list[tuple[int, int]]`): (h, w) of the levels.
         offsets (`torch.Tensor` of shape `(N, Q, heads, levels, points, 2)`): (x, y) from a position's centre, in cells.
         weights (`torch.Tensor` of shape `(N, Q, heads, levels, points)`): Weights of the samples.
         centres (`torch.Tensor` of shape `(Q, 2)`): (x, y) in [0, 1].
-        sizes (`list[tuple[int, int]]`): (h, w) of the levels.
 
     Returns:
         `torch.Tensor` of shape `(N, Q, heads·d)`.
@@ -139,70 +146,68 @@ def sample_maps(
     return attended.unflatten(0, (batch, -1)).flatten(1, 2).transpose(1, 2)
 
 
-def sample_rows(
-    value: torch.Tensor,
-    offsets: torch.Tensor,
-    weights: torch.Tensor,
-    centres: torch.Tensor,
-    sizes: list[tuple[int, int]],
-) -> torch.Tensor:
+class RowSampler:
     """
-    Compute [`sample_maps`] by looking up the rows of the four cells around each place in one table.
+    Computes [`sample_maps`] by looking up the rows of the four cells around each place in one table.
 
     In the table, each level is framed by zeros: a row above and below, and a column on the left, which is also the right end
     of the row before. Places further outside are moved onto the frame, so that no cell needs to be checked.
+
+    Args:
+        value (`torch.Tensor` of shape `(N, S, heads, d)`): Maps of all levels, S = sum of h·w.
+        sizes (`list[tuple[int, int]]`): (h, w) of the levels.
+        points (`int`): Samples of a level.
     """
-    batch, _, heads, channels = value.shape
-    points = offsets.shape[4]
 
-    def per_sample(numbers: list[int], dtype: torch.dtype) -> torch.Tensor:
-        """Repeat a number of each level for its samples: (levels·points,)."""
-        return torch.tensor(numbers, dtype=dtype, device=value.device).repeat_interleave(points)
+    def __init__(self, value: torch.Tensor, sizes: list[tuple[int, int]], points: int) -> None:
+        batch, _, heads, channels = value.shape
 
-    # 1. The table
-    framed_lengths = [(height + 2) * (width + 1) for height, width in sizes]
-    spare = sizes[-1][1] + 3  # cells that are read, with a share of zero, to the lower right of the last place
-    table = value.new_zeros(batch, sum(framed_lengths) + spare, heads * channels)
-    levels = value.flatten(2).split([height * width for height, width in sizes], dim=1)
-    framed_levels = table[:, :-spare].split(framed_lengths, dim=1)
-    for level, framed, size in zip(levels, framed_levels, sizes, strict=True):
-        framed.unflatten(1, (size[0] + 2, size[1] + 1))[:, 1:-1, 1:] = level.unflatten(1, size)
-    table = table.view(batch, -1, channels)
+        def per_sample(numbers: Sequence[int]) -> torch.Tensor:
+            """Repeat a number of each level for its samples: (levels·points,)."""
+            return torch.tensor(numbers, dtype=torch.int32, device=value.device).repeat_interleave(points)
 
-    # 2. The first row of each level, and the four rows around a place, counted from its upper left cell's
-    heights = per_sample([height for height, _ in sizes], torch.float32)
-    widths = per_sample([width for _, width in sizes], torch.float32)
-    below = ((widths + 1) * heads).int()
-    first = per_sample([sum(framed_lengths[:level]) * heads for level in range(len(sizes))], torch.int32)
-    corners = torch.stack([first, first + heads, first + below, first + below + heads])
-    head = torch.arange(heads, dtype=torch.int32, device=value.device)[:, None]
+        # 1. The table
+        framed_lengths = [(height + 2) * (width + 1) for height, width in sizes]
+        spare = sizes[-1][1] + 3  # cells that are read, with a share of zero, to the lower right of the last place
+        table = value.new_zeros(batch, sum(framed_lengths) + spare, heads * channels)
+        levels = value.flatten(2).split([height * width for height, width in sizes], dim=1)
+        framed_levels = table[:, :-spare].split(framed_lengths, dim=1)
+        for level, framed, size in zip(levels, framed_levels, sizes, strict=True):
+            framed.unflatten(1, (size[0] + 2, size[1] + 1))[:, 1:-1, 1:] = level.unflatten(1, size)
+        self.table = table.view(-1, channels)
 
-    # 3. A few positions at a time: four rows, and the share of each
-    x_offsets, y_offsets = offsets.flatten(3, 4).unbind(-1)
-    weights = weights.flatten(3)
-    # Positions are counted from the centre of the zero at the upper left.
-    x_centres, y_centres = centres[:, :1] * widths + 0.5, centres[:, 1:] * heights + 0.5
-    attended = []
-    for image in range(batch):
-        for start in range(0, len(centres), SAMPLED_POSITIONS):
-            rows = slice(start, start + SAMPLED_POSITIONS)
-            x = torch.minimum((x_offsets[image, rows] + x_centres[rows, None]).relu_(), widths + 1)
-            y = torch.minimum((y_offsets[image, rows] + y_centres[rows, None]).relu_(), heights + 1)
-            column, row = x.int(), y.int()
-            lower = weights[image, rows] * (y - row)
-            upper = weights[image, rows] - lower
-            right = x - column
-            lower_right, upper_right = lower * right, upper * right
-            shares = torch.stack([upper - upper_right, upper_right, lower - lower_right, lower_right], dim=2)
-            indices = (column * heads + row * below + head).unsqueeze(2) + corners
-            bags = nn.functional.embedding_bag(
-                indices.flatten(2).flatten(0, 1),
-                table[image],
-                per_sample_weights=shares.flatten(2).flatten(0, 1),
-                mode="sum",
-            )
-            attended.append(bags.view(-1, heads * channels))
-    return torch.cat(attended).view(batch, -1, heads * channels)
+        # 2. Of each sample's level: extent, rows from a cell to the one below, and the four rows around its first place
+        self.heads = heads
+        self.widths = per_sample([width for _, width in sizes]).float()
+        self.heights = per_sample([height for height, _ in sizes]).float()
+        self.below = per_sample([(width + 1) * heads for _, width in sizes])
+        first = per_sample([sum(framed_lengths[:level]) * heads for level in range(len(sizes))])
+        self.corners = torch.stack([first, first + heads, first + self.below, first + self.below + heads])
+        # 3. The first row of each image's heads
+        image, head = (torch.arange(n, dtype=torch.int32, device=value.device) for n in (batch, heads))
+        self.first_rows = image[:, None, None, None] * (len(self.table) // batch) + head[:, None]
+
+    def __call__(self, offsets: torch.Tensor, weights: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+        # Levels and points come last together: every operation below then runs along all of them.
+        x_offsets, y_offsets = offsets.flatten(3, 4).unbind(-1)
+        weights = weights.flatten(3)
+        # 1. Places, counted from the centre of the zero at the upper left of a level
+        x_centres, y_centres = centres[:, :1] * self.widths + 0.5, centres[:, 1:] * self.heights + 0.5
+        x = torch.minimum((x_offsets + x_centres[:, None]).relu_(), self.widths + 1)
+        y = torch.minimum((y_offsets + y_centres[:, None]).relu_(), self.heights + 1)
+        # 2. Four rows around each, and the share of each
+        indices = x.int() * self.heads + y.int() * self.below + self.first_rows
+        right, lower = x.frac_(), weights * y.frac_()
+        upper = weights - lower
+        lower_right, upper_right = lower * right, upper * right
+        shares = torch.stack([upper - upper_right, upper_right, lower - lower_right, lower_right], dim=3)
+        bags = nn.functional.embedding_bag(
+            (indices.unsqueeze(3) + self.corners).flatten(3).flatten(0, 2),
+            self.table,
+            per_sample_weights=shares.flatten(3).flatten(0, 2),
+            mode="sum",
+        )
+        return bags.view(*weights.shape[:2], -1)
 
 
 class DeformableLayer(GradientCheckpointingLayer):
@@ -219,12 +224,19 @@ class DeformableLayer(GradientCheckpointingLayer):
     def forward(
         self, states: torch.Tensor, positions: torch.Tensor, centres: torch.Tensor, sizes: list[tuple[int, int]]
     ) -> torch.Tensor:
-        states = self.attention_norm(states + self.attention(states + positions, states, centres, sizes))
-        parts = states.split(FEEDFORWARD_POSITIONS, dim=1) if works_in_pieces(states) else (states,)
-        feedforward = [
-            self.feedforward_out(nn.functional.relu(self.feedforward_in(part), inplace=True)) for part in parts
-        ]
-        return self.feedforward_norm(states + torch.cat(feedforward, dim=1))
+        sample = self.attention.sampler(states, sizes)
+        if not works_in_pieces(states):
+            return self._advance(states, positions, centres, sample)
+        piece = max(1, POSITIONS_PER_PIECE // len(states))
+        pieces = zip(states.split(piece, dim=1), positions.split(piece), centres.split(piece), strict=True)
+        return torch.cat([self._advance(*each, sample) for each in pieces], dim=1)
+
+    def _advance(
+        self, states: torch.Tensor, positions: torch.Tensor, centres: torch.Tensor, sample: Sampler
+    ) -> torch.Tensor:
+        states = self.attention_norm(states + self.attention(states + positions, centres, sample))
+        feedforward = self.feedforward_out(nn.functional.relu(self.feedforward_in(states), inplace=True))
+        return self.feedforward_norm(states + feedforward)
 
 
 class PixelDecoder(nn.Module):

@@ -5,7 +5,7 @@ The file follows the data (paper, section 3). Swin and BERT advance side by side
 `ImageFusion` lets pixels attend to words (PWAM of LAVT, with layer norms), `AlignmentModule` adds a pyramid of pooled contexts,
 `WordFusion` lets words attend to pixels, and `Gate`s feed both streams on: together a `FusionStage`, four of them a
 `MagNetEncoder`. The decoders of `magnet_decoders` read the mask from the four fused maps. Swin and BERT are transformers' own,
-driven block by block. The mask losses are this project's choice (the authors released no training code), and so is
+driven block by block; Swin's blocks run as in `magnet_swin`. The mask losses are this project's choice (the authors released no training code), and so is
 `language_attention_mask="binary"`; with `"published"` the outputs are those of the released network.
 
 Images come once per image (B rows), words once per expression (N = B·k rows, image-major): what does not depend on the words
@@ -23,8 +23,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_magnet import MagNetConfig
 from .grounding_losses import AuxiliaryLosses, mask_loss
-from .layers import attend, average_pool, full_precision
+from .layers import attend, cell_averages, full_precision
 from .magnet_decoders import DeformableAttention, MaskDecoder, PixelDecoder
+from .magnet_swin import SwinBlock
 from .modeling_trainable_segmentation import RawPrediction, TrainableSegmentationModel
 
 
@@ -53,8 +54,18 @@ def instance_norm(states: torch.Tensor, eps: float, mask: torch.Tensor | None = 
         weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)  # a sample may have no position
         mean = (values * weights).sum(dim=1, keepdim=True)
         variance = ((values - mean).square() * weights).sum(dim=1, keepdim=True)
-    scale = torch.rsqrt(variance + eps)
-    return torch.addcmul(-mean * scale, values, scale).to(states.dtype)  # in one pass, with no copy in between
+    return ((values - mean) * torch.rsqrt(variance + eps)).to(states.dtype)
+
+
+def linear_map(layer: nn.Module, like: torch.Tensor) -> torch.Tensor:
+    """
+    Matrix (in, out) of a linear layer, float32, for states `like` (..., in).
+
+    It is read by a call, as adapters, offloading and quantised weights need it; the large factor keeps a bias from rounding it.
+    """
+    width, factor = like.shape[-1], 256.0
+    probed = layer(factor * torch.eye(width + 1, width, dtype=like.dtype, device=like.device)).float()
+    return (probed[:-1] - probed[-1:]) / factor
 
 
 class ImageFusion(nn.Module):
@@ -103,6 +114,9 @@ class WordFusion(nn.Module):
     """
     Word-pixel attention: each word gathers the pixels that show it.
 
+    Keys and values are linear in the pixels, also after their instance norms. So the few words go through the layers, not the
+    many pixels: scores are (query · keyᵀ) · pixelᵀ, and what a word gathers is (weights · pixels) · value.
+
     Args:
         config (`MagNetConfig`): Supplies the text width, the mask convention and the attention kernel.
         image_width (`int`): Channels of the pixels.
@@ -127,27 +141,36 @@ class WordFusion(nn.Module):
     def forward(self, words: torch.Tensor, pixels: torch.Tensor, is_word: torch.Tensor) -> torch.Tensor:
         """`words` (N, L, width), `pixels` (B or N, P, image width), `is_word` (N, L) bool -> (N, L, width)."""
         query = self.query(words)
-        key = instance_norm(self.key(pixels), self.eps)
-        value = instance_norm(self.value(pixels), self.eps)
         if self.config.language_attention_mask == "published":
             # The released code multiplies queries by BERT's additive mask: real words attend uniformly, padding words
             # attend hard, and the statistics below include padding. Kept for parity; scores of 1e5 need float32 (or TF32,
             # which errs by about 5, where a padding word's best pixel is ahead by 2,000).
             query = query.float() * (~is_word).unsqueeze(-1) * PUBLISHED_PADDING_BIAS
-            with full_precision(words):
-                attended = self.gather(query, key.float(), value.float()).to(words.dtype)
             statistics_mask = None
         else:
-            attended = self.gather(query, key, value)
             statistics_mask = is_word
+        matrices = linear_map(self.key, pixels), linear_map(self.value, pixels)
+        with full_precision(words):
+            centred = pixels.float() - pixels.float().mean(dim=1, keepdim=True)
+            covariance = centred.mT @ centred / centred.shape[1]
+            key, value = (self.normalise(matrix, covariance) for matrix in matrices)
+            attended = self.gather(query.float(), key, value, centred).to(words.dtype)
         attended = instance_norm(self.output(attended), self.eps, statistics_mask)
         return self.activation(self.projection(self.activation(self.word_role(words)) * attended))
 
-    def gather(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """`query` (N, L, width), `key` and `value` (B or N, P, width) -> (N, L, width)."""
+    def normalise(self, matrix: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+        """Make an instance norm part of `matrix` (image width, width) by the pixels' `covariance`: (B or N, image width, width)."""
+        variance = ((covariance @ matrix) * matrix).sum(dim=1, keepdim=True)
+        return matrix * torch.rsqrt(variance + self.eps)
+
+    def gather(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pixels: torch.Tensor
+    ) -> torch.Tensor:
+        """`query` (N, L, width), matrices `key` and `value` (B or N, image width, width), `pixels` (…, P, image width) -> (N, L, width)."""
         # The expressions of an image ask the same pixels, so their words are the queries of one attention.
-        queries_per_image = query.reshape(key.shape[0], -1, query.shape[-1])
-        return attend(self, queries_per_image, key, value, num_heads=1, scaling=self.scaling).reshape(query.shape)
+        queries_per_image = query.reshape(pixels.shape[0], -1, query.shape[-1]) @ key.mT
+        attended = attend(self, queries_per_image, pixels, pixels, num_heads=1, scaling=self.scaling)
+        return (attended @ value).reshape(query.shape)
 
 
 class PooledContext(nn.Module):
@@ -165,11 +188,11 @@ class PooledContext(nn.Module):
         self.fusion = ImageFusion(config, reduced, num_heads)
 
     def forward(
-        self, image_map: torch.Tensor, words: torch.Tensor, is_word: torch.Tensor, size: tuple[int, int]
+        self, pixels: torch.Tensor, words: torch.Tensor, is_word: torch.Tensor, size: tuple[int, int]
     ) -> torch.Tensor:
-        """`image_map` (B or N, width, h, w) -> (N, h·w, width / reduction), interpolated back to `size` = (h, w)."""
-        # 1. Pool
-        cells = average_pool(image_map, self.grid).flatten(2).transpose(1, 2)
+        """`pixels` (B or N, h·w, width) -> (N, h·w, width / reduction), interpolated back to `size` = (h, w)."""
+        # 1. Pool, by one matrix: to pool rows and columns in turn would take copies of every channel
+        cells = torch.kron(*(cell_averages(*each, pixels) for each in zip(size, self.grid, strict=True))) @ pixels
         cells = self.contract(self.norm(self.expand(cells)))
         # 2. Fuse with the words
         context = self.fusion(self.reduce(self.activation(cells)), words, is_word)
@@ -200,8 +223,7 @@ class AlignmentModule(nn.Module):
         size: tuple[int, int],
     ) -> torch.Tensor:
         """`fused` (N, h·w, width), `pixels` (B or N, h·w, width) -> the stage's feature s_k, (N, h·w, width)."""
-        image_map = pixels.transpose(1, 2).unflatten(2, size)
-        contexts = [context(image_map, words, is_word, size) for context in self.contexts]
+        contexts = [context(pixels, words, is_word, size) for context in self.contexts]
         mixed = self.norm(self.mix(torch.cat([*contexts, fused], dim=-1)))
         return self.activation(self.output(mixed))
 
@@ -273,6 +295,9 @@ class MagNetEncoder(nn.Module):
         super().__init__()
         self.image_encoder = SwinModel(config.backbone_config, add_pooling_layer=False)
         self.image_encoder.layernorm = nn.Identity()  # the stages' own features are used, never Swin's last norm
+        for layer in self.image_encoder.encoder.layers:
+            for block in layer.blocks:
+                block.__class__ = SwinBlock  # computes the same, faster
         self.text_encoder = BertModel(config.text_config, add_pooling_layer=False)
         self.stages = nn.ModuleList(FusionStage(config, stage) for stage in range(len(config.stage_widths)))
         self.layers_per_stage = config.text_config.num_hidden_layers // len(self.stages)
@@ -339,7 +364,7 @@ class MagNetEncoder(nn.Module):
 
     def _run_swin_stage(self, index: int, pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         for block in self.image_encoder.encoder.layers[index].blocks:
-            pixels = block(pixels, size, always_partition=True)[0]
+            pixels = block(pixels, size)
         return pixels
 
 
@@ -354,7 +379,7 @@ class MagNetPreTrainedModel(TrainableSegmentationModel):
     # Each joins the outputs of several of its parts, which must lie on one device.
     _no_split_modules = [
         "SwinEmbeddings",
-        "SwinLayer",
+        "SwinBlock",
         "BertEmbeddings",
         "BertLayer",
         "FusionStage",

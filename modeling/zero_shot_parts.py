@@ -30,8 +30,10 @@ from transformers import (
     Siglip2Model,
     SiglipModel,
 )
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from .clip_resnet import CLIPResNetModel
+from .layers import attend
 from .without_torch import TextWarnings
 
 
@@ -75,6 +77,10 @@ class Part(nn.Module, ABC):
             self.network = make(config)
             for name in COLLECTED:
                 setattr(self, name, getattr(self.network, name, None))
+            self.trim_network()
+
+    def trim_network(self) -> None:
+        """Leave out what the part does not read; called when it has a network, and again when it is given another."""
 
     @property
     def processor(self) -> Any:
@@ -311,10 +317,28 @@ class ImageText(Part):
             return self.network.logit_scale.exp()
 
 
+class ClassTokenLayer(CLIPEncoderLayer):
+    """The last block of a CLIP's ViT, of which only the class token is read, so that only it is computed."""
+
+    def forward(self, hidden_states: torch.Tensor, attention_mask: None = None, **kwargs: Any) -> torch.Tensor:
+        """(n, tokens, d) -> (n, 1, d)."""
+        attention, normed = self.self_attn, self.layer_norm1(hidden_states)
+        projected = attention.q_proj(normed[:, :1]), attention.k_proj(normed), attention.v_proj(normed)
+        attended = attention.out_proj(attend(attention, *projected, attention.num_heads, attention.scale))
+        hidden_states = hidden_states[:, :1] + attended
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
+
+
 class CLIPImageText(ImageText):
     """A CLIP with a ViT, of any size."""
 
     network_class = CLIPModel
+
+    def trim_network(self) -> None:
+        last = self.network.vision_model.encoder.layers[-1]
+        if isinstance(last, CLIPEncoderLayer):  # not MetaCLIP's
+            last.__class__ = ClassTokenLayer
+            self._no_split_modules = [*self.network._no_split_modules, ClassTokenLayer.__name__]
 
     def encode_regions(self, pixel_values: torch.Tensor, grid_masks: torch.Tensor, block: int) -> torch.Tensor:
         vision = self.network.vision_model

@@ -7,6 +7,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from PIL import Image
 from tokenizers import normalizers
+from transformers import CLIPModel
 
 import hf_ris
 from hf_ris.modeling.language_expression import Expression
@@ -68,6 +69,17 @@ def test_features_are_those_of_transformers(image_text, picture):
     assert similarities.diagonal() == pytest.approx(1, abs=1e-5)
     # SigLIP 2's image is squeezed by another library than transformers'.
     assert torch.nn.functional.cosine_similarity(of_images, output.image_embeds).item() > 0.999
+
+
+@torch.no_grad()
+def test_clips_last_block_computes_the_class_token_alone(parts):
+    image_text = compose(parts, "global-local").model.image_text
+    network, side = image_text.network, image_text.image_size
+    plain = CLIPModel.from_pretrained(parts / "clip").vision_model
+    pixels = torch.randn(3, 3, side, side)
+    found, expected = network.vision_model(pixels), plain(pixels)
+    assert found.last_hidden_state.shape[:2] == (3, 1)
+    torch.testing.assert_close(found.pooler_output, expected.pooler_output, atol=1e-5, rtol=1e-5)
 
 
 def test_a_region_that_is_all_of_the_image_changes_nothing(image_text, picture):

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from tiny_parts import loud
+from transformers.models.swin.modeling_swin import SwinLayer
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.modeling import magnet_decoders, modeling_trainable_segmentation
@@ -70,8 +71,6 @@ def test_what_does_not_depend_on_words_runs_once_per_image(tiny_model, inputs):
         "pixel queries": stage.image_fusion.query,
         "image role": stage.image_fusion.image_role,
         "pooled contexts": stage.alignment.contexts[-1].reduce,
-        "pixel keys of words": stage.word_fusion.key,
-        "pixel values of words": stage.word_fusion.value,
     }
     hooks = [
         module.register_forward_hook(lambda _, inputs, __, name=name: rows.__setitem__(name, inputs[0].shape[0]))
@@ -145,6 +144,21 @@ def test_small_images_leave_the_model_unchanged(tiny_model, inputs):
     tiny_model(torch.randn(2, 3, 12, 12), inputs["input_ids"], inputs["attention_mask"])
 
     assert torch.equal(tiny_model(**inputs).logits, before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("size", [(8, 12), (5, 6), (3, 2)])
+def test_swins_blocks_compute_what_transformers_do(tiny_model, size, attention):
+    """Windows that fit, that zeros fill up, and that are larger than the map; shifted and not."""
+    tiny_model = copy.deepcopy(tiny_model)
+    tiny_model.set_attn_implementation(attention)
+    pixels = torch.randn(2, size[0] * size[1], tiny_model.config.stage_widths[0])
+    block = tiny_model.encoder.image_encoder.encoder.layers[0].blocks[0]
+    for shift in (0, block.window_size // 2):
+        block.shift_size = shift
+        expected, _ = SwinLayer.forward(block, pixels, size, always_partition=True)
+        torch.testing.assert_close(block(pixels, size), expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -236,6 +250,31 @@ def test_heads_reach_the_pooled_contexts(tiny_config, num_heads):
         image_role = torch.nn.functional.gelu(fusion.image_role(pixels[0]))
         expected = torch.nn.functional.gelu(fusion.projection(image_role * attended))
         torch.testing.assert_close(fusion(pixels, words, is_word)[0], expected, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_words_gather_normed_values_by_normed_keys(tiny_config, dtype):
+    """The plain formula, with keys and values of every pixel; biases, which the norms remove, do not spoil small weights."""
+    torch.manual_seed(0)
+    fusion = FusionStage(tiny_config, stage=1).word_fusion
+    words, pixels = torch.randn(4, 7, tiny_config.text_config.hidden_size), 3 + torch.randn(2, 30, 32)
+    for layer in (fusion.key, fusion.value):
+        torch.nn.init.normal_(layer.bias, std=20 * layer.weight.std())
+    is_word = torch.ones(4, 7, dtype=torch.bool)
+
+    def normed(layer):
+        return torch.nn.functional.instance_norm(layer(pixels).mT, eps=fusion.eps).mT.repeat_interleave(2, dim=0)
+
+    scores = fusion.query(words) @ normed(fusion.key).mT * fusion.scaling
+    gathered = fusion.output(scores.softmax(dim=-1) @ normed(fusion.value))
+    normed_words = torch.nn.functional.instance_norm(gathered.mT, eps=fusion.eps).mT
+    expected = fusion.activation(fusion.projection(fusion.activation(fusion.word_role(words)) * normed_words))
+    found = fusion.to(dtype)(words.to(dtype), pixels.to(dtype), is_word)
+
+    assert found.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=tolerance * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -408,9 +447,8 @@ def test_the_published_size_runs_at_the_published_resolution():
     assert output.logits.isfinite().all()
 
 
-def test_both_ways_of_sampling_agree(monkeypatch):
+def test_both_ways_of_sampling_agree():
     """Maps, which have gradients, and table look-ups, which are faster: places far outside and on the rim included."""
-    monkeypatch.setattr(magnet_decoders, "SAMPLED_POSITIONS", 7)
     sizes = [(3, 2), (5, 6), (1, 4)]
     cells = sum(height * width for height, width in sizes)
     generator = torch.Generator().manual_seed(0)
@@ -421,7 +459,15 @@ def test_both_ways_of_sampling_agree(monkeypatch):
     weights = torch.rand(2, cells, 4, 3, 2, generator=generator)
     centres = torch.cat([cell_centres(size, value.device) for size in sizes])
 
-    given = value, offsets, weights, centres, sizes
-    torch.testing.assert_close(
-        magnet_decoders.sample_rows(*given), magnet_decoders.sample_maps(*given), rtol=1e-5, atol=1e-5
-    )
+    samples = offsets, weights, centres
+    expected = magnet_decoders.sample_maps(value, sizes, *samples)
+    found = magnet_decoders.RowSampler(value, sizes, points=2)(*samples)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_pixel_decoder_in_pieces_gives_the_same(tiny_model, inputs, monkeypatch):
+    """Without gradients, a few positions of both images at a time; with them, all at once."""
+    monkeypatch.setattr(magnet_decoders, "POSITIONS_PER_PIECE", 14)
+    expected = tiny_model(**inputs).logits
+    with torch.no_grad():
+        torch.testing.assert_close(tiny_model(**inputs).logits, expected, atol=1e-4, rtol=1e-4)

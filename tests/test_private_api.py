@@ -104,6 +104,11 @@ UNDOCUMENTED = {
     "transformers.models.swin.modeling_swin.SwinPatchEmbeddings.maybe_pad": ("height", "width"),
     "transformers.models.swin.modeling_swin.SwinEmbeddings.forward": ("interpolate_pos_encoding",),
     "transformers.models.swin.modeling_swin.SwinLayer.forward": ("input_dimensions", "always_partition"),
+    "transformers.models.swin.modeling_swin.SwinLayer.maybe_pad": ("height", "width"),
+    "transformers.models.swin.modeling_swin.SwinLayer.cyclic_shift": ("reverse",),
+    "transformers.models.swin.modeling_swin.SwinLayer.get_attn_mask": ("height", "width", "dtype", "device"),
+    "transformers.models.swin.modeling_swin.window_partition": ("window_size",),
+    "transformers.models.swin.modeling_swin.window_reverse": ("window_size", "height", "width"),
     "transformers.models.swin.modeling_swin.SwinPatchMerging.forward": ("input_dimensions",),
     "transformers.models.bert.modeling_bert.BertLayer.forward": ("hidden_states", "attention_mask"),
     "transformers.models.bert.modeling_bert.BertPredictionHeadTransform.forward": ("hidden_states",),
@@ -169,11 +174,18 @@ def test_networks_have_the_parts_that_we_call():
     swin = SwinModel(SwinConfig(embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4, image_size=32))
     assert swin.embeddings.patch_embeddings and swin.encoder.layers[0].blocks and swin.encoder.layers[0].downsample
     assert swin.layernorm
+    block = swin.encoder.layers[0].blocks[0]
+    assert block.attention.q_proj and block.attention.k_proj and block.attention.v_proj and block.attention.o_proj
+    assert block.attention.relative_position_bias and block.attention.num_attention_heads and block.attention.scaling
+    assert block.layernorm_before and block.layernorm_after and block.mlp and block.drop_path
     assert BertModel(BertConfig(**small, vocab_size=8)).encoder.layer
     clip = CLIPModel(
         CLIPConfig(text_config={**small, "vocab_size": 8}, vision_config={**small, "image_size": 32, "patch_size": 16})
     )
     assert clip.vision_model.pre_layrnorm and clip.vision_model.post_layernorm and clip.vision_model.encoder.layers
+    attention = clip.vision_model.encoder.layers[0].self_attn
+    assert attention.q_proj and attention.k_proj and attention.v_proj and attention.out_proj
+    assert attention.num_heads and attention.scale
     assert clip.visual_projection and clip.logit_scale is not None
     assert clip.all_tied_weights_keys is not None
 

@@ -187,6 +187,7 @@ def compose(
     for name, part in model.named_parts():
         if loaded[name].network is not None:
             part.network, part.processor = loaded[name].network, loaded[name].processor
+            part.trim_network()
     model.name_or_path = " + ".join(part["source"] for part in parts.values())  # as results call it
     return pipeline(task, model=model.eval(), processor=model.make_processor(), device=device)
 
