@@ -35,12 +35,15 @@ class SwinBlock(SwinLayer):
         if has_zeros:
             projected = [states.index_select(1, shown) for states in projected]
         windows = [states.reshape(-1, self.window_size**2, states.shape[-1]) for states in projected]
+        query, key, value = windows
         attended = attend(
             attention,
-            *windows,
+            query,
+            key,
+            value,
             attention.num_attention_heads,
             attention.scaling,
-            self._bias(*padded.shape[1:3], windows[0]),
+            self._bias(padded.shape[1], padded.shape[2], query),
             attention.attention_dropout if self.training else 0.0,
         )
         attended = attended.reshape(states.shape[0], -1, states.shape[-1]).index_select(1, places)

@@ -126,7 +126,9 @@ class CRISProcessor(ReferringSegmentationProcessor):
 
     def probability_bands(self, logits: torch.Tensor, size: tuple[int, int]) -> Iterator[torch.Tensor]:
         fitted = self.input_probabilities(logits, (4 * logits.shape[1], 4 * logits.shape[2]))  # logits are at stride 4
-        vertical, horizontal = (to_torch(taps, fitted.device) for taps in unfit(size, (fitted.shape[1], fitted.shape[2]), cubic))
+        vertical, horizontal = (
+            to_torch(taps, fitted.device) for taps in unfit(size, (fitted.shape[1], fitted.shape[2]), cubic)
+        )
         for rows in row_bands(*size):
             yield resample(fitted, Taps(*(part[:, rows] for part in vertical)), horizontal)
 

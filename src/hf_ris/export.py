@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from hashlib import file_digest
 from importlib.util import find_spec
 from itertools import product
@@ -86,7 +87,7 @@ class ExpressionGraph(WholeGraph):
 
     inputs = ("features", "input_ids", "attention_mask")
 
-    def forward(self, features, input_ids, attention_mask):  # type: ignore[override]
+    def forward(self, features, input_ids, attention_mask):
         return self.model.predict(list(features), input_ids, attention_mask).float()
 
 
@@ -98,6 +99,8 @@ class ProductConvolution(nn.Module):
     Args:
         convolution (`nn.Conv2d`): Of stride 1, with as much padding as keeps the size.
     """
+
+    weight: torch.Tensor
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
@@ -111,8 +114,9 @@ class ProductConvolution(nn.Module):
         padded = nn.functional.pad(cells, (0, 0, margin, margin, margin, margin))
         shifts = product(range(self.side), range(self.side))
         parts = padded.chunk(self.side**2, dim=-1)
-        added = sum(part[:, y : y + height, x : x + width] for part, (y, x) in zip(parts, shifts, strict=True))
-        return (added if self.bias is None else added + self.bias).permute(0, 3, 1, 2)
+        shifted = [part[:, y : y + height, x : x + width] for part, (y, x) in zip(parts, shifts, strict=True)]
+        added = reduce(torch.add, shifted if self.bias is None else [*shifted, self.bias])
+        return added.permute(0, 3, 1, 2)
 
     @classmethod
     def replace_in(cls, network: nn.Module) -> None:

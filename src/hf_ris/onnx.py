@@ -175,7 +175,7 @@ class ExportedModel:
             `np.ndarray` of shape `(N, h, w)`: Log-odds, `float32`.
         """
         each = len(input_ids) // len(pixel_values)
-        logits = []
+        logits: list[np.ndarray] = []
         for number, image in enumerate(pixel_values):
             rows = slice(number * each, (number + 1) * each)
             logits += self._run(image[None], input_ids[rows], attention_mask[rows])

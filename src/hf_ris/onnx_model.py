@@ -89,7 +89,12 @@ class OnnxForReferringSegmentation(PreTrainedModel):
         config = config or cls.config_class.from_pretrained(folder)
         model = cls(config, folder, providers=providers, threads=threads or torch.get_num_threads())
         model.config.name_or_path = model.name_or_path = str(source)
-        report: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
+        report: dict[str, Any] = {
+            "missing_keys": set(),
+            "unexpected_keys": set(),
+            "mismatched_keys": set(),
+            "error_msgs": [],
+        }
         return (model.eval(), report) if output_loading_info else model.eval()
 
     def find_processor(self, given: Any) -> Any:
