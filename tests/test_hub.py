@@ -246,7 +246,7 @@ def test_rows_models_and_trainings_go_by_their_ids(hub, model_folder, tmp_path):
 
 
 def test_the_endpoint_bounds_what_it_is_asked(ris, images, monkeypatch):
-    monkeypatch.setattr(endpoint_handler, "pipeline", lambda *_, **__: ris)
+    monkeypatch.setattr(endpoint_handler, "load_pipeline", lambda path: ris)
     handler = endpoint_handler.EndpointHandler("anywhere")
 
     def ask(image, text):
