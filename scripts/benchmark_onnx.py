@@ -1,9 +1,7 @@
 """Exported models against torch, for `benchmark.py`: one image with one expression, in turn in one process."""
 
 import json
-import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,15 +25,6 @@ from hf_ris.systems import BUNDLED_CHECKPOINT, TASK
 
 
 PASSES = 5  # of one side, before the other's turn; each side's first one after a turn does not count
-# Run where torch is never imported.
-MEMORY_WITHOUT_TORCH = """import resource, sys
-from hf_ris.onnx import ExportedModel
-model = ExportedModel(sys.argv[1])
-for _ in range(3):
-    model(sys.argv[2], text=sys.argv[3])
-assert "torch" not in sys.modules
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-"""
 
 
 def report_onnx(repeats: int, measure_apart: Callable[..., Any]) -> str:
@@ -50,8 +39,6 @@ def report_onnx(repeats: int, measure_apart: Callable[..., Any]) -> str:
                 passes = repeats * (20 if save is None else 1)
                 case = {"source": str(source), "folder": str(folder), "repeats": passes}
                 found = measure_apart("onnx", case)
-                command = [sys.executable, "-c", MEMORY_WITHOUT_TORCH, folder, CHECK_IMAGE, CHECK_TEXTS[0]]
-                memory = int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
                 size = sum(
                     file["bytes"] for file in json.loads((folder / "config.json").read_text())["files"].values()
                 )
@@ -62,8 +49,6 @@ def report_onnx(repeats: int, measure_apart: Callable[..., Any]) -> str:
                         f"{found['torch'] * 1e3:.1f} ms",
                         f"{found['onnx'] * 1e3:.1f} ms",
                         f"{found['onnx'] / found['torch']:.2f}",
-                        f"{found['memory'] / 1e6:.0f} MB",
-                        f"{memory / 1e6:.0f} MB",
                         f"{size / 1e6:.1f} MB",
                         f"{found['error']:.0e}",
                     ]
@@ -75,15 +60,12 @@ def report_onnx(repeats: int, measure_apart: Callable[..., Any]) -> str:
         "torch, float32",
         "onnxruntime",
         "ratio",
-        "peak memory, torch",
-        "peak memory, onnxruntime",
         "graphs",
         "largest difference of a logit",
     ]
     return f"{table(headings, rows)}\n\n" + (
         "A forward pass of one image with one expression; medians of passes in turn in one process. The full-size models have random "
-        "weights. The difference is a share of the largest logit. Peak memory is that of a process that asks three times, and without "
-        f"torch where onnxruntime does. onnxruntime {onnxruntime.__version__}, {torch.get_num_threads()} threads each. Measured on {machine()}."
+        f"weights. The difference is a share of the largest logit. onnxruntime {onnxruntime.__version__}, {torch.get_num_threads()} threads each. Measured on {machine()}."
     )
 
 
@@ -100,7 +82,7 @@ def save_published(name: str, folder: Path) -> Path:
 
 
 def measure_onnx(source: str, folder: str, repeats: int) -> dict[str, Any]:
-    """Measure seconds a pass of both, bytes at the peak of a process with torch alone, and the largest difference."""
+    """Measure seconds a pass of both, and the largest difference of a logit."""
     ris = pipeline(TASK, model=source, device="cpu")
     features = ris.processor.prepare([read_request(CHECK_IMAGE, CHECK_TEXTS[0])])
     arrays = [features[name].numpy() for name in ("pixel_values", "input_ids", "attention_mask")]
@@ -111,7 +93,6 @@ def measure_onnx(source: str, folder: str, repeats: int) -> dict[str, Any]:
     with torch.inference_mode():
         for _ in range(3):
             expected = ask_torch()
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         exported = ExportedModel(folder, threads=torch.get_num_threads())
         sides: dict[str, Callable[[], Any]] = {"torch": ask_torch, "onnx": lambda: exported.run(*arrays)}
         seconds: dict[str, list[float]] = {"torch": [], "onnx": []}
@@ -125,4 +106,4 @@ def measure_onnx(source: str, folder: str, repeats: int) -> dict[str, Any]:
                         number
                     ):  # torch's threads go on waiting for a while after a pass, and disturb the first of the other
                         seconds[name].append(time.perf_counter() - start)
-    return {**{name: median(values) for name, values in seconds.items()}, "memory": memory, "error": float(error)}
+    return {**{name: median(values) for name, values in seconds.items()}, "error": float(error)}

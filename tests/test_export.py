@@ -18,9 +18,11 @@ from PIL import Image
 from test_hub_models import save_clipseg
 from tiny_parts import loud, tiny_cris_config
 from transformers import AutoProcessor, pipeline
+from typer.testing import CliRunner
 
 import hf_ris
 from hf_ris import export
+from hf_ris.cli import app
 from hf_ris.conversion import mapping_cris, mapping_magnet
 from hf_ris.data import load_refshapes
 from hf_ris.evaluation import evaluate
@@ -300,6 +302,8 @@ def test_bad_options_are_named(exports, sources, images, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=message):
             alone(images[0], **{"text": "a mug", **options})
     assert not (tmp_path / "new").exists()
+    done = CliRunner().invoke(app, ["export", str(sources["cris"]), str(exports["cris"])])
+    assert done.exit_code == 1 and "must be a new or an empty folder" in done.stderr
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'pip install "hf_ris\[onnx\]"'):
         export_model(sources["cris"], tmp_path / "new")

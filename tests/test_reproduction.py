@@ -61,6 +61,7 @@ def hub_folder(tokenizer, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_rehearsal(hub_folder, tmp_path):
     output = tmp_path / "out"
     with local_hub(hub_folder) as hub:
