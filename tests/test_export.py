@@ -303,7 +303,7 @@ def test_bad_options_are_named(exports, sources, images, tmp_path, monkeypatch):
             alone(images[0], **{"text": "a mug", **options})
     assert not (tmp_path / "new").exists()
     done = CliRunner().invoke(app, ["export", str(sources["cris"]), str(exports["cris"])])
-    assert done.exit_code == 1 and "must be a new or an empty folder" in done.stderr
+    assert done.exit_code == 2 and "must be a new or an empty folder" in done.stderr
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'pip install "hf_ris\[onnx\]"'):
         export_model(sources["cris"], tmp_path / "new")
