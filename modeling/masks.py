@@ -1,6 +1,6 @@
-"""From logits to a boolean mask, and from the mask to its score, box and run-length code."""
+"""From logits to a boolean mask and its score; regions at other sizes, and what they share."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any
 
@@ -11,7 +11,6 @@ from torch import nn
 from .without_torch import check_probability
 
 
-BAND_PIXELS = 2**20
 TILE = 128  # pixels each way
 
 
@@ -80,13 +79,6 @@ def enlarge_logits(logits: torch.Tensor, size: tuple[int, int], rows: slice = sl
         share = (positions - above)[:, None]
         maps = maps[:, :, above] * (1 - share) + maps[:, :, (above + 1).clamp(max=last)] * share
     return nn.functional.interpolate(maps, (len(band), size[1]), mode="bilinear", align_corners=True)[:, 0]
-
-
-def row_bands(height: int, width: int) -> Iterator[slice]:
-    """Cut an image into bands of rows, of `BAND_PIXELS` or little more, so that memory does not grow with the image."""
-    rows = max(1, -(-BAND_PIXELS // width))
-    for start in range(0, height, rows):
-        yield slice(start, min(start + rows, height))
 
 
 def read_mask(bands: Iterable[torch.Tensor], threshold: float) -> tuple[torch.Tensor, float]:

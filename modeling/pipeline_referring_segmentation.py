@@ -18,13 +18,7 @@ from transformers.utils import logging
 from .configuration_referring_segmentation import TASK
 from .inputs import NO_PROPOSER, Request, read_request
 from .modeling_referring_segmentation import put_card
-from .without_torch import (
-    ALLOWED_SOURCES,
-    OUTPUT_FORMATS,
-    as_list,
-    check_probability,
-    make_result,
-)
+from .without_torch import ALLOWED_SOURCES, OUTPUT_FORMATS, as_list, check_answer_options, make_result
 
 
 logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
@@ -192,12 +186,9 @@ class ReferringSegmentationPipeline(Pipeline):
             )
         for name in checks.keys() & options.keys():
             checks[name](name, options[name])
-        for name in ("threshold", "no_target_threshold"):
-            if options.get(name) is not None:
-                check_probability(name, options[name])
-        for name, allowed in (("output_format", list(OUTPUT_FORMATS)), ("on_error", ["raise", "report"])):
-            if name in options and options[name] not in allowed:
-                raise ValueError(f"`{name}` must be one of {allowed}, got {options[name]!r}.")
+        check_answer_options(options)
+        if options.get("on_error", "raise") not in (allowed := ["raise", "report"]):
+            raise ValueError(f"`on_error` must be one of {allowed}, got {options['on_error']!r}.")
         read, answer = (
             {name: options[name] for name in names if name in options} for names in (READ_OPTIONS, answer_options)
         )

@@ -11,9 +11,9 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .masks import row_bands
 from .processing_referring_segmentation import ReferringSegmentationImageProcessor, ReferringSegmentationProcessor
 from .resampling import Taps, cubic, fit, linear, resample, unfit
+from .without_torch import row_bands
 
 
 class CRISImageProcessor(ReferringSegmentationImageProcessor):

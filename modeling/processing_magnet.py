@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
 
-from .masks import enlarge_logits, row_bands
+from .masks import enlarge_logits
 from .processing_referring_segmentation import ReferringSegmentationImageProcessor, ReferringSegmentationProcessor
+from .without_torch import row_bands
 
 
 class MagNetImageProcessor(ReferringSegmentationImageProcessor):

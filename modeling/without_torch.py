@@ -12,7 +12,7 @@ import threading
 import time
 import unicodedata
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from itertools import pairwise
 from typing import Any
@@ -28,6 +28,7 @@ ALLOWED_SOURCES = (
     "a path, an http(s) or file URL, a base64 string, bytes, an open file, a PIL image, a NumPy array or a torch tensor of "
     "shape (H, W), (H, W, C) or (C, H, W) with 1 to 4 channels"
 )
+BAND_PIXELS = 2**20
 MAX_DOWNLOAD_BYTES = 256 * 2**20
 CHUNK_BYTES = 2**16
 PROGRAMS = ("EPS",)  # PIL hands these to Ghostscript, which may run for ever
@@ -381,6 +382,13 @@ def find_unknown_words(expression: str, encoding: Any, unknown_token: int | None
     return unknown
 
 
+def row_bands(height: int, width: int) -> Iterator[slice]:
+    """Cut an image into bands of rows, of `BAND_PIXELS` or little more, so that memory does not grow with the image."""
+    rows = max(1, -(-BAND_PIXELS // width))
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
+
+
 def mask_to_box(mask: np.ndarray) -> dict[str, int] | None:
     """
     The tightest box around a mask, in pixels.
@@ -481,6 +489,20 @@ def _to_pil(mask: np.ndarray) -> Image.Image:
 OUTPUT_FORMATS: dict[str, Callable[[np.ndarray], Any]] = {"pil": _to_pil, "array": np.asarray, "rle": mask_to_rle}
 
 
+def check_answer_options(options: Mapping[str, Any]) -> None:
+    """
+    Check `threshold`, `no_target_threshold` and `output_format`, those that are given.
+
+    Raises:
+        ValueError: If one of them is unfit; the message names it.
+    """
+    for name in ("threshold", "no_target_threshold"):
+        if options.get(name) is not None:
+            check_probability(name, options[name])
+    if "output_format" in options and options["output_format"] not in OUTPUT_FORMATS:
+        raise ValueError(f"`output_format` must be one of {list(OUTPUT_FORMATS)}, got {options['output_format']!r}.")
+
+
 def make_result(
     label: str,
     mask: np.ndarray,
@@ -509,6 +531,7 @@ def make_result(
 __all__ = [
     "TextWarnings",
     "as_list",
+    "check_answer_options",
     "check_expressions",
     "check_probability",
     "load_image",
@@ -516,4 +539,5 @@ __all__ = [
     "mask_to_box",
     "mask_to_rle",
     "rle_to_mask",
+    "row_bands",
 ]

@@ -17,7 +17,8 @@ from transformers import pipeline
 
 from hf_ris.conversion import PUBLISHED_SYSTEMS
 from hf_ris.data.refshapes import vocabulary
-from hf_ris.export import CHECK_IMAGE, CHECK_TEXTS, export_model
+from hf_ris.export import export_model
+from hf_ris.hub import CHECK_IMAGE, CHECK_TEXT
 from hf_ris.modeling.inputs import read_request
 from hf_ris.onnx import ExportedModel
 from hf_ris.reporting import machine, table
@@ -84,7 +85,7 @@ def save_published(name: str, folder: Path) -> Path:
 def measure_onnx(source: str, folder: str, repeats: int) -> dict[str, Any]:
     """Measure seconds a pass of both, and the largest difference of a logit."""
     ris = pipeline(TASK, model=source, device="cpu")
-    features = ris.processor.prepare([read_request(CHECK_IMAGE, CHECK_TEXTS[0])])
+    features = ris.processor.prepare([read_request(CHECK_IMAGE, CHECK_TEXT)])
     arrays = [features[name].numpy() for name in ("pixel_values", "input_ids", "attention_mask")]
 
     def ask_torch() -> Any:

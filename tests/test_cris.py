@@ -20,7 +20,7 @@ from hf_ris.conversion.mapping_cris import read_cris_config
 from hf_ris.data import ReferringSegmentationCollator, load_refshapes
 from hf_ris.evaluation import evaluate
 from hf_ris.hub import push_model
-from hf_ris.modeling import masks, modeling_trainable_segmentation
+from hf_ris.modeling import modeling_trainable_segmentation, without_torch
 from hf_ris.modeling.clip_resnet import CLIPResNetModel
 from hf_ris.training import train
 from hf_ris.training.building import build_cris, load_checkpoint
@@ -273,7 +273,7 @@ def test_masks_of_large_images_are_read_in_bands(processor, monkeypatch):
     outputs = SimpleNamespace(logits=logits)
     whole = processor.probabilities(logits, (61, 47))
     mask = processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]["mask"]
-    monkeypatch.setattr(masks, "BAND_PIXELS", 5 * 47)
+    monkeypatch.setattr(without_torch, "BAND_PIXELS", 5 * 47)
     assert torch.equal(processor.probabilities(logits, (61, 47)), whole)
     assert torch.equal(processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]["mask"], mask)
 

@@ -228,6 +228,17 @@ def test_it_is_pushed_as_it_is(exports):
     assert any("onnx/model.onnx" in line for line in lines)
 
 
+def test_a_folder_of_the_hub_is_saved_whole(exports, hub, tmp_path):
+    shutil.copytree(exports["clipseg"], hub.root / "me" / "exported")
+    model = hf_ris.OnnxForReferringSegmentation.from_pretrained("me/exported", cache_dir=tmp_path / "cache")
+    model.save_pretrained(tmp_path / "saved")
+    given, expected = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "saved", exports["clipseg"])
+    )
+    assert given == expected
+
+
 def test_options_of_the_pipeline(exports):
     threaded = ask(exports["cris"], model_kwargs={"threads": 1, "providers": ["CPUExecutionProvider"]})
     assert threaded.model.exported.providers == ["CPUExecutionProvider"]

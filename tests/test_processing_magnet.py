@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from hf_ris import MagNetImageProcessor, MagNetProcessor
-from hf_ris.modeling import masks, without_torch
+from hf_ris.modeling import without_torch
 from hf_ris.modeling.without_torch import load_image, mask_to_box, mask_to_rle, rle_to_mask
 
 
@@ -342,7 +342,7 @@ def test_masks_of_large_images_are_read_in_bands(processor, monkeypatch):
     logits = torch.randn(1, 12, 16, generator=torch.Generator().manual_seed(0)) * 3
     outputs = SimpleNamespace(logits=logits)
     whole = processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]
-    monkeypatch.setattr(masks, "BAND_PIXELS", 5 * 47)
+    monkeypatch.setattr(without_torch, "BAND_PIXELS", 5 * 47)
     assert len(list(processor.probability_bands(logits, (61, 47)))) == 13
     banded = processor.post_process_referring_segmentation(outputs, [(61, 47)])[0]
     torch.testing.assert_close(

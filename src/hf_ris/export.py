@@ -5,7 +5,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -23,13 +23,13 @@ from transformers import Pipeline, pipeline
 from transformers.image_utils import PILImageResampling
 
 from . import __version__, endpoint_handler, modeling
-from .hub import load_card
-from .modeling.inputs import read_request
+from .hub import CHECK_IMAGE, CHECK_TEXT, Note, load_card
+from .modeling.inputs import Request, read_request
 from .modeling.modeling_composed import ComposedPreTrainedModel
 from .modeling.modeling_referring_segmentation import render_card
 from .onnx_model import without_code
 from .reporting import table
-from .systems import HUB_MODELS, SYSTEMS, TASK, find_model
+from .systems import HUB_MODELS, ONNX_TYPE, SYSTEMS, TASK, find_model
 
 
 OPSET = 20  # of all graphs: the first with GELU in one piece, and what torch writes
@@ -51,12 +51,9 @@ from {RUNTIME} import main
 sys.exit(main([str(Path(__file__).parent), *sys.argv[1:]]))
 '''
 REQUIREMENTS = ("numpy", "onnxruntime", "pillow", "tokenizers")
-CHECK_IMAGE = Path(__file__).parent / "assets" / "demo_scene.png"
-CHECK_TEXTS = ["the black teapot in the middle", "the little pink tree on the right", "the tree"]
+CHECK_TEXTS = [CHECK_TEXT, "the little pink tree on the right", "the tree"]
 WIDE = 256  # channels from which a convolution is worth a matrix product of bytes
 LARGEST_ERROR = {"float32": 1e-3, "float16": 0.05, "int8": 0.3}  # of the largest logit
-
-Note = Callable[[str], None]
 
 
 class WholeGraph(nn.Module):
@@ -205,17 +202,20 @@ def export_model(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"`output` must be a new or an empty folder, got {str(output)!r}.")
 
+    from .onnx import FORMAT
+
     note(f"loading {source}")
     ris = pipeline(TASK, model=find_model(source), device="cpu")
     ris.model.float()
     system, kind = _check_model(ris.model), ris.model.config.model_type
+    request = read_request(CHECK_IMAGE, CHECK_TEXTS)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as parent:
         folder = Path(parent) / "model"
         (folder / "onnx").mkdir(parents=True)
         with torch.no_grad():
             with _quiet("transformers"):  # of words that a vocabulary lacks
-                features = ris.processor.prepare([read_request(CHECK_IMAGE, CHECK_TEXTS)])
+                features = ris.processor.prepare([request])
             expected = ris.model(**features).logits.numpy()
             ris.model.to(DTYPES[dtype])
             # Fewer operations than with the other kernels, which guard against rows that see nothing.
@@ -224,8 +224,8 @@ def export_model(
                 ProductConvolution.replace_in(ris.model)
             graphs = _write_graphs(ris.model, system, features, folder, quantize, expressions, note)
         settings = {
-            "model_type": "onnx_referring_segmentation",
-            "format": 1,
+            "model_type": ONNX_TYPE,
+            "format": FORMAT,
             "hf_ris_version": __version__,
             "system": kind,
             "source": _find_name(source),
@@ -243,7 +243,7 @@ def export_model(
             },
         }
         _write_rest(folder, ris, settings)
-        error = _compare(folder, features, expected, LARGEST_ERROR[quantize or dtype])
+        error = _compare(folder, request, features, expected, LARGEST_ERROR[quantize or dtype])
         note(f"asked it: logits differ by at most {error:.1e} of the largest")
         folder.rename(output)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
@@ -455,7 +455,9 @@ def _describe_type(value: Any) -> str:
     return f"{onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} ({', '.join(sides)})"
 
 
-def _compare(folder: Path, features: dict[str, torch.Tensor], expected: np.ndarray, largest_error: float) -> float:
+def _compare(
+    folder: Path, request: Request, features: dict[str, torch.Tensor], expected: np.ndarray, largest_error: float
+) -> float:
     """
     Ask the folder what the model was asked.
 
@@ -468,7 +470,6 @@ def _compare(folder: Path, features: dict[str, torch.Tensor], expected: np.ndarr
     from .onnx import ExportedModel
 
     exported = ExportedModel(folder)
-    request = read_request(CHECK_IMAGE, CHECK_TEXTS)
     pixel_values = exported.prepare_image(request.image)[None]
     with _quiet("transformers"):
         input_ids, attention_mask = exported.tokenize(request.expressions)

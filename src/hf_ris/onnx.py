@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,18 @@ from tokenizers import Tokenizer
 
 from .modeling import resampling
 from .modeling.without_torch import (
-    OUTPUT_FORMATS,
     TextWarnings,
+    check_answer_options,
     check_expressions,
-    check_probability,
     load_image,
     make_result,
+    row_bands,
 )
 
 
 MODEL_TYPE = "onnx_referring_segmentation"
 FORMAT = 1  # of the folder
 PIXELS_PER_RUN = 480 * 480  # of the model's input, times expressions: more are no faster, and take memory
-BAND_PIXELS = 2**20
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 KERNELS = {"bilinear": resampling.linear, "bicubic": resampling.cubic}
 
@@ -69,12 +69,17 @@ class ExportedModel:
         self.config = read_config(self.folder)
         self.preparation, self.reading = self.config["preparation"], self.config["reading"]
         self.providers = find_providers(providers)
-        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
         self.text_warnings = TextWarnings()
         threads = count_threads() if threads is None else threads
         self.graphs = {part: self._open(name, threads) for part, name in self.config["graphs"].items()}
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Read when it is first needed: the pipeline has one of its own."""
+        tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
 
     def _open(self, name: str, threads: int) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
@@ -116,11 +121,9 @@ class ExportedModel:
             ValueError: If the image, an expression or an option is unfit; the message names it.
         """
         expressions = check_expressions(text)
-        for name, value in (("threshold", threshold), ("no_target_threshold", no_target_threshold)):
-            if value is not None:
-                check_probability(name, value)
-        if output_format not in OUTPUT_FORMATS:
-            raise ValueError(f"`output_format` must be one of {list(OUTPUT_FORMATS)}, got {output_format!r}.")
+        check_answer_options(
+            {"threshold": threshold, "no_target_threshold": no_target_threshold, "output_format": output_format}
+        )
         loaded = load_image(image)
         logits = self.run(self.prepare_image(loaded)[None], *self.tokenize(expressions))
         threshold = self.reading["threshold"] if threshold is None else threshold
@@ -233,9 +236,8 @@ class ExportedModel:
         if is_letterbox:
             maps = resampling.resample(maps, vertical, horizontal)
             vertical, horizontal = resampling.unfit(size, target, kernel)
-        rows = max(1, BAND_PIXELS // size[1])
-        for start in range(0, size[0], rows):
-            band = resampling.Taps(*(part[:, start : start + rows] for part in vertical))
+        for rows in row_bands(*size):
+            band = resampling.Taps(*(part[:, rows] for part in vertical))
             values = resampling.resample(maps, band, horizontal)[0]
             yield sigmoid(values) if how["enlarge"] == "logits" else values
 

@@ -84,7 +84,7 @@ class OnnxForReferringSegmentation(PreTrainedModel):
                 for name in ("cache_dir", "local_files_only", "revision", "token")
                 if name in options
             }
-            folder = Path(snapshot_download(str(source), allow_patterns=["*.json", "onnx/*"], **hub))
+            folder = Path(snapshot_download(str(source), **hub))
         folder = folder / options.get("subfolder", "")
         config = config or cls.config_class.from_pretrained(folder)
         model = cls(config, folder, providers=providers, threads=threads or torch.get_num_threads())

@@ -71,10 +71,10 @@ def claim_folder(output: Path, settings: dict[str, Any], results: str) -> None:
         write_whole(path, json.dumps(settings, indent=2, ensure_ascii=False))
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file that is there as a whole or not at all."""
     unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}")  # threads may write the same file
-    unfinished.write_text(text, encoding="utf-8")
+    unfinished.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     os.replace(unfinished, path)
 
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import uuid
 import webbrowser
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,7 @@ import httpx2
 from huggingface_hub import constants
 
 from .data.refshapes import EXAMPLES
-from .output_folder import read_json
+from .output_folder import read_json, write_whole
 from .systems import BUNDLED_CHECKPOINT, ONNX_TYPE, find_model
 
 
@@ -162,9 +161,7 @@ def _fetch_package(name: str, version: str, integrity: str, note: Note) -> bytes
             f"The package {name} {version} is not the pinned one: its integrity must be {integrity}, got {got}."
         )
     cached.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = cached.with_name(f".{cached.name}-{uuid.uuid4().hex[:12]}")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, cached)
+    write_whole(cached, content)
     return content
 
 
