@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from golden_states import cris_config, draw_state, magnet_config, read_tensors
+from local_hub import local_hub
 from PIL import Image
 from test_hub_models import save_clipseg
 from tiny_parts import loud, tiny_cris_config
@@ -228,10 +229,19 @@ def test_it_is_pushed_as_it_is(exports):
     assert any("onnx/model.onnx" in line for line in lines)
 
 
-def test_a_folder_of_the_hub_is_saved_whole(exports, hub, tmp_path):
-    shutil.copytree(exports["clipseg"], hub.root / "me" / "exported")
-    model = hf_ris.OnnxForReferringSegmentation.from_pretrained("me/exported", cache_dir=tmp_path / "cache")
-    model.save_pretrained(tmp_path / "saved")
+BY_ID = """
+import sys
+import hf_ris
+from transformers import pipeline
+pipeline("referring-segmentation", model="me/exported", device="cpu").model.save_pretrained(sys.argv[1])
+"""
+
+
+def test_a_folder_of_the_hub_is_saved_whole(exports, tmp_path):
+    shutil.copytree(exports["clipseg"], tmp_path / "hub" / "me" / "exported")
+    with local_hub(tmp_path / "hub") as hub:
+        online = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+        subprocess.run([sys.executable, "-c", BY_ID, tmp_path / "saved"], env={**os.environ, **online}, check=True)
     given, expected = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         for folder in (tmp_path / "saved", exports["clipseg"])
@@ -339,11 +349,14 @@ def test_golden_weights(kind, tokenizer, tmp_path):
     }[kind]
     model = model_class(config).eval()
     model.load_state_dict(mapping.convert_state_dict(draw_state(kind), model))
+    names = {"img": "pixel_values", "word": "input_ids"}  # as the original calls them
     inputs = {
-        name.partition(".")[2]: value
+        names.get(name[2:], name[2:]): value
         for name, value in read_tensors(kind, "inputs.safetensors").items()
         if name[0] == "A"
     }
+    inputs.setdefault("attention_mask", (inputs["input_ids"] != 0).long())
+    inputs = {name: inputs[name] for name in ("pixel_values", "input_ids", "attention_mask")}
     height, width = inputs["pixel_values"].shape[2:]
     images = {"magnet": hf_ris.MagNetImageProcessor, "cris": hf_ris.CRISImageProcessor}[kind]
     processors = {"magnet": hf_ris.MagNetProcessor, "cris": hf_ris.CRISProcessor}[kind]
@@ -354,7 +367,7 @@ def test_golden_weights(kind, tokenizer, tmp_path):
     alone = ExportedModel(export_model(tmp_path / "model", tmp_path / "export"))
     with torch.no_grad():
         expected = model(**inputs).logits.numpy()
-    given = alone.run(*(inputs[name].numpy() for name in ("pixel_values", "input_ids", "attention_mask")))
+    given = alone.run(*(tensor.numpy() for tensor in inputs.values()))
     assert np.abs(given - expected).max() < 1e-3 * np.abs(expected).max()
 
 
