@@ -190,6 +190,7 @@ def test_fixed_numbers_of_expressions(sources, images, tmp_path):
     assert_same(ExportedModel(folder)(images[0], text=TEXTS), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "error"), [({"dtype": "float16"}, 0.02), ({"quantize": "int8"}, 0.2)])
 def test_other_precisions(sources, exports, images, tmp_path, options, error):
     folder = export_model(sources["cris"], tmp_path / "export", **options)
