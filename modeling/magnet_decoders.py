@@ -20,14 +20,18 @@ from .layers import ProjectedAttention, cell_centres, full_precision
 
 
 POSITIONS_PER_PIECE = 1024  # of all samples together, where the pixel decoder works in pieces
+POSITIONS_PER_EXPORTED_PIECE = (
+    4096  # of each sample, in a graph that takes any number of them: each piece is written out
+)
 
 # `sample_maps` after its first two arguments: offsets, weights and centres of some positions
 Sampler = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def works_in_pieces(states: torch.Tensor) -> bool:
-    """Whether to keep pieces small enough for a CPU's caches; a compiler makes its pieces itself, and would unroll these."""
-    return states.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    """Whether to keep pieces small enough for a CPU's caches; a compiler makes its own, while an exported graph keeps these."""
+    compiles = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    return states.device.type == "cpu" and not torch.is_grad_enabled() and not compiles
 
 
 def sine_positions(width: int, temperature: float, size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
@@ -166,26 +170,27 @@ class RowSampler:
             """Repeat a number of each level for its samples: (levels·points,)."""
             return torch.tensor(numbers, dtype=torch.int32, device=value.device).repeat_interleave(points)
 
-        # 1. The table
-        framed_lengths = [(height + 2) * (width + 1) for height, width in sizes]
+        # 1. The table: rows of cells in a new order, in which all zeros are one row
+        lengths = [height * width for height, width in sizes]
+        framed = []
+        for cells, size in zip(torch.arange(sum(lengths), device=value.device).split(lengths), sizes, strict=True):
+            framed.append(nn.functional.pad(cells.unflatten(0, size), (1, 0, 1, 1), value=sum(lengths)).flatten())
         spare = sizes[-1][1] + 3  # cells that are read, with a share of zero, to the lower right of the last place
-        table = value.new_zeros(batch, sum(framed_lengths) + spare, heads * channels)
-        levels = value.flatten(2).split([height * width for height, width in sizes], dim=1)
-        framed_levels = table[:, :-spare].split(framed_lengths, dim=1)
-        for level, framed, size in zip(levels, framed_levels, sizes, strict=True):
-            framed.unflatten(1, (size[0] + 2, size[1] + 1))[:, 1:-1, 1:] = level.unflatten(1, size)
-        self.table = table.view(-1, channels)
+        order = torch.cat([*framed, framed[0].new_full((spare,), sum(lengths))])
+        cells = torch.cat([value.flatten(2), value.new_zeros(batch, 1, heads * channels)], dim=1)
+        self.table = cells.index_select(1, order).view(-1, channels)
 
         # 2. Of each sample's level: extent, rows from a cell to the one below, and the four rows around its first place
         self.heads = heads
         self.widths = per_sample([width for _, width in sizes]).float()
         self.heights = per_sample([height for height, _ in sizes]).float()
         self.below = per_sample([(width + 1) * heads for _, width in sizes])
+        framed_lengths = [len(cells) for cells in framed]
         first = per_sample([sum(framed_lengths[:level]) * heads for level in range(len(sizes))])
         self.corners = torch.stack([first, first + heads, first + self.below, first + self.below + heads])
         # 3. The first row of each image's heads
         image, head = (torch.arange(n, dtype=torch.int32, device=value.device) for n in (batch, heads))
-        self.first_rows = image[:, None, None, None] * (len(self.table) // batch) + head[:, None]
+        self.first_rows = image[:, None, None, None] * (len(order) * heads) + head[:, None]
 
     def __call__(self, offsets: torch.Tensor, weights: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
         # Levels and points come last together: every operation below then runs along all of them.
@@ -196,17 +201,20 @@ class RowSampler:
         x = torch.minimum((x_offsets + x_centres[:, None]).relu_(), self.widths + 1)
         y = torch.minimum((y_offsets + y_centres[:, None]).relu_(), self.heights + 1)
         # 2. Four rows around each, and the share of each
-        indices = x.int() * self.heads + y.int() * self.below + self.first_rows
-        right, lower = x.frac_(), weights * y.frac_()
+        columns, rows = x.int(), y.int()
+        indices = columns * self.heads + rows * self.below + self.first_rows
+        right, lower = x.sub_(columns), weights * y.sub_(rows)
         upper = weights - lower
         lower_right, upper_right = lower * right, upper * right
         shares = torch.stack([upper - upper_right, upper_right, lower - lower_right, lower_right], dim=3)
-        bags = nn.functional.embedding_bag(
-            (indices.unsqueeze(3) + self.corners).flatten(3).flatten(0, 2),
-            self.table,
-            per_sample_weights=shares.flatten(3).flatten(0, 2),
-            mode="sum",
-        )
+        indices = (indices.unsqueeze(3) + self.corners).flatten(3)
+        shares = shares.flatten(3)
+        if torch.compiler.is_exporting():  # other runtimes have no such sum
+            bags = shares.unsqueeze(3) @ nn.functional.embedding(indices, self.table)
+        else:
+            bags = nn.functional.embedding_bag(
+                indices.flatten(0, 2), self.table, per_sample_weights=shares.flatten(0, 2), mode="sum"
+            )
         return bags.view(*weights.shape[:2], -1)
 
 
@@ -227,7 +235,8 @@ class DeformableLayer(GradientCheckpointingLayer):
         sample = self.attention.sampler(states, sizes)
         if not works_in_pieces(states):
             return self._advance(states, positions, centres, sample)
-        piece = max(1, POSITIONS_PER_PIECE // len(states))
+        exports = torch.compiler.is_exporting()
+        piece = POSITIONS_PER_EXPORTED_PIECE if exports else max(1, POSITIONS_PER_PIECE // len(states))
         pieces = zip(states.split(piece, dim=1), positions.split(piece), centres.split(piece), strict=True)
         return torch.cat([self._advance(*each, sample) for each in pieces], dim=1)
 

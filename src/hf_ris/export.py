@@ -325,6 +325,8 @@ def _write_graphs(
 def _trace(
     graph: nn.Module, sample: dict[str, Any], shapes: dict[str, Any], inputs: list[str], outputs: list[str], path: Path
 ) -> None:
+    import onnxscript.optimizer
+
     # torch's own exporter: transformers' is experimental, and takes its whole models only. In two steps, since the second would
     # make up for an open number of expressions that the first cannot keep open.
     with _quiet("torch.onnx", "torch.onnx._internal.exporter._registration", "onnxscript"):
@@ -336,7 +338,9 @@ def _trace(
             opset_version=OPSET,
             verbose=False,
         )
-    assert program is not None  # it is `None` from the older exporter alone
+        assert program is not None  # it is `None` from the older exporter alone
+        # The weights of layers that are called several times, which the exporter leaves as parameters have them.
+        onnxscript.optimizer.fold_constants(program.model, should_fold=_transposes_weights, output_size_limit=2**30)
     for part in program.model.graph.all_nodes():
         part.metadata_props.clear()  # lines of source and paths of this machine, a quarter of a small file
         for value in part.outputs:
@@ -344,6 +348,10 @@ def _trace(
     for value in (*program.model.graph.inputs, *program.model.graph.initializers.values()):
         value.metadata_props.clear()
     program.save(path)
+
+
+def _transposes_weights(node: Any) -> bool:
+    return bool(node.op_type == "Transpose" and node.inputs[0].is_initializer())
 
 
 def _quantize(path: Path) -> None:
