@@ -63,6 +63,9 @@ class MagNetConfig(TrainableSegmentationConfig):
             Inner width of a mask decoder layer's feed-forward part.
         decoder_memory_levels (`int`, *optional*, defaults to 3):
             The mask decoder visits this many levels, coarse to fine, in turn.
+        mask_stride (`int`, *optional*, defaults to 4):
+            Image pixels from one cell of a mask to the next: 4 as published, or 2, where the mask features are enlarged and
+            read the image itself once more.
         position_temperature (`float`, *optional*, defaults to 10000.0):
             Temperature of the sine position embedding.
         bce_loss_weight (`float`, *optional*, defaults to 2.0):
@@ -126,6 +129,7 @@ class MagNetConfig(TrainableSegmentationConfig):
     decoder_num_heads: int = 8
     decoder_feedforward_dim: int = 2048
     decoder_memory_levels: int = 3
+    mask_stride: int = 4
     position_temperature: float = 10000.0
     bce_loss_weight: float = 2.0
     dice_loss_weight: float = 2.0
@@ -157,6 +161,7 @@ class MagNetConfig(TrainableSegmentationConfig):
         has_grids = bool(self.pyramid_grids) and min(self.pyramid_grids) >= 1
         self.require(has_grids, "pyramid_grids", "side lengths of at least 1")
         self.require(1 <= self.decoder_memory_levels <= num_stages, "decoder_memory_levels", f"1 to {num_stages}")
+        self.require(self.mask_stride in (2, 4), "mask_stride", "2 or 4")
         for name in ("group_norm_groups", "encoder_num_heads", "decoder_num_heads"):
             divisor = getattr(self, name)
             self.require(self.hidden_dim % divisor == 0, "hidden_dim", f"a multiple of {name} ({divisor})")

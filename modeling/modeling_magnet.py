@@ -25,11 +25,12 @@ from transformers.models.swin.modeling_swin import SwinLayer, window_partition, 
 from .configuration_magnet import MagNetConfig
 from .grounding_losses import AuxiliaryLosses, mask_loss
 from .layers import attend, cell_averages, full_precision
-from .magnet_decoders import DeformableAttention, MaskDecoder, PixelDecoder
+from .magnet_decoders import DeformableAttention, MaskDecoder, MaskDetails, PixelDecoder
 from .modeling_trainable_segmentation import RawPrediction, TrainableSegmentationModel
 
 
-EncodedImages = tuple[torch.Tensor, tuple[int, int]]  # patches (B, h·w, c) after Swin's first stage, and their (h, w)
+# Patches (B, h·w, c) after Swin's first stage, their (h, w), and, for masks at stride 2, the details (B, c, 2h, 2w)
+EncodedImages = tuple[torch.Tensor, tuple[int, int], torch.Tensor | None]
 
 PUBLISHED_PADDING_BIAS = -10000.0  # BERT's additive mask, as the released code hands it to the word fusion
 
@@ -358,7 +359,7 @@ class MagNetEncoder(nn.Module):
         self.stages = nn.ModuleList(FusionStage(config, stage) for stage in range(len(config.stage_widths)))
         self.layers_per_stage = config.text_config.num_hidden_layers // len(self.stages)
 
-    def encode_images(self, pixel_values: torch.Tensor) -> EncodedImages:
+    def encode_images(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
         """Run Swin's first stage, which depends on no word; images (B, 3, H, W)."""
         # Padded here, because Swin would count patches for its absolute positions, if it has them, before it pads.
         patches = self.image_encoder.embeddings.patch_embeddings
@@ -468,6 +469,8 @@ class MagNetPreTrainedModel(TrainableSegmentationModel):
         elif isinstance(module, PixelDecoder):
             self._init_xavier(module)
             init.normal_(module.level_embedding)
+        elif isinstance(module, MaskDetails):
+            init.zeros_(module.output.weight)  # so that a trained model's masks stay what they are, at first
         elif isinstance(module, MaskDecoder):
             self._init_xavier(module)
             init.normal_(module.query_features)
@@ -516,6 +519,7 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         super().__init__(config)
         self.encoder = MagNetEncoder(config)
         self.pixel_decoder = PixelDecoder(config)
+        self.mask_details = MaskDetails(config) if config.mask_stride == 2 else None
         self.mask_decoder = MaskDecoder(config)
         self.auxiliary_losses = AuxiliaryLosses(config, pixel_width=config.hidden_dim)
         # No mask depends on these. Unless a loss of their own does, they receive no gradient, and training on several
@@ -536,15 +540,19 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         return self.encoder.text_encoder
 
     def encode_images(self, pixel_values: torch.Tensor) -> EncodedImages:
-        return self.encoder.encode_images(pixel_values)
+        details = None if self.mask_details is None else self.mask_details.see(pixel_values)
+        return *self.encoder.encode_images(pixel_values), details
 
     def segment(
         self, images: EncodedImages, input_ids: torch.Tensor, is_word: torch.Tensor, output_features: bool
     ) -> RawPrediction:
         # 1. Fused maps at strides 4 to 32, and the words after the last fusion
-        features, words = self.encoder(*images, input_ids, is_word, output_words=output_features)
+        pixels, size, details = images
+        features, words = self.encoder(pixels, size, input_ids, is_word, output_words=output_features)
         # 2. The maps inform each other
         mask_features, memory_maps = self.pixel_decoder(features)
+        if self.mask_details is not None:
+            mask_features = self.mask_details(mask_features, repeat_per_expression(details, len(input_ids)))
         # 3. One query reads the mask, and refines it layer by layer
         predictions, class_logits = self.mask_decoder(mask_features, memory_maps)
         return RawPrediction(predictions, class_logits, mask_features, features, words)
@@ -552,7 +560,10 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
     def fuse(
         self, images: EncodedImages, input_ids: torch.Tensor, is_word: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        return self.encoder(*images, input_ids, is_word, output_words=True, only_stages=self.config.grounding_stages)
+        pixels, size, _ = images
+        return self.encoder(
+            pixels, size, input_ids, is_word, output_words=True, only_stages=self.config.grounding_stages
+        )
 
     def mask_losses(self, predictions: list[torch.Tensor], labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Weighted BCE and Dice, means over the supervised predictions."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import ModelCardData, file_exists
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -127,6 +128,11 @@ class ReferringSegmentationPreTrainedModel(PreTrainedModel):
     ]  # saved with them, and loaded with their weights set to 0
     takes_regions = False  # whether it chooses among regions, which a call may give
     accepts_loss_kwargs = False  # losses are means over the batch: Trainer must divide them when it accumulates
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # Of custom models transformers leaves out modules without parameters of their own, lest code that writes in place
+        # undoes what was loaded. `_init_weights` here uses transformers' functions, which leave loaded parameters alone.
+        super()._initialize_weights(module)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, *args: Any, save_original_format: bool = False, **kwargs: Any

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +26,17 @@ from hf_ris.reporting import machine, table
 from hf_ris.systems import BUNDLED_CHECKPOINT, TASK
 
 
+# A process of its own for each: ask a folder once, and print the peak of its memory in kB.
+ASK_ONCE = {
+    "torch": "import hf_ris, transformers; ask = transformers.pipeline(hf_ris.systems.TASK, model=sys.argv[1], device='cpu')",
+    "onnx": "from hf_ris.onnx import ExportedModel; ask = ExportedModel(sys.argv[1]); assert 'torch' not in sys.modules",
+}
+ASK_AND_REPORT = """import sys
+from PIL import Image
+{load}
+ask(Image.new("RGB", (640, 480)), text="the red circle")
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
 PASSES = 5  # of one side, before the other's turn; each side's first one after a turn does not count
 
 
@@ -50,6 +62,8 @@ def report_onnx(repeats: int, measure_apart: Callable[..., Any]) -> str:
                         f"{found['torch'] * 1e3:.1f} ms",
                         f"{found['onnx'] * 1e3:.1f} ms",
                         f"{found['onnx'] / found['torch']:.2f}",
+                        f"{peak_memory('torch', source) / 1e6:.0f} MB",
+                        f"{peak_memory('onnx', folder) / 1e6:.0f} MB",
                         f"{size / 1e6:.1f} MB",
                         f"{found['error']:.0e}",
                     ]
@@ -61,13 +75,22 @@ def report_onnx(repeats: int, measure_apart: Callable[..., Any]) -> str:
         "torch, float32",
         "onnxruntime",
         "ratio",
+        "memory, torch",
+        "memory, onnxruntime",
         "graphs",
         "largest difference of a logit",
     ]
     return f"{table(headings, rows)}\n\n" + (
         "A forward pass of one image with one expression; medians of passes in turn in one process. The full-size models have random "
-        f"weights. The difference is a share of the largest logit. onnxruntime {onnxruntime.__version__}, {torch.get_num_threads()} threads each. Measured on {machine()}."
+        f"weights. Memory is the peak of a process that loads a folder and asks once; onnxruntime's has no torch. The difference is a share of the largest logit. onnxruntime {onnxruntime.__version__}, {torch.get_num_threads()} threads each. Measured on {machine()}."
     )
+
+
+def peak_memory(side: str, folder: str | Path) -> int:
+    """Measure the bytes at the peak of a process that loads a folder and asks it once (on Linux)."""
+    program = ASK_AND_REPORT.format(load=ASK_ONCE[side])
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True, check=True)
+    return int(done.stdout.split()[-1]) * 1024
 
 
 def save_published(name: str, folder: Path) -> Path:

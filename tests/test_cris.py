@@ -37,7 +37,7 @@ def config(tokenizer) -> hf_ris.CRISConfig:
 
 def make(config: hf_ris.CRISConfig, **changes) -> hf_ris.CRISForReferringSegmentation:
     """A random model whose masks differ between expressions."""
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     model = hf_ris.CRISForReferringSegmentation(hf_ris.CRISConfig.from_dict({**config.to_dict(), **changes}))
     for parameter in model.parameters():
         if parameter.ndim > 1:

@@ -471,3 +471,39 @@ def test_the_pixel_decoder_in_pieces_gives_the_same(tiny_model, inputs, monkeypa
     expected = tiny_model(**inputs).logits
     with torch.no_grad():
         torch.testing.assert_close(tiny_model(**inputs).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_initialisation_reaches_modules_without_parameters_of_their_own(tiny_config):
+    """transformers would leave these to the initialisation of their linear layers."""
+    model = MagNetForReferringSegmentation(tiny_config)
+
+    attention = model.pixel_decoder.layers[0].attention
+    assert torch.equal(attention.sampling_offsets.bias, attention.initial_offsets())
+    assert all(not stage.word_gate.outer.weight.any() for stage in model.encoder.stages)
+
+
+def test_initialisation_leaves_loaded_weights_alone(tiny_model, tmp_path):
+    torch.nn.init.ones_(tiny_model.encoder.stages[0].word_gate.outer.weight)
+    tiny_model.save_pretrained(tmp_path)
+
+    loaded = MagNetForReferringSegmentation.from_pretrained(tmp_path)
+
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in tiny_model.state_dict().items())
+
+
+@torch.no_grad()
+def test_masks_at_stride_two_start_as_the_enlarged_features(tiny_model, inputs, tmp_path):
+    """Of a model trained at stride 4, loaded at stride 2; then the details come from the image."""
+    tiny_model.save_pretrained(tmp_path)
+    model = MagNetForReferringSegmentation.from_pretrained(tmp_path, mask_stride=2).eval()
+    features = torch.randn(4, tiny_model.config.hidden_dim, 16, 24)
+    details = model.encode_images(inputs["pixel_values"])[-1].repeat_interleave(2, dim=0)
+
+    enlarged = torch.nn.functional.interpolate(features, size=(32, 48), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(model.mask_details(features, details), enlarged)
+    assert model(**inputs).logits.shape == (4, 32, 48)
+    torch.nn.init.normal_(model.mask_details.output.weight)
+    assert not torch.allclose(model.mask_details(features, details), model.mask_details(features, details.flip(0)))
+    model.save_pretrained(tmp_path)
+    again = MagNetForReferringSegmentation.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(again(**inputs).logits, model(**inputs).logits)

@@ -37,6 +37,7 @@ PRIVATE = {
         "transformers.models.auto.auto_factory._BaseAutoModelClass",
         "where an Auto class has its mapping",
     ),
+    "_initialize_weights": (TRAINED, "overridden to reach modules that have no parameters of their own"),
     "_auto_class": (TRAINED, "names the Auto class under which a saved folder's code is loaded"),
     "_registered_impl": (
         "transformers.pipelines.PIPELINE_REGISTRY.register_pipeline",
