@@ -551,7 +551,7 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         features, words = self.encoder(pixels, size, input_ids, is_word, output_words=output_features)
         # 2. The maps inform each other
         mask_features, memory_maps = self.pixel_decoder(features)
-        if self.mask_details is not None:
+        if self.mask_details is not None and details is not None:
             mask_features = self.mask_details(mask_features, repeat_per_expression(details, len(input_ids)))
         # 3. One query reads the mask, and refines it layer by layer
         predictions, class_logits = self.mask_decoder(mask_features, memory_maps)
