@@ -4,7 +4,7 @@ The two decoders of MagNet.
 The pixel decoder is deformable self-attention over four scales (Deformable DETR, ICLR 2021, section 4.1; Mask2Former, CVPR 2022,
 section 3.2.1), sampling by `grid_sample`, which runs on any device, or by table look-ups, which are faster on the CPU. In the mask
 decoder, one query looks only where its last mask was (masked attention, Mask2Former, section 3.2.2); it predicts a mask before the
-first layer and after every one.
+first layer and after every one. Between them, `MaskDetails` may double the resolution that masks are read at.
 """
 
 import math
@@ -20,9 +20,7 @@ from .layers import ProjectedAttention, cell_centres, full_precision
 
 
 POSITIONS_PER_PIECE = 1024  # of all samples together, where the pixel decoder works in pieces
-POSITIONS_PER_EXPORTED_PIECE = (
-    4096  # of each sample, in a graph that takes any number of them: each piece is written out
-)
+POSITIONS_PER_EXPORTED_PIECE = 4096  # of each sample: a graph has every piece in it, and takes any number of samples
 
 # `sample_maps` after its first two arguments: offsets, weights and centres of some positions
 Sampler = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -172,11 +170,14 @@ class RowSampler:
 
         # 1. The table: rows of cells in a new order, in which all zeros are one row
         lengths = [height * width for height, width in sizes]
-        framed = []
-        for cells, size in zip(torch.arange(sum(lengths), device=value.device).split(lengths), sizes, strict=True):
-            framed.append(nn.functional.pad(cells.unflatten(0, size), (1, 0, 1, 1), value=sum(lengths)).flatten())
+        zero = sum(lengths)  # the number of that row
+        levels = zip(torch.arange(zero, device=value.device).split(lengths), sizes, strict=True)
+        framed = [
+            nn.functional.pad(level.unflatten(0, size), (1, 0, 1, 1), value=zero).flatten() for level, size in levels
+        ]
+        framed_lengths = [len(level) for level in framed]
         spare = sizes[-1][1] + 3  # cells that are read, with a share of zero, to the lower right of the last place
-        order = torch.cat([*framed, framed[0].new_full((spare,), sum(lengths))])
+        order = torch.cat([*framed, framed[0].new_full((spare,), zero)])
         cells = torch.cat([value.flatten(2), value.new_zeros(batch, 1, heads * channels)], dim=1)
         self.table = cells.index_select(1, order).view(-1, channels)
 
@@ -185,7 +186,6 @@ class RowSampler:
         self.widths = per_sample([width for _, width in sizes]).float()
         self.heights = per_sample([height for height, _ in sizes]).float()
         self.below = per_sample([(width + 1) * heads for _, width in sizes])
-        framed_lengths = [len(cells) for cells in framed]
         first = per_sample([sum(framed_lengths[:level]) * heads for level in range(len(sizes))])
         self.corners = torch.stack([first, first + heads, first + self.below, first + self.below + heads])
         # 3. The first row of each image's heads
