@@ -72,6 +72,9 @@ class MagNetConfig(TrainableSegmentationConfig):
             Weight of the binary cross-entropy of a predicted mask. (Our choice: the training code was never released.)
         dice_loss_weight (`float`, *optional*, defaults to 2.0):
             Weight of the Dice loss of a predicted mask. (Our choice.)
+        confidence_loss_weight (`float`, *optional*, defaults to 0.0):
+            Weight of the loss of the published class head as a judge of the mask; see [`confidence_loss`]. Above 0, the score of an
+            answer is what the head says: the probability that the mask is right. (Our addition; the released head is unused.)
         deep_supervision (`bool`, *optional*, defaults to `True`):
             Whether every prediction of the mask decoder is trained, as in Mask2Former, or the last alone.
         initializer_range (`float`, *optional*, defaults to 0.02):
@@ -133,6 +136,7 @@ class MagNetConfig(TrainableSegmentationConfig):
     position_temperature: float = 10000.0
     bce_loss_weight: float = 2.0
     dice_loss_weight: float = 2.0
+    confidence_loss_weight: float | int = 0.0
     deep_supervision: bool = True
     initializer_range: float = 0.02
 
@@ -162,6 +166,7 @@ class MagNetConfig(TrainableSegmentationConfig):
         self.require(has_grids, "pyramid_grids", "side lengths of at least 1")
         self.require(1 <= self.decoder_memory_levels <= num_stages, "decoder_memory_levels", f"1 to {num_stages}")
         self.require(self.mask_stride in (2, 4), "mask_stride", "2 or 4")
+        self.require(0 <= self.confidence_loss_weight < float("inf"), "confidence_loss_weight", "0 or larger")
         for name in ("group_norm_groups", "encoder_num_heads", "decoder_num_heads"):
             divisor = getattr(self, name)
             self.require(self.hidden_dim % divisor == 0, "hidden_dim", f"a multiple of {name} ({divisor})")

@@ -72,6 +72,7 @@ class TrainableSegmentationConfig(ReferringSegmentationConfig):
         "loss_dict",
         "auxiliary_logits",
         "class_logits",
+        "confidence",
         "hidden_states",
         "pixel_features",
         "word_features",

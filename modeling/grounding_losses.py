@@ -58,6 +58,29 @@ def mask_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor,
     return nn.functional.binary_cross_entropy_with_logits(logits, labels), dice_loss(logits, labels)
 
 
+def confidence_loss(confidence_logits: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """
+    Binary cross-entropy of a model's judgement of its own masks: whether their IoU is above 0.5.
+
+    A head that judges masks is that of Mask Scoring R-CNN (CVPR 2019) and Segment Anything (ICCV 2023, section 3), which regress
+    the IoU; a probability is what a score can be calibrated by. Nothing is right where the labels say that nothing is meant, or
+    not which of several things: there no label is above 0.5.
+
+    Args:
+        confidence_logits (`torch.Tensor` of shape `(N,)`): Log-odds that the mask is right.
+        logits (`torch.Tensor` of shape `(N, h, w)`): Log-odds of the mask; they get no gradient.
+        labels (`torch.Tensor` of shape `(N, H, W)`): Probabilities that a pixel belongs to what is meant.
+
+    Returns:
+        `torch.FloatTensor` of shape `()`.
+    """
+    predicted = enlarge_logits(logits.detach(), (labels.shape[-2], labels.shape[-1])) > 0
+    annotated = labels > 0.5
+    shared = (predicted & annotated).sum(dim=(1, 2))
+    is_right = 2 * shared > (predicted | annotated).sum(dim=(1, 2))
+    return nn.functional.binary_cross_entropy_with_logits(confidence_logits.float(), is_right.float())
+
+
 def describe_masks(masks: torch.Tensor) -> torch.Tensor:
     """
     Place and size of masks of 0 and 1, (N, H, W), in shares of the image.

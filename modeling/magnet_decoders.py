@@ -327,7 +327,7 @@ class MaskDetails(nn.Module):
         """`mask_features` (N, d, h, w), `details` (N, d / 2, H / 2, W / 2) -> (N, d, H / 2, W / 2)."""
 
         def enlarge(maps: torch.Tensor) -> torch.Tensor:
-            return nn.functional.interpolate(maps, size=details.shape[-2:], mode="bilinear", align_corners=False)
+            return nn.functional.interpolate(maps, size=details.shape[-2:], mode="bilinear", align_corners=True)
 
         mixed = nn.functional.gelu(enlarge(self.narrow(mask_features)) + details)
         mixed = nn.functional.gelu(self.mix(mixed))

@@ -525,8 +525,8 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         # No mask depends on these. Unless a loss of their own does, they receive no gradient, and training on several
         # processes stops at such parameters.
         last_stage = self.encoder.stages[-1]
-        for module in (last_stage.image_gate, self.mask_decoder.class_head):
-            module.requires_grad_(False)
+        last_stage.image_gate.requires_grad_(False)
+        self.mask_decoder.class_head.requires_grad_(config.confidence_loss_weight > 0)
         for module in (last_stage.word_fusion, last_stage.word_gate):
             module.requires_grad_(self.auxiliary_losses.are_on)
         self.post_init()
@@ -555,7 +555,9 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
             mask_features = self.mask_details(mask_features, repeat_per_expression(details, len(input_ids)))
         # 3. One query reads the mask, and refines it layer by layer
         predictions, class_logits = self.mask_decoder(mask_features, memory_maps)
-        return RawPrediction(predictions, class_logits, mask_features, features, words)
+        has_confidence = self.config.confidence_loss_weight > 0
+        confidence = class_logits[:, 0] - class_logits[:, 1] if has_confidence else None
+        return RawPrediction(predictions, class_logits, mask_features, features, words, confidence)
 
     def fuse(
         self, images: EncodedImages, input_ids: torch.Tensor, is_word: torch.Tensor

@@ -39,7 +39,9 @@ class ReferringSegmentationOutput(ModelOutput):
         auxiliary_logits (`tuple[torch.FloatTensor]`, *optional*, returned when training):
             The earlier predictions of a decoder that predicts more than once, each of the shape of `logits`.
         class_logits (`torch.FloatTensor` of shape `(N, 2)`, *optional*):
-            Output of the published class head. With one query it does not enter the score.
+            Output of the published class head: a mask, or none.
+        confidence (`torch.FloatTensor` of shape `(N,)`, *optional*):
+            Probability that the mask is right, its IoU above 0.5; of models that were trained to know it. It is the answer's score.
         hidden_states (`tuple[torch.FloatTensor]`, *optional*, returned with `output_hidden_states=True`):
             The image maps after each fusion with the words, each of shape `(N, c, h, w)`, in the order in which the model makes them.
         pixel_features (`torch.FloatTensor` of shape `(N, d, h, w)`, *optional*, returned with `output_hidden_states=True`):
@@ -53,6 +55,7 @@ class ReferringSegmentationOutput(ModelOutput):
     logits: torch.Tensor | None = None
     auxiliary_logits: tuple[torch.Tensor, ...] | None = None
     class_logits: torch.Tensor | None = None
+    confidence: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     pixel_features: torch.Tensor | None = None
     word_features: torch.Tensor | None = None

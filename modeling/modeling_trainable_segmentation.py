@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.generic import can_return_tuple
 
-from .grounding_losses import AuxiliaryLosses, MaskGroundingHead
+from .grounding_losses import AuxiliaryLosses, MaskGroundingHead, confidence_loss
 from .modeling_referring_segmentation import ReferringSegmentationOutput, ReferringSegmentationPreTrainedModel
 
 
@@ -27,6 +27,7 @@ class RawPrediction(NamedTuple):
         pixel_features (`torch.Tensor` of shape `(N, d, h, w)`): Features that the mask is read from.
         image_features (`Sequence[torch.Tensor]`): The fused maps (N, c, h, w).
         word_features (`torch.Tensor` of shape `(N, L, d)`, *optional*): Word features after the last fusion.
+        confidence_logits (`torch.Tensor` of shape `(N,)`, *optional*): Log-odds that the mask is right.
     """
 
     predictions: list[torch.Tensor]
@@ -34,6 +35,7 @@ class RawPrediction(NamedTuple):
     pixel_features: torch.Tensor
     image_features: Sequence[torch.Tensor]
     word_features: Any
+    confidence_logits: torch.Tensor | None = None
 
 
 class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
@@ -144,18 +146,24 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
             attention_mask.bool().unflatten(0, (num_images, -1)).split(per_pass, dim=1),
             strict=True,
         )
-        maps, class_logits = [], []
+        maps, class_logits, confidence_logits = [], [], []
         for ids, is_word in passes:
             part = self.segment(images, ids.flatten(0, 1), is_word.flatten(0, 1), output_hidden_states or is_aligned)
             maps.append(part.predictions if keeps_all else part.predictions[-1:])
             if part.class_logits is not None:
                 class_logits.append(part.class_logits)
+            if part.confidence_logits is not None:
+                confidence_logits.append(part.confidence_logits)
         predictions = [join_expressions(parts, num_images) for parts in zip(*maps, strict=True)]
+        confidence = join_expressions(confidence_logits, num_images) if confidence_logits else None
 
         # 3. Losses
         terms: dict[str, torch.Tensor] = {}
         if labels is not None:
             terms |= self.mask_losses(predictions, labels.to(predictions[-1].device))
+            if confidence is not None:
+                loss = confidence_loss(confidence, predictions[-1], labels.to(confidence.device))
+                terms["confidence"] = self.config.confidence_loss_weight * loss
             if is_aligned:
                 terms |= self.auxiliary_losses.align(part.pixel_features, part.word_features, attention_mask, labels)
             if is_grounded:
@@ -167,6 +175,7 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
             logits=predictions[-1],
             auxiliary_logits=tuple(predictions[:-1]) if self.training or output_hidden_states else None,
             class_logits=join_expressions(class_logits, num_images) if class_logits else None,
+            confidence=confidence.float().sigmoid() if confidence is not None else None,
             hidden_states=tuple(part.image_features) if output_hidden_states else None,
             pixel_features=part.pixel_features if output_hidden_states else None,
             word_features=part.word_features if output_hidden_states else None,

@@ -275,12 +275,14 @@ class ReferringSegmentationProcessor(SegmentationProcessor):
     def iterate_segments(
         self, outputs: Any, target_sizes: Sequence[Sequence[int]] | torch.Tensor, threshold: float | None = None
     ) -> Iterator[dict[str, Any]]:
-        logits = outputs.logits
+        logits, confidence = outputs.logits, getattr(outputs, "confidence", None)
         threshold = self.threshold if threshold is None else threshold
         sizes = read_target_sizes(target_sizes, len(logits), threshold)
-        for expression_logits, size in zip(logits, sizes, strict=True):
+        for number, (expression_logits, size) in enumerate(zip(logits, sizes, strict=True)):
             bands = (band[0] for band in self.probability_bands(expression_logits[None], size))
             mask, score = read_mask(bands, threshold)
+            if confidence is not None and score:
+                score = float(confidence[number])
             yield {"mask": mask, "score": score}
 
     def input_probabilities(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -45,19 +45,20 @@ def build_tokenizer(words: Iterable[str], spell: bool = True) -> BertTokenizer:
 
 
 def build_magnet_tiny(seed: int, config: dict[str, Any]) -> Built:
-    """Build a MagNet of 3 million random parameters at 160 x 160 pixels, with a vocabulary of RefShapes' words and the letters."""
+    """Build a MagNet of 3.9 million random parameters at 256 x 256 pixels, with a vocabulary of RefShapes' words and the letters."""
     check_fields(config, MagNetConfig.__dataclass_fields__, "MagNetConfig")
     tokenizer = build_tokenizer(vocabulary())
     set_seed(seed)
     tiny = {
         "backbone_config": {
             "model_type": "swin",
-            "image_size": 160,
+            "image_size": 256,
             "embed_dim": 24,
-            "depths": [2, 2, 2, 2],
+            "depths": [2, 2, 6, 2],
             "num_heads": [2, 4, 8, 16],
-            "window_size": 5,
-            # The windows divide 160 pixels evenly, so no padding at the border distinguishes left from right.
+            "window_size": 8,
+            # The windows divide 256 pixels evenly, so no padding at the border distinguishes left from right, and the last
+            # stage is one window: there each cell sees all others.
             "use_absolute_embeddings": True,
             "drop_path_rate": 0.0,
             "initializer_range": 0.08,
@@ -75,21 +76,23 @@ def build_magnet_tiny(seed: int, config: dict[str, Any]) -> Built:
             "initializer_range": 0.08,
         },
         "pyramid_expansion": 1,
-        "hidden_dim": 48,
+        "hidden_dim": 64,
         "group_norm_groups": 8,
-        "encoder_layers": 1,
+        "encoder_layers": 2,
         "encoder_num_heads": 4,
-        "encoder_num_points": 1,
-        "encoder_feedforward_dim": 96,
+        "encoder_num_points": 2,
+        "encoder_feedforward_dim": 128,
         "decoder_layers": 3,
         "decoder_num_heads": 4,
-        "decoder_feedforward_dim": 192,
+        "decoder_feedforward_dim": 256,
+        "mask_stride": 2,
+        "confidence_loss_weight": 0.25,
         "initializer_range": 0.08,
         "mask_grounding_layers": 2,
         "mask_grounding_stages": (1, 2, 3),
         "alignment_dim": 48,
     }
-    image_processor = MagNetImageProcessor(size={"height": 160, "width": 160})
+    image_processor = MagNetImageProcessor(size={"height": 256, "width": 256})
     model = MagNetForReferringSegmentation(MagNetConfig(**{**tiny, **config}))
     return model, MagNetProcessor(image_processor, tokenizer, TINY_TEXT_LENGTH)
 

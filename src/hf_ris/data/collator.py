@@ -60,6 +60,7 @@ class Sample(NamedTuple):
     mask: np.ndarray
     is_mirrored: bool
     generator: torch.Generator | None
+    candidates: int
 
 
 class ReferringSegmentationCollator:
@@ -70,6 +71,9 @@ class ReferringSegmentationCollator:
     model encodes it once.
 
     A row's `seed` decides all that is random about it, so a resumed training or one in several processes sees the same rows.
+    An expression that may mean one of several things says their number in the column `candidates`: the labels of its mask, which
+    covers all of them, are divided by it.
+
     With `seed=None` nothing is random: the first expression, no flip, no hidden words. Rows without the column use torch's
     random state.
 
@@ -84,6 +88,8 @@ class ReferringSegmentationCollator:
             left and right swapped in its expressions.
         mask_probability (`float`, *optional*, defaults to 0.0): Probability that a word is hidden, for Mask Grounding (its
             authors have 0.15); see [`hide_words`]. Above 0, batches also hold `masked_input_ids` and `hidden_words`.
+        full_size_labels (`bool`, *optional*, defaults to `False`): Whether labels have the images' size, which must be one, instead
+            of the input's: for models whose masks are finer than their input. The processor must fill its input with the image.
 
     Raises:
         ValueError: If `expression` or `text_column` is unknown, a probability is not between 0 and 1, or words are to be hidden and
@@ -98,6 +104,7 @@ class ReferringSegmentationCollator:
         padding: str = "max_length",
         flip_probability: float = 0.0,
         mask_probability: float = 0.0,
+        full_size_labels: bool = False,
     ) -> None:
         if expression not in EXPRESSION_CHOICES:
             raise ValueError(f"`expression` must be one of {list(EXPRESSION_CHOICES)}, got {expression!r}.")
@@ -109,7 +116,10 @@ class ReferringSegmentationCollator:
             raise ValueError(
                 f"`mask_probability` must be 0 for a tokenizer without a mask token, got {mask_probability}."
             )
+        if full_size_labels and getattr(processor, "keeps_aspect_ratio", False):
+            raise ValueError("`full_size_labels` needs a processor that fills its input with the image.")
         self.processor = processor
+        self.full_size_labels = full_size_labels
         self.expression = expression
         self.text_column = text_column
         self.padding = padding
@@ -130,10 +140,14 @@ class ReferringSegmentationCollator:
         batch = self.processor(
             images=[each.image for group in by_image for each in (group[:1] if is_shared else group)],
             text=[each.text for each in samples],
-            segmentation_maps=[each.mask for each in samples],
+            segmentation_maps=None if self.full_size_labels else [each.mask for each in samples],
             padding=self.padding,
             return_tensors="pt",
         )
+        if self.full_size_labels:
+            batch["labels"] = torch.from_numpy(np.stack([each.mask for each in samples])).float()
+        # A pixel's label is the probability that it belongs to what is meant.
+        batch["labels"] /= torch.tensor([float(each.candidates) for each in samples])[:, None, None]
         if self.mask_probability and is_random:
             hidden = [
                 hide_words(
@@ -163,7 +177,10 @@ class ReferringSegmentationCollator:
         if is_mirrored:
             image, mask = ImageOps.mirror(image), mask[:, ::-1]
             expressions = [swap_sides(text) for text in expressions]
-        return [Sample(text, row["image_id"], image, mask, is_mirrored, generator) for text in expressions]
+        return [
+            Sample(text, row["image_id"], image, mask, is_mirrored, generator, row.get("candidates", 1))
+            for text in expressions
+        ]
 
 
 __all__ = ["ReferringSegmentationCollator", "hide_words", "swap_sides"]

@@ -30,6 +30,8 @@ class TrainingData:
         eval_rows (`int`, *optional*): Number of rows that are evaluated on.
         text_column (`str`): "sent" or "raw".
         flip_probability (`float`): Probability that an image is mirrored.
+        no_target_share (`float`), ambiguous_share (`float`): Of the rows of RefShapes, see [`RefShapesRows`].
+        full_size_labels (`bool`): Whether masks are learned at the images' size.
 
     Raises:
         ValueError: If there is nothing to train on, or too much.
@@ -41,6 +43,9 @@ class TrainingData:
     eval_rows: int | None
     text_column: str
     flip_probability: float
+    no_target_share: float = 0.0
+    ambiguous_share: float = 0.0
+    full_size_labels: bool = False
 
     def __post_init__(self) -> None:
         check_text_column(self.text_column)
@@ -67,7 +72,7 @@ class TrainingData:
     def training_rows(self, start: int, num_rows: int, seed: int) -> RefShapesRows | EpochRows:
         """Return the dataset's rows, or `num_rows` of RefShapes from number `start` on."""
         if self.train_dataset is None:
-            return RefShapesRows(self.refshapes, num_rows, start)
+            return RefShapesRows(self.refshapes, num_rows, start, self.no_target_share, self.ambiguous_share)
         return EpochRows(self.train_dataset, seed)
 
     def evaluation_rows(self) -> Dataset | None:
@@ -91,6 +96,7 @@ class TrainingData:
             padding="longest" if pads_less else "max_length",
             flip_probability=self.flip_probability,
             mask_probability=mask_probability,
+            full_size_labels=self.full_size_labels,
         )
 
 

@@ -63,6 +63,10 @@ class Recipe:
         config (`dict`): Fields of the model's configuration.
         arguments (`dict`): Fields of `TrainingArguments`.
         refshapes (`tuple[str, ...]`): Variants of RefShapes that it is trained on. Without any, a dataset must be given.
+        no_target_share (`float`): Share of RefShapes' rows whose expressions are true of nothing.
+        ambiguous_share (`float`): Share of RefShapes' drawings whose rows do not say which of several things they mean.
+        full_size_labels (`bool`): Whether masks are learned at the images' size instead of the model's input's; then all images
+            must have one size.
         mask_probability (`float`): Probability that a word is hidden, where Mask Grounding is on.
         text_column (`str`): Text of an expression that is read: "sent" (cleaned) or "raw" (as written).
         schedule (`Callable`, *optional*): Makes optimizer and schedule from the model, the learning rate and the steps of an epoch.
@@ -76,6 +80,9 @@ class Recipe:
     config: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     refshapes: tuple[str, ...] = ()
+    no_target_share: float = 0.0
+    ambiguous_share: float = 0.0
+    full_size_labels: bool = False
     mask_probability: float = 0.15
     text_column: str = "sent"
     schedule: Callable[[Any, float, int], tuple[Any, Any]] | None = None

@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..data.refshapes.rows import ROWS_PER_SCENE, turn_rows
+from ..data.refshapes.rows import ROWS_PER_SCENE, ambiguous_rows, turn_rows
+from ..data.refshapes.scene import generator
 
 
 class RenderedRows(Dataset):
@@ -36,12 +37,24 @@ class RefShapesRows(RenderedRows):
         variants (`Sequence[str]`): Some of "refshapes", "refshapes+" and "refshapesg".
         num_rows (`int`): Length.
         start (`int`, *optional*, defaults to 0): Number of the first row; row `n` is always the same.
+        no_target_share (`float`, *optional*, defaults to 0.0): Share of rows whose expressions are true of no object.
+        ambiguous_share (`float`, *optional*, defaults to 0.0): Share of drawings, where they allow it, whose rows do not say which of
+            several objects they mean.
     """
 
-    def __init__(self, variants: Sequence[str], num_rows: int, start: int = 0) -> None:
+    def __init__(
+        self,
+        variants: Sequence[str],
+        num_rows: int,
+        start: int = 0,
+        no_target_share: float = 0.0,
+        ambiguous_share: float = 0.0,
+    ) -> None:
         self.variants = tuple(variants)
         self.num_rows = num_rows
         self.start = start
+        self.no_target_share = no_target_share
+        self.ambiguous_share = ambiguous_share
 
     def __len__(self) -> int:
         return self.num_rows
@@ -51,7 +64,12 @@ class RefShapesRows(RenderedRows):
         return {**self.cached_render(turn)[number], "seed": self.start + index}
 
     def render(self, index: int) -> list[dict[str, Any]]:
-        return turn_rows(self.variants, "train", index)
+        scene, variant = divmod(index, len(self.variants))
+        if self.ambiguous_share and generator(index, 7).random() < self.ambiguous_share:
+            rows = ambiguous_rows(self.variants[variant], "train", scene)
+            if len(rows) == ROWS_PER_SCENE:
+                return rows
+        return turn_rows(self.variants, "train", index, self.no_target_share)
 
 
 class EpochRows(Dataset):

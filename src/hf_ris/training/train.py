@@ -118,6 +118,9 @@ def train(
         eval_rows,
         text_column or chosen.text_column,
         flip_probability,
+        chosen.no_target_share,
+        chosen.ambiguous_share,
+        chosen.full_size_labels,
     )
     folders = [Path(output_dir) / f"stage-{number}" for number in range(1, len(chosen.stages) + 1)]
     checkpoints = find_checkpoints(folders, resume)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .categories import CATEGORIES
 from .phrasing import write
-from .predicates import BOTTOM, LEFT, RIGHT, SIDES, TOP, Description, Relation, off_centre, refers
+from .predicates import BOTTOM, LEFT, RIGHT, SIDES, TOP, TRUE, UNSURE, Description, Relation, off_centre, refers, truth
 from .scene import COLOURS, PATTERNS, SPLITS, Scene, SceneObject, accents, generator, pick
 
 
@@ -81,6 +81,27 @@ def describe_nothing(scene: Scene, variant: str, count: int = 1) -> list[str]:
             if len(texts) == count:
                 break
     return texts
+
+
+def describe_several(scene: Scene, variant: str, count: int = 1) -> list[tuple[str, list[int]]]:
+    """
+    Write expressions that do not say which: each is clearly true of two or more objects and clearly false of all others.
+
+    Returns:
+        Each text with the positions in `scene.objects` of what it is true of; fewer than `count` where little looks alike.
+    """
+    rng = _generator(scene, 0, variant, 2)
+    found: dict[str, list[int]] = {}
+    for _ in range(_CHOICES * _TRIES * count):
+        target = int(rng.random() * len(scene.objects))
+        plan = _plan(rng, scene, target, _draw_kind(rng, variant), variant)
+        values = [] if plan is None else truth(scene, plan)
+        if plan is None or UNSURE in values or values.count(TRUE) < 2:
+            continue
+        found[write(rng, scene, plan, target, variant)] = [n for n, value in enumerate(values) if value == TRUE]
+        if len(found) == count:
+            break
+    return list(found.items())
 
 
 def _change(rng: np.random.Generator, item: SceneObject) -> SceneObject:

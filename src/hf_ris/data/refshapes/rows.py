@@ -9,7 +9,7 @@ import numpy as np
 from ..segmentation import encode_mask, mask_geometry
 from .categories import CATEGORIES
 from .drawing import draw_scene
-from .expressions import NAMES, describe, describe_nothing
+from .expressions import NAMES, describe, describe_nothing, describe_several
 from .scene import SPLITS, Scene, generator, pick, sample_scene
 
 
@@ -45,33 +45,51 @@ def scene_rows(variant: str, split: str, index: int, no_target_share: float = 0.
         pixels), `area` (pixels), `category`, `ref_id`, `ann_ids`, `image_id`, `file_name`, `split` and `expressions`.
     """
     scene, referents = scene_targets(variant, split, index, no_target_share)
+    return [
+        _make_row(scene, variant, number, [target] if target >= 0 else [], texts)
+        for number, (target, texts) in enumerate(referents)
+    ]
+
+
+def ambiguous_rows(variant: str, split: str, index: int) -> list[dict[str, Any]]:
+    """
+    Make rows of one scene whose expressions do not say which of several things they mean.
+
+    Returns:
+        At most `ROWS_PER_SCENE` rows like those of [`scene_rows`], fewer where little looks alike. Their mask covers all that the
+        expression is true of, and `candidates` is the number of these things.
+    """
+    scene = sample_scene(split, index)
+    return [
+        {**_make_row(scene, variant, number, targets, [text]), "candidates": len(targets)}
+        for number, (text, targets) in enumerate(describe_several(scene, variant, ROWS_PER_SCENE))
+    ]
+
+
+def _make_row(scene: Scene, variant: str, number: int, targets: list[int], texts: list[str]) -> dict[str, Any]:
+    """Make row `number` of a scene, whose expressions are true of these objects."""
     image, masks = _cached_drawing(scene)
     # Equal ids mean equal images, also across variants, which may need different attempts at a scene.
-    image_id = (SPLITS.index(split) * _ATTEMPTS + scene.attempt) * _IDS_PER_SPLIT + index
-    rows = []
-    for number, (target, texts) in enumerate(referents):
-        exists = target >= 0
-        ref_id = SPLITS.index(split) * _IDS_PER_SPLIT + ROWS_PER_SCENE * index + number
-        mask = encode_mask(masks[target] if exists else np.zeros(masks.shape[1:], dtype=bool))
-        written = _as_written(scene, variant, number, texts)
-        rows.append(
-            {
-                "image": image,
-                "mask": mask,
-                **mask_geometry(mask),
-                "category": scene.objects[target].category if exists else "",
-                "ref_id": ref_id,
-                "ann_ids": [image_id * 10 + target] if exists else [],
-                "image_id": image_id,
-                "file_name": f"refshapes_{split}_{index:09d}.png",
-                "split": split,
-                "expressions": [
-                    {"sent_id": ref_id * 4 + order, "raw": raw, "sent": text}
-                    for order, (text, raw) in enumerate(zip(texts, written, strict=True))
-                ],
-            }
-        )
-    return rows
+    split_number = SPLITS.index(scene.split)
+    image_id = (split_number * _ATTEMPTS + scene.attempt) * _IDS_PER_SPLIT + scene.index
+    ref_id = split_number * _IDS_PER_SPLIT + ROWS_PER_SCENE * scene.index + number
+    mask = encode_mask(masks[targets].any(axis=0))
+    written = _as_written(scene, variant, number, texts)
+    return {
+        "image": image,
+        "mask": mask,
+        **mask_geometry(mask),
+        "category": scene.objects[targets[0]].category if targets else "",
+        "ref_id": ref_id,
+        "ann_ids": [image_id * 10 + target for target in targets],
+        "image_id": image_id,
+        "file_name": f"refshapes_{scene.split}_{scene.index:09d}.png",
+        "split": scene.split,
+        "expressions": [
+            {"sent_id": ref_id * 4 + order, "raw": raw, "sent": text}
+            for order, (text, raw) in enumerate(zip(texts, written, strict=True))
+        ],
+    }
 
 
 def turn_rows(variants: Sequence[str], split: str, turn: int, no_target_share: float = 0.0) -> list[dict[str, Any]]:
