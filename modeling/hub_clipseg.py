@@ -83,9 +83,8 @@ class CLIPSegForReferringSegmentation(HubModelMixin, CLIPSegForImageSegmentation
             ValueError: If there are labels, or there is no equal number of expressions for each image.
         """
         self.check_inputs(pixel_values, input_ids, labels)
-        return ReferringSegmentationOutput(
-            logits=self.predict(self.encode_images(pixel_values), input_ids, attention_mask)
-        )
+        logits, _ = self.predict(self.encode_images(pixel_values), input_ids, attention_mask)
+        return ReferringSegmentationOutput(logits=logits)
 
     def encode_images(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
         """Images (B, 3, side, side) to the activations that the decoder reads."""
@@ -94,12 +93,15 @@ class CLIPSegForReferringSegmentation(HubModelMixin, CLIPSegForImageSegmentation
 
     def predict(
         self, images: list[torch.Tensor], input_ids: torch.Tensor, attention_mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Mask logits (N, side, side) of N = B * k expressions, image-major, from the output of `encode_images`."""
+    ) -> tuple[torch.Tensor, None]:
+        """
+        Mask logits (N, side, side) of N = B * k expressions, image-major, from the output of `encode_images`; and None, since the
+        model does not judge its masks.
+        """
         each = input_ids.shape[0] // images[0].shape[0]  # not `len`, which a trace would keep as a constant
         activations = [states.repeat_interleave(each, dim=0) for states in images]
         expressions = self.clip.get_text_features(input_ids, attention_mask=attention_mask).pooler_output
-        return self.decoder(activations, expressions).logits
+        return self.decoder(activations, expressions).logits, None
 
 
 __all__ = ["CLIPSegForReferringSegmentation", "CLIPSegReferringProcessor"]

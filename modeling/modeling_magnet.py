@@ -552,7 +552,7 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         # 2. The maps inform each other
         mask_features, memory_maps = self.pixel_decoder(features)
         if self.mask_details is not None and details is not None:
-            mask_features = self.mask_details(mask_features, repeat_per_expression(details, len(input_ids)))
+            mask_features = self.mask_details(mask_features, repeat_per_expression(details, input_ids.shape[0]))
         # 3. One query reads the mask, and refines it layer by layer
         predictions, class_logits = self.mask_decoder(mask_features, memory_maps)
         has_confidence = self.config.confidence_loss_weight > 0

@@ -64,9 +64,17 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
         """
         raise NotImplementedError
 
-    def predict(self, images: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Mask logits (N, h, w) of N = B·k expressions (N, L), image-major, from the output of `encode_images`."""
-        return self.segment(images, input_ids, attention_mask.bool(), output_features=False).predictions[-1]
+    def predict(
+        self, images: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Answer N = B·k expressions (N, L), image-major, from the output of `encode_images`.
+
+        Returns:
+            Mask logits (N, h, w), and the probabilities (N,) that the masks are right, None from a model that does not know.
+        """
+        raw = self.segment(images, input_ids, attention_mask.bool(), output_features=False)
+        return raw.predictions[-1], None if raw.confidence_logits is None else raw.confidence_logits.float().sigmoid()
 
     def fuse(
         self, images: Any, input_ids: torch.Tensor, is_word: torch.Tensor

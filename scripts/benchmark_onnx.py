@@ -118,7 +118,7 @@ def measure_onnx(source: str, folder: str, repeats: int) -> dict[str, Any]:
         for _ in range(3):
             expected = ask_torch()
         exported = ExportedModel(folder, threads=torch.get_num_threads())
-        sides: dict[str, Callable[[], Any]] = {"torch": ask_torch, "onnx": lambda: exported.run(*arrays)}
+        sides: dict[str, Callable[[], Any]] = {"torch": ask_torch, "onnx": lambda: exported.run(*arrays).logits}
         seconds: dict[str, list[float]] = {"torch": [], "onnx": []}
         error = abs(sides["onnx"]() - expected).max() / abs(expected).max()
         for _ in range(repeats):

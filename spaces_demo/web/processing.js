@@ -121,7 +121,7 @@ export function* enlargedRows(logits, [h, w], [height, width]) {
 
 const logit = (probability) => Math.log(probability / (1 - probability));
 
-/** The mean foreground probability inside the mask of an image of this size; 0 for an empty mask. */
+/** The score of a mask of this size: the model's own, or the mean foreground probability inside it; 0 for an empty mask. */
 export function readScore(answer, size) {
   const limit = logit(answer.threshold);
   let [total, count] = [0, 0];
@@ -133,7 +133,7 @@ export function readScore(answer, size) {
       }
     }
   }
-  return count ? total / count : 0;
+  return count ? (answer.confidence ?? total / count) : 0;
 }
 
 /** The mask of an image of this size as a PNG: grey, 0 and 255. It is written row by row, since a photo has many. */

@@ -124,15 +124,19 @@ class Model {
     });
   }
 
-  /** Logits of expressions about one image, each with its shape (h, w); the graph may take a fixed number of them at a time. */
+  /**
+   * Logits of expressions about one image, each with its shape (h, w) and, from a model that judges its masks, the probability
+   * that the mask is right; the graph may take a fixed number of them at a time.
+   */
   async ask(pixels, encoded) {
     const number = this.config.expressions ?? encoded.length;
     const all = [];
     for (let start = 0; start < encoded.length; start += number) {
       const some = Array.from({ length: number }, (_, index) => encoded[start + index] ?? encoded[start]);
-      const { data, dims } = await this.run(pixels, some);
+      const { data, dims, confidence } = await this.run(pixels, some);
       const area = dims[1] * dims[2];
-      all.push(...some.map((_, index) => ({ logits: data.slice(index * area, (index + 1) * area), shape: dims.slice(1) })));
+      const logits = (index) => data.slice(index * area, (index + 1) * area);
+      all.push(...some.map((_, index) => ({ logits: logits(index), shape: dims.slice(1), confidence: confidence?.[index] })));
     }
     return all.slice(0, encoded.length);
   }
@@ -141,12 +145,12 @@ class Model {
     const { Tensor } = this.runtime;
     const whole = (lists) => new Tensor("int64", BigInt64Array.from(lists.flat(), BigInt), [lists.length, lists[0].length]);
     try {
-      const { logits } = await this.session.run({
+      const { logits, confidence } = await this.session.run({
         pixel_values: new Tensor("float32", pixels, [1, 3, ...this.config.preparation.size]),
         input_ids: whole(encoded.map(({ ids }) => ids)),
         attention_mask: whole(encoded.map(({ attended }) => attended)),
       });
-      return { data: await logits.getData(), dims: logits.dims };
+      return { data: await logits.getData(), dims: logits.dims, confidence: await confidence?.getData() };
     } catch (error) {
       if (this.device !== "webgpu") throw new Error(`The model cannot answer: ${error.message}`);
       await this.fallBack(error);

@@ -57,7 +57,7 @@ LARGEST_ERROR = {"float32": 1e-3, "float16": 0.05, "int8": 0.3}  # of the larges
 
 
 class WholeGraph(nn.Module):
-    """Image and expressions to mask logits, where words enter while the image is encoded."""
+    """Image and expressions to mask logits, and to confidences if the model has them; words enter while the image is encoded."""
 
     inputs: tuple[str, ...] = ("pixel_values", "input_ids", "attention_mask")
 
@@ -67,7 +67,16 @@ class WholeGraph(nn.Module):
 
     def forward(self, pixel_values, input_ids, attention_mask):
         images = self.model.encode_images(pixel_values.to(self.model.dtype))
-        return self.model.predict(images, input_ids, attention_mask).float()
+        return self.answer(images, input_ids, attention_mask)
+
+    def answer(self, images, input_ids, attention_mask):
+        answers = self.model.predict(images, input_ids, attention_mask)
+        return tuple(each.float() for each in answers if each is not None)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        judges = getattr(self.model.config, "confidence_loss_weight", 0) > 0
+        return ("logits", "confidence") if judges else ("logits",)
 
 
 class ImageGraph(WholeGraph):
@@ -80,12 +89,12 @@ class ImageGraph(WholeGraph):
 
 
 class ExpressionGraph(WholeGraph):
-    """The other part: an image's features and expressions to mask logits."""
+    """The other part: an image's features and expressions to what the whole graph gives."""
 
     inputs = ("features", "input_ids", "attention_mask")
 
     def forward(self, features, input_ids, attention_mask):
-        return self.model.predict(list(features), input_ids, attention_mask).float()
+        return self.answer(list(features), input_ids, attention_mask)
 
 
 class ProductConvolution(nn.Module):
@@ -216,7 +225,7 @@ def export_model(
         with torch.no_grad():
             with _quiet("transformers"):  # of words that a vocabulary lacks
                 features = ris.processor.prepare([request])
-            expected = ris.model(**features).logits.numpy()
+            expected = ris.model(**features)
             ris.model.to(DTYPES[dtype])
             # Fewer operations than with the other kernels, which guard against rows that see nothing.
             ris.model.set_attn_implementation("eager")
@@ -311,7 +320,7 @@ def _write_graphs(
             known["features"] = list(graph(**sample))
         names = [f"features_{number}" for number in range(len(known.get("features", ())))]
         shapes = {key: many if key in texts else [{}] * len(names) if key == "features" else {} for key in sample}
-        outputs = names if name == "image" else ["logits"]
+        outputs = names if name == "image" else list(graph.outputs)
         inputs = [part for key in graph.inputs for part in (names if key == "features" else [key])]
         path = folder / "onnx" / f"{'model' if name == 'whole' else name}.onnx"
         _trace(graph, sample, shapes, inputs, outputs, path)
@@ -486,12 +495,15 @@ def _compare(
     )
     if not same_text or np.abs(pixel_values - features["pixel_values"].numpy()).mean() > 1e-3:
         raise ValueError("The exported model prepares its input differently, so nothing was written.")
-    logits = exported.run(features["pixel_values"].numpy(), input_ids, attention_mask)
-    error = float(np.abs(logits - expected).max() / np.abs(expected).max())
+    answers = exported.run(features["pixel_values"].numpy(), input_ids, attention_mask)
+    logits = expected.logits.numpy()
+    error = float(np.abs(answers.logits - logits).max() / np.abs(logits).max())
+    if answers.confidence is not None:
+        error = max(error, float(np.abs(answers.confidence - expected.confidence.numpy()).max()))
     if not error <= largest_error:  # NaN fails, too
         raise ValueError(
-            f"The exported model answers differently, so nothing was written: its logits differ by {error:.1e} of the largest, and "
-            f"{largest_error:g} is allowed."
+            f"The exported model answers differently, so nothing was written: its logits, or its confidences, differ by {error:.1e} "
+            f"of the largest, and {largest_error:g} is allowed."
         )
     return error
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -36,6 +36,19 @@ FORMAT = 1  # of the folder
 PIXELS_PER_RUN = 480 * 480  # of the model's input, times expressions: more are no faster, and take memory
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 KERNELS = {"bilinear": resampling.linear, "bicubic": resampling.cubic}
+
+
+class Answers(NamedTuple):
+    """
+    Outputs of the graphs for N expressions; the names are those of the graphs.
+
+    Attributes:
+        logits (`np.ndarray` of shape `(N, h, w)`): Log-odds of the mask, `float32`.
+        confidence (`np.ndarray` of shape `(N,)`, *optional*): Probability that the mask is right, which is then its score.
+    """
+
+    logits: np.ndarray
+    confidence: np.ndarray | None = None
 
 
 class ExportedModel:
@@ -125,12 +138,14 @@ class ExportedModel:
             {"threshold": threshold, "no_target_threshold": no_target_threshold, "output_format": output_format}
         )
         loaded = load_image(image)
-        logits = self.run(self.prepare_image(loaded)[None], *self.tokenize(expressions))
+        answers = self.run(self.prepare_image(loaded)[None], *self.tokenize(expressions))
         threshold = self.reading["threshold"] if threshold is None else threshold
-        results = [
-            make_result(label, *self.read_mask(values, loaded.size, threshold), no_target_threshold, output_format)
-            for label, values in zip(expressions, logits, strict=True)
-        ]
+        results = []
+        for number, label in enumerate(expressions):
+            mask, score = self.read_mask(answers.logits[number], loaded.size, threshold)
+            if answers.confidence is not None and score:
+                score = float(answers.confidence[number])
+            results.append(make_result(label, mask, score, no_target_threshold, output_format))
         return results[0] if isinstance(text, str) else results
 
     def prepare_image(self, image: Image.Image) -> np.ndarray:
@@ -166,25 +181,25 @@ class ExportedModel:
         lengths = np.array([len(encoding.ids) for encoding in encodings])
         return ids, (np.arange(length) < lengths[:, None]).astype(np.int64)
 
-    def run(self, pixel_values: np.ndarray, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+    def run(self, pixel_values: np.ndarray, input_ids: np.ndarray, attention_mask: np.ndarray) -> Answers:
         """
-        Compute mask logits.
+        Compute mask logits, and confidences if the model has them.
 
         Args:
             pixel_values (`np.ndarray` of shape `(B, 3, H, W)`): Normalised images.
             input_ids, attention_mask (`np.ndarray` of shape `(N, L)`): The expressions; N = B·k, image-major.
 
         Returns:
-            `np.ndarray` of shape `(N, h, w)`: Log-odds, `float32`.
+            [`Answers`]
         """
         each = len(input_ids) // len(pixel_values)
-        logits: list[np.ndarray] = []
+        parts: list[list[np.ndarray]] = []
         for number, image in enumerate(pixel_values):
             rows = slice(number * each, (number + 1) * each)
-            logits += self._run(image[None], input_ids[rows], attention_mask[rows])
-        return np.concatenate(logits)
+            parts += self._run(image[None], input_ids[rows], attention_mask[rows])
+        return Answers(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def _run(self, image: np.ndarray, input_ids: np.ndarray, attention_mask: np.ndarray) -> Iterator[np.ndarray]:
+    def _run(self, image: np.ndarray, input_ids: np.ndarray, attention_mask: np.ndarray) -> Iterator[list[np.ndarray]]:
         """Ask about one image, as many expressions at a time as the graph takes and as memory allows."""
         seen = {"pixel_values": image.astype(np.float32, copy=False)}
         if "image" in self.graphs:
@@ -199,7 +214,10 @@ class ExportedModel:
             number = len(texts["input_ids"])
             if fixed and number < fixed:  # the graph takes this many: the last one is asked again
                 texts = {name: np.pad(rows, ((0, fixed - number), (0, 0)), "edge") for name, rows in texts.items()}
-            yield graph.run(["logits"], seen | texts)[0][:number]
+            yield [
+                answers[:number]
+                for answers in graph.run(list(Answers._fields[: len(graph.get_outputs())]), seen | texts)
+            ]
 
     def read_mask(self, logits: np.ndarray, size: tuple[int, int], threshold: float) -> tuple[np.ndarray, float]:
         """

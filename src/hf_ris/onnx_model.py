@@ -145,7 +145,9 @@ class OnnxForReferringSegmentation(PreTrainedModel):
             raise ValueError("`labels` must be left out: an exported model does not train.")
         expressions_per_image(len(input_ids), len(pixel_values))
         arrays = (tensor.cpu().numpy() for tensor in (pixel_values, input_ids, attention_mask))
-        return ReferringSegmentationOutput(logits=torch.from_numpy(self.exported.run(*arrays)))
+        answers = self.exported.run(*arrays)
+        confidence = None if answers.confidence is None else torch.from_numpy(answers.confidence)
+        return ReferringSegmentationOutput(logits=torch.from_numpy(answers.logits), confidence=confidence)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Copy the folder."""
