@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from tiny_models import build_cris_tiny, build_magnet_tiny
+from tiny_models import build_cris_tiny, build_magnet_mini
 from tiny_recipes import RECIPES
 from transformers import pipeline
 
@@ -86,8 +86,8 @@ CRIS_GROUNDING = {"mask_grounding_loss_weight": 0.015}
 CRIS_ALIGNMENT = {"alignment_loss_weight": 0.035}
 FAMILIES = {
     MAGNET.name: Family(
-        "magnet-tiny-refshapes",
-        build_magnet_tiny,
+        "magnet-mini-refshapes",
+        build_magnet_mini,
         (
             Variant("baseline", {}),
             Variant("+ alignment module", MODULE),

@@ -464,7 +464,7 @@ class Clock(TrainerCallback):
 def measure_training(size: str, losses: str, batch_size: int, compiled: bool, steps: int) -> dict[str, Any]:
     """Measure a row: seconds a step, share of them waited for data, operations a step, share of the device's rate, bytes at the peak."""
     from benchmark_cases import drawn_photos
-    from tiny_models import build_magnet_tiny, build_tokenizer
+    from tiny_models import build_magnet_mini, build_tokenizer
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import Trainer, TrainingArguments
 
@@ -477,7 +477,7 @@ def measure_training(size: str, losses: str, batch_size: int, compiled: bool, st
     rate = matmul_rate(DEVICE)
     with tempfile.TemporaryDirectory() as folder:
         if size == "tiny":
-            model, processor = build_magnet_tiny(0, LOSSES[losses])
+            model, processor = build_magnet_mini(0, LOSSES[losses])
             rows: Any = RefShapesRows(NAMES, batch_size * (skipped + steps))
         else:
             model = MagNetForReferringSegmentation(MagNetConfig(**LOSSES[losses]))

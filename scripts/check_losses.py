@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from refshapes_checker import RELATIONS
-from tiny_models import build_magnet_tiny
+from tiny_models import build_magnet_mini
 from tiny_recipes import RECIPES
 
 from hf_ris.data import ReferringSegmentationCollator, load_refshapes
@@ -50,7 +50,7 @@ KINDS = {
 }
 OTHER_OBJECT = re.compile(rf"\b({'|'.join(RELATIONS.values())})\b")
 LOSSES = {"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5}
-BUNDLED = RECIPES["magnet-tiny-refshapes"]
+MINI = RECIPES["magnet-mini-refshapes"]
 SEED = 0
 
 
@@ -64,13 +64,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=400, help="referents of each variant that are asked about")
     arguments = parser.parse_args()
 
-    *earlier, referring, _ = BUNDLED.stages
+    *earlier, referring, _ = MINI.stages
     referring = replace(referring, arguments={**referring.arguments, "max_steps": arguments.steps})
-    recipe = replace(BUNDLED, stages=(*earlier, referring), config=LOSSES)
+    recipe = replace(MINI, stages=(*earlier, referring), config=LOSSES)
     if not (arguments.output_dir / "config.json").exists():
         begun = any(arguments.output_dir.glob("stage-*/checkpoint-*"))
         train(recipe, arguments.output_dir, resume=begun, logging_steps=50, seed=SEED)
-    untrained, _ = build_magnet_tiny(SEED, LOSSES)
+    untrained, _ = build_magnet_mini(SEED, LOSSES)
     trained, processor = load_checkpoint(SEED, {}, str(arguments.output_dir))
     report = "\n\n".join(
         [

@@ -22,7 +22,16 @@ COLUMNS = (
     },
     {"val loss": "loss", "val mIoU": "mIoU", "val oIoU": "oIoU", "val P@0.5": "P@0.5"},
 )
-CURVES = {"categories right": "category_accuracy", "mIoU": "mIoU", "P@0.5": "P@0.5"}
+CURVES = {
+    "categories right, val": "eval_category_accuracy",
+    "mIoU, val": "eval_mIoU",
+    "P@0.5, val": "eval_P@0.5",
+    "Dice loss, training": "loss_dice",
+}
+TERMS = "loss_"  # begins the names of the terms of the training loss
+SHOWN_TERMS = 6  # rows of a stage
+DENSE = 5  # points that make a curve
+History = tuple[str, list[dict[str, float]]]  # a stage's number, and what was logged in it
 
 
 def main() -> None:
@@ -31,6 +40,7 @@ def main() -> None:
     parser.add_argument("document", nargs="?", help="Markdown file with the section")
     parser.add_argument("--section", default="training-curve", help="where in it the tables go")
     parser.add_argument("--curve", help="where an image goes (needs matplotlib)")
+    parser.add_argument("--machine", default=machine(), help="where the training ran; by default this machine")
     arguments = parser.parse_args()
 
     histories = []
@@ -41,6 +51,16 @@ def main() -> None:
         state = json.loads((Path(checkpoint) / "trainer_state.json").read_text())
         histories.append((stage.name.removeprefix("stage-"), state["log_history"]))
 
+    note = f"Val figures at the stage's image size; terms of the training loss with their weights. Measured on {arguments.machine}."
+    if arguments.document:
+        tables = [*evaluation_tables(histories), *term_tables(histories), note]
+        write_section(arguments.document, arguments.section, "\n\n".join(tables))
+    if arguments.curve:
+        draw(histories, arguments.curve)
+
+
+def evaluation_tables(histories: list[History]) -> list[str]:
+    """A table for each kind of stage: what its evaluations report."""
     tables = []
     for columns in COLUMNS:
         rows = []
@@ -54,19 +74,35 @@ def main() -> None:
             ]
         if rows:
             tables.append(table(["stage", "step", "training loss", *columns], rows))
-    note = f"Val figures at the stage's image size. Measured on {machine()}."
-    if arguments.document:
-        write_section(arguments.document, arguments.section, "\n\n".join([*tables, note]))
-    if arguments.curve:
-        curves: dict[str, dict[float, float]] = {name: {} for name in CURVES}
-        ends = [0]
-        for _, history in histories:
-            for entry in history:
-                for name, metric in CURVES.items():
-                    if f"eval_{metric}" in entry:
-                        curves[name][ends[-1] + entry["step"]] = entry[f"eval_{metric}"]
-            ends.append(ends[-1] + history[-1]["step"])
-        draw_curves(arguments.curve, curves, "step of all stages", "on val", marks=ends[1:-1])
+    return tables
+
+
+def term_tables(histories: list[History]) -> list[str]:
+    """A table of the terms of the training loss, if any are logged: some steps of each stage, the last among them."""
+    entries = [entry for _, history in histories for entry in history]
+    names = list(dict.fromkeys(name for entry in entries for name in entry if name.startswith(TERMS)))
+    rows = []
+    for stage_number, history in histories:
+        logged = [entry for entry in history if any(name in entry for name in names)]
+        for entry in logged[:: -max(1, len(logged) // SHOWN_TERMS)][::-1]:
+            terms = [f"{entry[name]:.3f}" if name in entry else "" for name in names]
+            rows.append([stage_number, str(entry["step"]), *terms])
+    headings = [name.removeprefix(TERMS).replace("_", " ") for name in names]
+    return [table(["stage", "step", *headings], rows)] if rows else []
+
+
+def draw(histories: list[History], path: str) -> None:
+    """Draw what was measured often enough to make a curve, over the steps of all stages."""
+    curves: dict[str, dict[float, float]] = {name: {} for name in CURVES}
+    ends = [0]
+    for _, history in histories:
+        for entry in history:
+            for name, key in CURVES.items():
+                if key in entry:
+                    curves[name][ends[-1] + entry["step"]] = entry[key]
+        ends.append(ends[-1] + history[-1]["step"])
+    dense = {name: points for name, points in curves.items() if len(points) >= DENSE}
+    draw_curves(path, dense, "step of all stages", "share, or loss", marks=ends[1:-1])
 
 
 if __name__ == "__main__":

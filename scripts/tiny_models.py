@@ -44,24 +44,39 @@ def build_tokenizer(words: Iterable[str], spell: bool = True) -> BertTokenizer:
         return BertTokenizer(str(path), do_lower_case=True)
 
 
-def build_magnet_tiny(seed: int, config: dict[str, Any]) -> Built:
-    """Build a MagNet of 3.9 million random parameters at 256 x 256 pixels, with a vocabulary of RefShapes' words and the letters."""
+# What the bundled checkpoint has more of than `build_magnet_mini`: pixels, masks at half the stride, blocks where relations are
+# seen, and a judge of its masks. The windows divide 256 pixels evenly, too, and the last stage is one window.
+BUNDLED_FIELDS = {
+    "hidden_dim": 64,
+    "encoder_layers": 2,
+    "encoder_num_points": 2,
+    "encoder_feedforward_dim": 128,
+    "decoder_feedforward_dim": 256,
+    "mask_stride": 2,
+    "confidence_loss_weight": 0.25,
+}
+BUNDLED_BACKBONE = {"image_size": 256, "depths": [2, 2, 6, 2], "window_size": 8}
+
+
+def build_magnet_mini(seed: int, config: dict[str, Any], backbone_config: dict[str, Any] | None = None) -> Built:
+    """Build a MagNet of 3 million random parameters at 160 x 160 pixels, with a vocabulary of RefShapes' words and the letters."""
+    backbone_config = backbone_config or {}
     check_fields(config, MagNetConfig.__dataclass_fields__, "MagNetConfig")
     tokenizer = build_tokenizer(vocabulary())
     set_seed(seed)
     tiny = {
         "backbone_config": {
             "model_type": "swin",
-            "image_size": 256,
+            "image_size": 160,
             "embed_dim": 24,
-            "depths": [2, 2, 6, 2],
+            "depths": [2, 2, 2, 2],
             "num_heads": [2, 4, 8, 16],
-            "window_size": 8,
-            # The windows divide 256 pixels evenly, so no padding at the border distinguishes left from right, and the last
-            # stage is one window: there each cell sees all others.
+            "window_size": 5,
+            # The windows divide 160 pixels evenly, so no padding at the border distinguishes left from right.
             "use_absolute_embeddings": True,
             "drop_path_rate": 0.0,
             "initializer_range": 0.08,
+            **backbone_config,
         },
         "text_config": {
             "model_type": "bert",
@@ -76,25 +91,29 @@ def build_magnet_tiny(seed: int, config: dict[str, Any]) -> Built:
             "initializer_range": 0.08,
         },
         "pyramid_expansion": 1,
-        "hidden_dim": 64,
+        "hidden_dim": 48,
         "group_norm_groups": 8,
-        "encoder_layers": 2,
+        "encoder_layers": 1,
         "encoder_num_heads": 4,
-        "encoder_num_points": 2,
-        "encoder_feedforward_dim": 128,
+        "encoder_num_points": 1,
+        "encoder_feedforward_dim": 96,
         "decoder_layers": 3,
         "decoder_num_heads": 4,
-        "decoder_feedforward_dim": 256,
-        "mask_stride": 2,
-        "confidence_loss_weight": 0.25,
+        "decoder_feedforward_dim": 192,
         "initializer_range": 0.08,
         "mask_grounding_layers": 2,
         "mask_grounding_stages": (1, 2, 3),
         "alignment_dim": 48,
     }
-    image_processor = MagNetImageProcessor(size={"height": 256, "width": 256})
+    side = tiny["backbone_config"]["image_size"]
+    image_processor = MagNetImageProcessor(size={"height": side, "width": side})
     model = MagNetForReferringSegmentation(MagNetConfig(**{**tiny, **config}))
     return model, MagNetProcessor(image_processor, tokenizer, TINY_TEXT_LENGTH)
+
+
+def build_magnet_tiny(seed: int, config: dict[str, Any]) -> Built:
+    """Build the bundled checkpoint's MagNet, of 3.9 million random parameters at 256 x 256 pixels."""
+    return build_magnet_mini(seed, {**BUNDLED_FIELDS, **config}, BUNDLED_BACKBONE)
 
 
 def build_cris_tiny(seed: int, config: dict[str, Any]) -> Built:

@@ -55,6 +55,25 @@ def test_a_random_expression_is_one_of_the_referents(processor, rows):
     assert chosen == {tuple(ids) for ids in said["input_ids"].tolist()}
 
 
+def test_labels_may_keep_the_images_size(processor, rows):
+    batch = ReferringSegmentationCollator(processor, full_size_labels=True)(rows)
+
+    for row, labels in zip(rows, batch["labels"], strict=True):
+        np.testing.assert_array_equal(labels.numpy(), decode_mask(row["mask"]))
+    processor = copy.copy(processor)
+    processor.keeps_aspect_ratio = True
+    with pytest.raises(ValueError, match="full_size_labels"):
+        ReferringSegmentationCollator(processor, full_size_labels=True)
+
+
+def test_labels_of_one_of_several_candidates_are_probabilities(processor, rows):
+    unclear = [{**row, "candidates": number} for number, row in enumerate(rows, 1)]
+    plain, shared = (ReferringSegmentationCollator(processor, expression="first")(each) for each in (rows, unclear))
+
+    for number, (one, other) in enumerate(zip(plain["labels"], shared["labels"], strict=True), 1):
+        torch.testing.assert_close(other, one / number)
+
+
 def test_masks_decode_to_their_area(rows):
     for row in rows:
         mask = decode_mask(row["mask"])

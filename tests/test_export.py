@@ -47,7 +47,15 @@ def sources(tiny_config, processor, tokenizer, tmp_path_factory) -> dict[str, Pa
     folder = tmp_path_factory.mktemp("sources")
     torch.manual_seed(0)
     # Fewer parts of each kind than elsewhere: tracing takes a while for each operation.
-    config = hf_ris.MagNetConfig.from_dict({**tiny_config.to_dict(), "pyramid_grids": [2], "decoder_layers": 1})
+    config = hf_ris.MagNetConfig.from_dict(
+        {
+            **tiny_config.to_dict(),
+            "pyramid_grids": [2],
+            "decoder_layers": 1,
+            "mask_stride": 2,
+            "confidence_loss_weight": 1.0,
+        }
+    )
     save(loud(hf_ris.MagNetForReferringSegmentation(config)), processor, folder / "magnet")
     cris = hf_ris.CRISForReferringSegmentation(tiny_cris_config(tokenizer))
     images = hf_ris.CRISImageProcessor(size={"height": 64, "width": 96})
@@ -368,7 +376,7 @@ def test_golden_weights(kind, tokenizer, tmp_path):
     alone = ExportedModel(export_model(tmp_path / "model", tmp_path / "export"))
     with torch.no_grad():
         expected = model(**inputs).logits.numpy()
-    given = alone.run(*(tensor.numpy() for tensor in inputs.values()))
+    given = alone.run(*(tensor.numpy() for tensor in inputs.values())).logits
     assert np.abs(given - expected).max() < 1e-3 * np.abs(expected).max()
 
 
@@ -381,6 +389,7 @@ def test_bundled_model(tmp_path):
     for row in list(rows)[:20]:
         texts = [expression["raw"] for expression in row["expressions"]]
         for one, other in zip(model(row["image"], text=texts), exported(row["image"], text=texts), strict=True):
+            assert other["score"] == pytest.approx(one["score"], abs=1e-3)
             mask, expected = np.asarray(other["mask"]) > 0, np.asarray(one["mask"]) > 0
             assert (mask & expected).sum() >= 0.999 * (mask | expected).sum()
     figures = [evaluate(ask(folder), rows)["mIoU"] for folder in (exact, small)]

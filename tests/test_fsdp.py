@@ -44,12 +44,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from hf_ris.data import ReferringSegmentationCollator
 from hf_ris.training.rows import RefShapesRows
-from tiny_models import build_magnet_tiny
+from tiny_models import build_magnet_mini
 
 folder = sys.argv[1]
 torch.distributed.init_process_group("gloo")
 losses = {"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5}
-(whole, processor), (spread, _) = (build_magnet_tiny(0, losses) for _ in range(2))
+(whole, processor), (spread, _) = (build_magnet_mini(0, losses) for _ in range(2))
 processor.image_processor.size = {"height": 32, "width": 32}
 collator = ReferringSegmentationCollator(processor, padding="longest", mask_probability=0.15)
 rows = RefShapesRows(("refshapes",), 8)

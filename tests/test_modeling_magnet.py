@@ -9,7 +9,7 @@ from transformers.models.swin.modeling_swin import SwinLayer
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.modeling import magnet_decoders, modeling_trainable_segmentation
-from hf_ris.modeling.grounding_losses import dice_loss, mask_loss
+from hf_ris.modeling.grounding_losses import confidence_loss, dice_loss, mask_loss
 from hf_ris.modeling.layers import average_pool, cell_centres
 from hf_ris.modeling.masks import enlarge_logits
 from hf_ris.modeling.modeling_magnet import FusionStage
@@ -499,7 +499,7 @@ def test_masks_at_stride_two_start_as_the_enlarged_features(tiny_model, inputs, 
     features = torch.randn(4, tiny_model.config.hidden_dim, 16, 24)
     details = model.encode_images(inputs["pixel_values"])[-1].repeat_interleave(2, dim=0)
 
-    enlarged = torch.nn.functional.interpolate(features, size=(32, 48), mode="bilinear", align_corners=False)
+    enlarged = torch.nn.functional.interpolate(features, size=(32, 48), mode="bilinear", align_corners=True)
     torch.testing.assert_close(model.mask_details(features, details), enlarged)
     assert model(**inputs).logits.shape == (4, 32, 48)
     torch.nn.init.normal_(model.mask_details.output.weight)
@@ -507,3 +507,33 @@ def test_masks_at_stride_two_start_as_the_enlarged_features(tiny_model, inputs, 
     model.save_pretrained(tmp_path)
     again = MagNetForReferringSegmentation.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(again(**inputs).logits, model(**inputs).logits)
+
+
+def test_a_model_learns_whether_its_masks_are_right(tiny_config, processor, inputs):
+    config = MagNetConfig.from_dict({**tiny_config.to_dict(), "confidence_loss_weight": 0.5})
+    torch.manual_seed(0)
+    model = MagNetForReferringSegmentation(config).train()
+    labels = torch.zeros(4, 64, 96)
+    labels[:2, 10:40, 20:60] = 1.0
+    outputs = model(**inputs, labels=labels)
+    assert outputs.confidence.shape == (4,) and set(outputs.loss_dict) == {"bce", "dice", "confidence"}
+    outputs.loss.backward()
+    assert model.mask_decoder.class_head.weight.grad.abs().sum() > 0
+
+    outputs = model.eval()(**inputs)
+    answers = processor.post_process_referring_segmentation(outputs, [(64, 96)] * 4, threshold=0.0)
+    assert [answer["score"] for answer in answers] == pytest.approx(outputs.confidence.tolist())
+    nothing = processor.post_process_referring_segmentation(outputs, [(64, 96)] * 4, threshold=1.0)
+    assert [answer["score"] for answer in nothing] == [0.0] * 4
+
+
+def test_a_confident_model_is_punished_where_its_mask_is_wrong():
+    mask = torch.full((8, 8), -5.0)
+    mask[2:6, 2:6] = 5.0
+    right, loose, several, nothing = torch.zeros(4, 8, 8)
+    right[2:6, 2:6], loose[:3, :3], several[2:6, 2:6] = 1.0, 1.0, 0.5
+    losses = [
+        float(confidence_loss(torch.tensor([3.0]), mask[None], labels[None]))
+        for labels in (right, loose, several, nothing)
+    ]
+    assert losses == pytest.approx([0.0486, 3.0486, 3.0486, 3.0486], abs=1e-4)

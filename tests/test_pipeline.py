@@ -18,7 +18,9 @@ from transformers import CLIPModel, CLIPProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 import hf_ris
+from hf_ris.data import decode_mask
 from hf_ris.data.refshapes import EXAMPLES
+from hf_ris.data.refshapes.rows import ambiguous_rows, scene_rows
 from hf_ris.systems import BUNDLED_CHECKPOINT
 
 
@@ -488,3 +490,25 @@ def test_default_model_is_the_bundled_one(images):
     ris = pipeline("referring-segmentation", device="cpu")
     assert ris.model.name_or_path == str(BUNDLED_CHECKPOINT)
     assert ris(images[0], text="the red mug")["mask"].size == images[0].size
+
+
+def test_the_bundled_model_knows_what_it_does_not_know():
+    """Where nothing is meant the mask is empty, or the score low; where several things are, their masks are whole and the score low."""
+    ris = pipeline("referring-segmentation", device="cpu")
+    asked = {
+        "one": [row for number in range(10) for row in scene_rows("refshapes", "val", number)],
+        "nothing": [
+            row for number in range(10) for row in scene_rows("refshapes", "val", number, no_target_share=1.0)
+        ],
+        "several": [row for number in range(10) for row in ambiguous_rows("refshapes", "val", number)],
+    }
+    below = {}
+    for name, rows in asked.items():
+        answers = [ris(row["image"], text=row["expressions"][0]["sent"]) for row in rows]
+        below[name] = np.mean([answer["score"] < 0.5 for answer in answers])
+        if name != "nothing":
+            truths = [decode_mask(row["mask"]) for row in rows]
+            masks = [np.asarray(answer["mask"]) > 0 for answer in answers]
+            ious = [(a & b).sum() / (a | b).sum() for a, b in zip(masks, truths, strict=True)]
+            assert np.mean(ious) > 0.8, name
+    assert below["one"] < 0.2 and below["nothing"] > 0.8 and below["several"] > 0.7

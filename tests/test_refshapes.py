@@ -21,6 +21,7 @@ from hf_ris.data.refshapes import (
     sample_scene,
     vocabulary,
 )
+from hf_ris.data.refshapes.expressions import describe_several
 from hf_ris.data.refshapes.rows import scene_of, scene_rows, scene_targets
 from hf_ris.data.refshapes.scene import layout_split
 from hf_ris.data.segmentation import encode_mask
@@ -104,6 +105,19 @@ def _is_true_of(scene, text, target):
         return true_of(scene, text) == {target}
     except ValueError:  # "up bottom" is no phrase
         return False
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unclear_expressions_are_true_of_several_things(name):
+    found = [each for index in range(40) for each in describe_several(sample_scene("val", index), name, 2)]
+    assert len(found) > 40 and all(len(targets) > 1 for _, targets in found)
+    if name == "refshapesg":
+        return  # the checker reads long expressions as if they were meant to refer
+    for index in range(40):
+        scene = sample_scene("val", index)
+        for text, targets in describe_several(scene, name, 2):
+            if "between" not in text:
+                assert true_of(scene, text) == set(targets), text
 
 
 def test_the_checker_rejects_mutated_expressions():

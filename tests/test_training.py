@@ -31,7 +31,9 @@ from typer.testing import CliRunner
 
 from hf_ris import MagNetConfig, MagNetForReferringSegmentation
 from hf_ris.cli import app
-from hf_ris.data import ReferringSegmentationCollator, RefShapesStream, load_refshapes
+from hf_ris.data import ReferringSegmentationCollator, RefShapesStream, decode_mask, load_refshapes
+from hf_ris.data.refshapes import draw_scene
+from hf_ris.data.refshapes.rows import scene_of
 from hf_ris.data.segmentation import encode_mask
 from hf_ris.systems import BUNDLED_ZERO_SHOT
 from hf_ris.training import RECIPES, Recipe, Stage, train
@@ -54,7 +56,7 @@ def quick_recipe(tiny_config, processor) -> Recipe:
         changed = MagNetConfig.from_dict({**tiny_config.to_dict(), **config})
         return MagNetForReferringSegmentation(changed), copy.deepcopy(processor)
 
-    bundled = TINY_RECIPES["magnet-tiny-refshapes"]
+    bundled = TINY_RECIPES["magnet-mini-refshapes"]
     stage = {"max_steps": 4, "per_device_train_batch_size": 4, "eval_steps": 2, "save_steps": 2}
     arguments = {**bundled.arguments, "dataloader_num_workers": 0, "disable_tqdm": True}
     return replace(
@@ -291,6 +293,30 @@ def test_overrides_win_over_the_recipe(quick_recipe, tmp_path):
     assert not list(tmp_path.glob("*/checkpoint-*"))
 
 
+def test_another_schedule_leaves_out_the_options_of_the_recipes(quick_recipe, tmp_path):
+    recipe = replace(quick_recipe, muon=False, arguments={**quick_recipe.arguments, **RECIPES["finetune"].arguments})
+    short = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "max_steps": 1}
+    train(recipe, tmp_path, eval_rows=2, lr_scheduler_type="cosine", **short)
+
+    assert (tmp_path / "config.json").exists()
+
+
+def test_some_training_rows_refer_to_nothing_or_to_several_things():
+    rows = RefShapesRows(("refshapes", "refshapes+"), 200, no_target_share=0.3, ambiguous_share=0.3)
+    again = RefShapesRows(("refshapes", "refshapes+"), 200, no_target_share=0.3, ambiguous_share=0.3)
+    found = [rows[number] for number in range(len(rows))]
+    assert found == [again[number] for number in range(len(rows))]
+    nothing = [row for row in found if not row["ann_ids"]]
+    several = [row for row in found if row.get("candidates", 1) > 1]
+    assert 20 < len(nothing) < 80 and 20 < len(several) < 80
+    assert all(row["area"] == 0 for row in nothing)
+    for row in several:
+        scene = scene_of(row["image_id"])
+        masks = draw_scene(scene)[1][[each % 10 for each in row["ann_ids"]]]
+        assert len(masks) == row["candidates"]
+        np.testing.assert_array_equal(decode_mask(row["mask"]), masks.any(axis=0))
+
+
 def test_training_rows_are_those_of_the_stream():
     variants = ("refshapes", "refshapes+")
     rows = RefShapesRows(variants, num_rows=6, start=3)
@@ -349,11 +375,11 @@ from hf_ris.modeling.processing_magnet import MagNetImageProcessor
 from hf_ris.modeling.modeling_magnet import MagNetForReferringSegmentation
 from hf_ris.modeling.processing_magnet import MagNetProcessor
 from hf_ris.training import Recipe, Stage, train
-from tiny_models import build_magnet_tiny
+from tiny_models import build_magnet_mini
 
 folder, batch_size, launcher = sys.argv[1:]
 stage = Stage(32, {"max_steps": 3, "per_device_train_batch_size": int(batch_size)})
-recipe = Recipe("", build_magnet_tiny, (stage,), refshapes=("refshapes",))
+recipe = Recipe("", build_magnet_mini, (stage,), refshapes=("refshapes",))
 
 def main():
     train(

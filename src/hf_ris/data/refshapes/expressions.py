@@ -88,7 +88,7 @@ def describe_several(scene: Scene, variant: str, count: int = 1) -> list[tuple[s
     Write expressions that do not say which: each is clearly true of two or more objects and clearly false of all others.
 
     Returns:
-        Each text with the positions in `scene.objects` of what it is true of; fewer than `count` where little looks alike.
+        Each text with the positions in `scene.objects` of what it is true of; fewer than `count` where few look the same.
     """
     rng = _generator(scene, 0, variant, 2)
     found: dict[str, list[int]] = {}

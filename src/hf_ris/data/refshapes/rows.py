@@ -56,7 +56,7 @@ def ambiguous_rows(variant: str, split: str, index: int) -> list[dict[str, Any]]
     Make rows of one scene whose expressions do not say which of several things they mean.
 
     Returns:
-        At most `ROWS_PER_SCENE` rows like those of [`scene_rows`], fewer where little looks alike. Their mask covers all that the
+        At most `ROWS_PER_SCENE` rows like those of [`scene_rows`], fewer where few things look the same. Their mask covers everything the
         expression is true of, and `candidates` is the number of these things.
     """
     scene = sample_scene(split, index)
