@@ -9,6 +9,7 @@ import torch
 
 from hf_ris.data import RefShapesStream, decode_mask
 from hf_ris.data.collator import ReferringSegmentationCollator, hide_words, swap_sides
+from hf_ris.data.segmentation import encode_mask
 from hf_ris.modeling.grounding_losses import NOT_HIDDEN
 
 
@@ -60,6 +61,9 @@ def test_labels_may_keep_the_images_size(processor, rows):
 
     for row, labels in zip(rows, batch["labels"], strict=True):
         np.testing.assert_array_equal(labels.numpy(), decode_mask(row["mask"]))
+    other = {**rows[2], "image": rows[2]["image"].resize((80, 60)), "mask": encode_mask(np.ones((60, 80), bool))}
+    with pytest.raises(ValueError, match=r"one size in a batch, got .*\[\(60, 80\), \(320, 320\)\]"):
+        ReferringSegmentationCollator(processor, full_size_labels=True)([rows[0], other])
     processor = copy.copy(processor)
     processor.keeps_aspect_ratio = True
     with pytest.raises(ValueError, match="full_size_labels"):

@@ -287,6 +287,7 @@ def test_a_saved_model_is_one_call(folder, ris, images):
     assert loaded.processor.text_length == 17
 
 
+@pytest.mark.slow
 def test_it_loads_and_answers_where_this_package_is_missing(folder):
     notes = []
     push_model(folder, "me/cris", licence="mit", dry_run=True, note=notes.append)

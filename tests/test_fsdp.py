@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from hf_ris import MagNetForReferringSegmentation
 
 
+@pytest.mark.slow
 def test_a_spread_model_is_the_same_model(tmp_path):
     script = tmp_path / "spread.py"
     script.write_text(SPREAD)

@@ -125,6 +125,7 @@ STATEMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_any_module_may_be_imported_first():
     """Registration imports modules of the package: none may be caught half-imported."""
     with ThreadPoolExecutor(2) as pool:  # each takes seconds, in a process of its own

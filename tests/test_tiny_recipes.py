@@ -142,7 +142,10 @@ def test_the_vocabulary_knows_its_words_and_spells_the_others(tmp_path):
     assert tokenizer.unk_token_id not in tokenizer(" ".join(vocabulary()))["input_ids"]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    ["magnet-mini-refshapes", *(pytest.param(name, marks=pytest.mark.slow) for name in RECIPES if "mini" not in name)],
+)
 def test_a_small_model_is_trained_by_one_command(name, tmp_path):
     script = Path(__file__).parents[1] / "scripts" / "train_tiny.py"
     options = "--max-steps 1 --eval-rows 1 --samples 0 --per-device-train-batch-size 2 --dataloader-num-workers 0"

@@ -127,13 +127,10 @@ def read_logs(folder: Path) -> list[dict]:
 def test_a_run_stopped_between_stages_continues_with_the_next(quick_recipe, tmp_path, monkeypatch):
     train(quick_recipe, tmp_path, eval_rows=2)
     first = MagNetForReferringSegmentation.from_pretrained(tmp_path / "stage-1" / "checkpoint-4").state_dict()
-    starts = []
+    starts, initialise = [], RefShapesRows.__init__
     monkeypatch.setattr(
         "hf_ris.training.rows.RefShapesRows.__init__",
-        lambda self, variants, num_rows, start: (
-            starts.append(start),
-            vars(self).update(variants=variants, num_rows=num_rows, start=start),
-        )[0],
+        lambda self, *args: (starts.append(args[2]), initialise(self, *args))[1],
     )
 
     second = replace(quick_recipe.stages[0], image_size=32)

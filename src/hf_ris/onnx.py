@@ -206,6 +206,7 @@ class ExportedModel:
             outputs = [output.name for output in self.graphs["image"].get_outputs()]
             seen = dict(zip(outputs, self.graphs["image"].run(outputs, seen), strict=True))
         graph = self.graphs["expression"] if "image" in self.graphs else self.graphs["whole"]
+        outputs = [output.name for output in graph.get_outputs()]  # logits, and confidence if the model has it
         fixed = self.config["expressions"]
         per_run = fixed or max(1, PIXELS_PER_RUN // image[0, 0].size)
         for start in range(0, len(input_ids), per_run):
@@ -214,10 +215,7 @@ class ExportedModel:
             number = len(texts["input_ids"])
             if fixed and number < fixed:  # the graph takes this many: the last one is asked again
                 texts = {name: np.pad(rows, ((0, fixed - number), (0, 0)), "edge") for name, rows in texts.items()}
-            yield [
-                answers[:number]
-                for answers in graph.run(list(Answers._fields[: len(graph.get_outputs())]), seen | texts)
-            ]
+            yield [answers[:number] for answers in graph.run(outputs, seen | texts)]
 
     def read_mask(self, logits: np.ndarray, size: tuple[int, int], threshold: float) -> tuple[np.ndarray, float]:
         """

@@ -92,8 +92,8 @@ class ReferringSegmentationCollator:
             of the input's: for models whose masks are finer than their input. The processor must fill its input with the image.
 
     Raises:
-        ValueError: If `expression` or `text_column` is unknown, a probability is not between 0 and 1, or words are to be hidden and
-            the tokenizer has no mask token.
+        ValueError: If `expression` or `text_column` is unknown, a probability is not between 0 and 1, words are to be hidden and
+            the tokenizer has no mask token, or the processor does not fill its input with the image and `full_size_labels` is set.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class ReferringSegmentationCollator:
         Make `pixel_values`, `input_ids`, `attention_mask` and `labels` of rows.
 
         Raises:
-            ValueError: If a mask is damaged or of another size than its image.
+            ValueError: If a mask is damaged or of another size than its image, or images differ in size and `full_size_labels` is set.
         """
         is_random = any(row.get("seed", 0) is not None for row in rows)
         samples = [sample for row in rows for sample in self._read(row, is_random)]
@@ -145,6 +145,11 @@ class ReferringSegmentationCollator:
             return_tensors="pt",
         )
         if self.full_size_labels:
+            sizes = {each.mask.shape for each in samples}
+            if len(sizes) > 1:
+                raise ValueError(
+                    f"`full_size_labels` needs images of one size in a batch, got (height, width) of {sorted(sizes)}."
+                )
             batch["labels"] = torch.from_numpy(np.stack([each.mask for each in samples])).float()
         # A pixel's label is the probability that it belongs to what is meant.
         batch["labels"] /= torch.tensor([float(each.candidates) for each in samples])[:, None, None]
