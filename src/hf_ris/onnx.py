@@ -101,7 +101,12 @@ class ExportedModel:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            return onnxruntime.InferenceSession(self.folder / name, options, providers=self.providers)
+            return onnxruntime.InferenceSession(
+                self.folder / name,
+                options,
+                providers=self.providers,
+                disabled_optimizers=["SkipLayerNormFusion"],  # on the CPU slower than its parts
+            )
         except Exception as error:  # onnxruntime has no common class
             raise ValueError(
                 f"`model` {str(self.folder)!r} has a graph {name}, of opset {self.config['opset']}, that onnxruntime "
