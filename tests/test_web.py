@@ -158,6 +158,9 @@ def test_only_a_model_that_the_page_can_run_is_taken(registry, exported, tmp_pat
     monkeypatch.setitem(sys.modules, "hf_ris.export", SimpleNamespace(export_model=export_model))
     web.build_site(tmp_path / "site", "me/mine", registry.page)
     assert asked == ["me/mine"]
+    for name in ("once", "twice"):
+        web.build_site(tmp_path / name, "bundled", registry.page)
+    assert asked == ["me/mine", "bundled"], "the second time it comes from the cache"
     assert not (tmp_path / "site" / "model" / "secret.txt").exists()
     assert json.loads((tmp_path / "site" / "site.json").read_text(encoding="utf-8"))["for_drawings"] is False
 

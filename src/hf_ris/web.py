@@ -19,6 +19,7 @@ from typing import Any
 import httpx2
 from huggingface_hub import constants
 
+from . import __version__, modeling
 from .data.refshapes import EXAMPLES
 from .output_folder import read_json, write_whole
 from .systems import BUNDLED_CHECKPOINT, ONNX_TYPE, find_model
@@ -183,10 +184,8 @@ def _add_model(model: str | Path, folder: Path, note: Note) -> None:
     source = Path(find_model(model))
     config = source / "config.json"
     if not config.is_file() or read_json(config).get("model_type") != ONNX_TYPE:
-        from .export import export_model
-
         with tempfile.TemporaryDirectory(prefix="hf-ris-export-") as parent:
-            _add_model(export_model(model, Path(parent) / "model", note=note), folder, note)
+            _add_model(_export(model, Path(parent) / "model", note), folder, note)
         return
     graph = read_json(config).get("graphs", {}).get("whole")
     if graph is None or not (source / graph).resolve().is_relative_to(source.resolve()):
@@ -194,6 +193,29 @@ def _add_model(model: str | Path, folder: Path, note: Note) -> None:
     for name in ("README.md", "config.json", "tokenizer.json", "tokenizer_config.json", graph):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / name, folder / name)
+
+
+def _export(model: str | Path, folder: Path, note: Note) -> Path:
+    """Export a model to a folder. The bundled one, which takes a minute, goes to this user's cache, or is taken from there."""
+    from .export import export_model
+
+    if Path(find_model(model)) != BUNDLED_CHECKPOINT:
+        return export_model(model, folder, note=note)
+    digest = hashlib.blake2b(__version__.encode(), digest_size=8)
+    code = [HERE / "export.py", HERE / "onnx.py", *Path(modeling.__path__[0]).glob("*.py")]
+    for path in sorted([*code, *BUNDLED_CHECKPOINT.glob("*.json"), *BUNDLED_CHECKPOINT.glob("*.safetensors")]):
+        digest.update(path.read_bytes())
+    cached = Path(constants.HF_HOME) / "hf_ris" / "onnx" / digest.hexdigest()
+    if not cached.is_dir():
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".") as parent:
+            exported = export_model(model, Path(parent) / "model", note=note)
+            try:
+                exported.rename(cached)
+            except OSError:
+                if not cached.is_dir():  # else another process was first
+                    raise
+    return cached
 
 
 def _draw_scenes(site: Path) -> list[dict[str, Any]]:

@@ -71,11 +71,11 @@ class ReferringSegmentationCollator:
     model encodes it once.
 
     A row's `seed` decides all that is random about it, so a resumed training or one in several processes sees the same rows.
-    An expression that may mean one of several things says their number in the column `candidates`: the labels of its mask, which
-    covers all of them, are divided by it.
-
     With `seed=None` nothing is random: the first expression, no flip, no hidden words. Rows without the column use torch's
     random state.
+
+    A row whose expressions may mean one of several things says how many in the column `candidates`: its mask covers all of them, and
+    its labels are divided by their number. A label is the probability that a pixel belongs to what is meant.
 
     Args:
         processor (`ProcessorMixin`): The model's processor.
@@ -151,7 +151,6 @@ class ReferringSegmentationCollator:
                     f"`full_size_labels` needs images of one size in a batch, got (height, width) of {sorted(sizes)}."
                 )
             batch["labels"] = torch.from_numpy(np.stack([each.mask for each in samples])).float()
-        # A pixel's label is the probability that it belongs to what is meant.
         batch["labels"] /= torch.tensor([float(each.candidates) for each in samples])[:, None, None]
         if self.mask_probability and is_random:
             hidden = [
