@@ -48,7 +48,7 @@ def mask_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor,
 
     Args:
         logits (`torch.Tensor` of shape `(N, h, w)`): Log-odds.
-        labels (`torch.Tensor` of shape `(N, H, W)`): Ground truth of 0 and 1, any dtype.
+        labels (`torch.Tensor` of shape `(N, H, W)`): Probabilities that a pixel belongs to what is meant, mostly 0 and 1, any dtype.
 
     Returns:
         The two losses, each of shape `()`, means over N.

@@ -300,31 +300,34 @@ class PixelDecoder(nn.Module):
         return self.mask_projection(levels[-1]), levels[: self.config.decoder_memory_levels]
 
 
+class ImageDetails(nn.Sequential):
+    """Features of an image at stride 2, whatever is asked: (B, 3, H, W) -> (B, d / 2, H / 2, W / 2)."""
+
+    def __init__(self, config: MagNetConfig) -> None:
+        width = config.hidden_dim // 2
+        super().__init__(
+            nn.Conv2d(config.backbone_config.num_channels, width, kernel_size=3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, width, kernel_size=3, padding=1),
+        )
+
+
 class MaskDetails(nn.Module):
     """
-    Doubles the resolution of the mask features, and reads the image once more for what is finer than a patch.
+    Doubles the resolution of the mask features, with the image's own for what is finer than a patch.
 
-    It is not in the paper. An image's own fine features beside enlarged coarse ones are the skip connections of U-Net (MICCAI 2015).
+    It is not in the paper. An image's fine features beside enlarged coarse ones are the skip connections of U-Net (MICCAI 2015).
     """
 
     def __init__(self, config: MagNetConfig) -> None:
         super().__init__()
         width = config.hidden_dim // 2
-        self.image_stem = nn.Sequential(
-            nn.Conv2d(config.backbone_config.num_channels, width, kernel_size=3, stride=2, padding=1),
-            nn.GELU(),
-            nn.Conv2d(width, width, kernel_size=3, padding=1),
-        )
         self.narrow = nn.Conv2d(config.hidden_dim, width, kernel_size=1)
         self.mix = nn.Conv2d(width, width, kernel_size=3, padding=1)
         self.output = nn.Conv2d(width, config.hidden_dim, kernel_size=1)
 
-    def see(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Features of images (B, 3, H, W) at stride 2, whatever is asked: (B, d / 2, H / 2, W / 2)."""
-        return self.image_stem(pixel_values)
-
     def forward(self, mask_features: torch.Tensor, details: torch.Tensor) -> torch.Tensor:
-        """`mask_features` (N, d, h, w), `details` (N, d / 2, H / 2, W / 2) -> (N, d, H / 2, W / 2)."""
+        """`mask_features` (N, d, h, w), `details` of [`ImageDetails`] (N, d / 2, H / 2, W / 2) -> (N, d, H / 2, W / 2)."""
 
         def enlarge(maps: torch.Tensor) -> torch.Tensor:
             return nn.functional.interpolate(maps, size=details.shape[-2:], mode="bilinear", align_corners=True)
@@ -449,4 +452,4 @@ class MaskDecoder(nn.Module):
         return predictions, class_logits
 
 
-__all__ = ["DeformableAttention", "MaskDecoder", "MaskDetails", "PixelDecoder", "sine_positions"]
+__all__ = ["DeformableAttention", "ImageDetails", "MaskDecoder", "MaskDetails", "PixelDecoder", "sine_positions"]

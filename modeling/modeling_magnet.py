@@ -25,7 +25,7 @@ from transformers.models.swin.modeling_swin import SwinLayer, window_partition, 
 from .configuration_magnet import MagNetConfig
 from .grounding_losses import AuxiliaryLosses, mask_loss
 from .layers import attend, cell_averages, full_precision
-from .magnet_decoders import DeformableAttention, MaskDecoder, MaskDetails, PixelDecoder
+from .magnet_decoders import DeformableAttention, ImageDetails, MaskDecoder, MaskDetails, PixelDecoder
 from .modeling_trainable_segmentation import RawPrediction, TrainableSegmentationModel
 
 
@@ -441,6 +441,7 @@ class MagNetPreTrainedModel(TrainableSegmentationModel):
         "BertLayer",
         "FusionStage",
         "PixelDecoder",
+        "MaskDetails",
         "MaskDecoder",
     ]
     _can_compile_fullgraph = True
@@ -519,6 +520,7 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         super().__init__(config)
         self.encoder = MagNetEncoder(config)
         self.pixel_decoder = PixelDecoder(config)
+        self.image_details = ImageDetails(config) if config.mask_stride == 2 else None
         self.mask_details = MaskDetails(config) if config.mask_stride == 2 else None
         self.mask_decoder = MaskDecoder(config)
         self.auxiliary_losses = AuxiliaryLosses(config, pixel_width=config.hidden_dim)
@@ -540,7 +542,7 @@ class MagNetForReferringSegmentation(MagNetPreTrainedModel):
         return self.encoder.text_encoder
 
     def encode_images(self, pixel_values: torch.Tensor) -> EncodedImages:
-        details = None if self.mask_details is None else self.mask_details.see(pixel_values)
+        details = None if self.image_details is None else self.image_details(pixel_values)
         return *self.encoder.encode_images(pixel_values), details
 
     def segment(

@@ -125,7 +125,7 @@ class TrainableSegmentationModel(ReferringSegmentationPreTrainedModel):
             return_dict (`bool`, *optional*): Whether to return an output object or a tuple; by default as configured.
 
         Returns:
-            [`ReferringSegmentationOutput`] with `logits` at stride 4, or a tuple of its values.
+            [`ReferringSegmentationOutput`] with `logits` at the model's stride, or a tuple of its values.
 
         Raises:
             `ValueError`: If the number of expressions is not a multiple of the number of images, an expression is longer than

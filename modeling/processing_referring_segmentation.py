@@ -80,7 +80,8 @@ class SegmentationProcessor(ProcessorMixin):
 
         Returns:
             `list[dict]`: For each expression `mask` (boolean `torch.Tensor` of shape (height, width)) and `score`
-            (`float`: the mean foreground probability inside the mask, or the chosen region's share; 0.0 for an empty mask).
+            (`float`: the mean foreground probability inside the mask, the chosen region's share, or, of models that judge their
+            masks, the probability that the mask at a threshold of 0.5 is right; 0.0 for an empty mask).
 
         Raises:
             ValueError: If there is not one target size for each expression, or the threshold is not between 0 and 1.

@@ -31,14 +31,13 @@ def main() -> None:
     parser.add_argument(
         "--card", type=Path, help="one with a section named bundled-calibration; beside it reliability.png"
     )
-    parser.add_argument("--model", help="a folder or Hub id; by default the bundled checkpoint")
     parser.add_argument("--scenes", type=int, default=1000, help="scenes per variant that were asked about on val")
     parser.add_argument(
         "--unclear-scenes", type=int, default=200, help="scenes per variant for the other two questions"
     )
     arguments = parser.parse_args()
 
-    ris = pipeline("referring-segmentation", model=arguments.model, device="cpu")
+    ris = pipeline("referring-segmentation", device="cpu")
     answers: list[Answer] = []
     for name in NAMES:
         dataset = load_refshapes(name, "val", num_rows=ROWS_PER_SCENE * arguments.scenes)

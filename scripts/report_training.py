@@ -29,7 +29,7 @@ CURVES = {
     "Dice loss, training": "loss_dice",
 }
 TERMS = "loss_"  # begins the names of the terms of the training loss
-SHOWN_TERMS = 6  # rows of a stage
+SHOWN_TERMS = 6  # rows of a stage, or a few more
 DENSE = 5  # points that make a curve
 History = tuple[str, list[dict[str, float]]]  # a stage's number, and what was logged in it
 

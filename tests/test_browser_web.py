@@ -23,6 +23,7 @@ from hf_ris.visualization import COLOURS
 pytestmark = pytest.mark.browser
 
 SCENE = web.HERE / "assets" / "demo_scene.png"
+FIRST_SCORE = "1.00"  # of what the page asks about it when it opens
 TEAPOT, TREE = web.FIRST_SCENE
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
@@ -61,7 +62,7 @@ def browser():
 def page(browser, address, request):
     """The page once it has answered about its own scene, and without that answer."""
     with opened(browser, address, request) as page:
-        expect(page.locator("#answers .score")).to_have_text("0.97")
+        expect(page.locator("#answers .score")).to_have_text(FIRST_SCORE)
         page.locator("#clear").click()
         yield page
 
@@ -259,7 +260,7 @@ def test_by_keyboard_alone(page):
     expect(page.locator("#expression")).to_have_value("")
     page.keyboard.type(TEAPOT)
     page.keyboard.press("Enter")
-    expect(page.locator("#answers .score")).to_have_text("0.97")
+    expect(page.locator("#answers .score")).to_have_text(FIRST_SCORE)
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
@@ -284,7 +285,7 @@ def test_an_image_is_dropped_or_pasted(page, way):
     page.evaluate(DELIVER, [way, base64.b64encode(SCENE.read_bytes()).decode()])
     expect(page.locator("#image")).to_have_attribute("alt", "Your image")
     ask(page, TEAPOT)
-    expect(page.locator("#answers .score")).to_have_text("0.97")
+    expect(page.locator("#answers .score")).to_have_text(FIRST_SCORE)
 
 
 def test_several_lines_are_pasted(page):
@@ -364,7 +365,7 @@ def test_browsers_that_lack_something(browser, address, request, script, query, 
         if means is None:
             expect(page.locator("#problem")).to_contain_text(problem)
             return
-        expect(page.locator("#answers .score")).to_have_text("0.97")
+        expect(page.locator("#answers .score")).to_have_text(FIRST_SCORE)
         expect(page.locator("#status")).to_contain_text(means)
         expect(page.locator("#notice")).to_have_text(
             "WebGPU fails here; WebAssembly answers instead." if "webgpu" in query else ""
@@ -373,7 +374,7 @@ def test_browsers_that_lack_something(browser, address, request, script, query, 
 
 def test_without_a_camera_none_is_offered(browser, address, request):
     with opened(browser, address, request, "MediaDevices.prototype.enumerateDevices = async () => []") as page:
-        expect(page.locator("#answers .score")).to_have_text("0.97")
+        expect(page.locator("#answers .score")).to_have_text(FIRST_SCORE)
         expect(page.locator("#camera")).to_be_hidden()
 
 
@@ -416,7 +417,7 @@ def test_nothing_leaves_this_machine(site, browser, request, tmp_path, monkeypat
         there = f"http://127.0.0.1:{other.server_address[1]}/there"
         with opened(browser, f"http://127.0.0.1:{server.server_address[1]}/?threads=2", request) as page:
             page.context.on("request", lambda sent: asked.append(sent.url))
-            expect(page.locator("#answers .score")).to_have_text("0.97")
+            expect(page.locator("#answers .score")).to_have_text(FIRST_SCORE)
             expect(page.locator("#status")).to_contain_text("WebAssembly, 1 thread)")  # others need the headers
             script = "(there) => fetch(there, { mode: 'no-cors' }).then(() => 'reached', () => 'refused')"
             assert page.evaluate(script, there) == "refused"

@@ -72,6 +72,7 @@ def test_labels_may_keep_the_images_size(processor, rows):
 
 def test_labels_of_one_of_several_candidates_are_probabilities(processor, rows):
     unclear = [{**row, "candidates": number} for number, row in enumerate(rows, 1)]
+    unclear[0]["candidates"] = None  # as in a dataset where other rows have the column
     plain, shared = (ReferringSegmentationCollator(processor, expression="first")(each) for each in (rows, unclear))
 
     for number, (one, other) in enumerate(zip(plain["labels"], shared["labels"], strict=True), 1):

@@ -497,7 +497,7 @@ def test_masks_at_stride_two_start_as_the_enlarged_features(tiny_model, inputs, 
     tiny_model.save_pretrained(tmp_path)
     model = MagNetForReferringSegmentation.from_pretrained(tmp_path, mask_stride=2).eval()
     features = torch.randn(4, tiny_model.config.hidden_dim, 16, 24)
-    details = model.encode_images(inputs["pixel_values"])[-1].repeat_interleave(2, dim=0)
+    details = model.image_details(inputs["pixel_values"]).repeat_interleave(2, dim=0)
 
     enlarged = torch.nn.functional.interpolate(features, size=(32, 48), mode="bilinear", align_corners=True)
     torch.testing.assert_close(model.mask_details(features, details), enlarged)
@@ -509,8 +509,8 @@ def test_masks_at_stride_two_start_as_the_enlarged_features(tiny_model, inputs, 
     torch.testing.assert_close(again(**inputs).logits, model(**inputs).logits)
 
 
-def test_a_model_learns_whether_its_masks_are_right(tiny_config, processor, inputs):
-    config = MagNetConfig.from_dict({**tiny_config.to_dict(), "confidence_loss_weight": 0.5})
+def test_a_model_learns_whether_its_masks_are_right(tiny_config, processor, inputs, monkeypatch):
+    config = MagNetConfig.from_dict({**tiny_config.to_dict(), "confidence_loss_weight": 0.5, "mask_stride": 2})
     torch.manual_seed(0)
     model = MagNetForReferringSegmentation(config).train()
     labels = torch.zeros(4, 64, 96)
@@ -521,6 +521,13 @@ def test_a_model_learns_whether_its_masks_are_right(tiny_config, processor, inpu
     assert model.mask_decoder.class_head.weight.grad.abs().sum() > 0
 
     outputs = model.eval()(**inputs)
+    monkeypatch.setattr(modeling_trainable_segmentation, "PIXELS_PER_PASS", 1)
+    with torch.no_grad():
+        torch.testing.assert_close(model(**inputs).confidence, outputs.confidence, atol=1e-4, rtol=1e-4)
+        assert (
+            model.bfloat16()(**{**inputs, "pixel_values": inputs["pixel_values"].bfloat16()}).confidence.dtype
+            == torch.float32
+        )
     answers = processor.post_process_referring_segmentation(outputs, [(64, 96)] * 4, threshold=0.0)
     assert [answer["score"] for answer in answers] == pytest.approx(outputs.confidence.tolist())
     nothing = processor.post_process_referring_segmentation(outputs, [(64, 96)] * 4, threshold=1.0)

@@ -101,12 +101,10 @@ class ExportedModel:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            return onnxruntime.InferenceSession(
-                self.folder / name,
-                options,
-                providers=self.providers,
-                disabled_optimizers=["SkipLayerNormFusion"],  # on the CPU slower than its parts
-            )
+            # A fusion that on the CPU is slower than its parts.
+            slow = ["SkipLayerNormFusion"] if self.providers[0] == "CPUExecutionProvider" else None
+            path = self.folder / name
+            return onnxruntime.InferenceSession(path, options, providers=self.providers, disabled_optimizers=slow)
         except Exception as error:  # onnxruntime has no common class
             raise ValueError(
                 f"`model` {str(self.folder)!r} has a graph {name}, of opset {self.config['opset']}, that onnxruntime "

@@ -89,7 +89,7 @@ class ReferringSegmentationCollator:
         mask_probability (`float`, *optional*, defaults to 0.0): Probability that a word is hidden, for Mask Grounding (its
             authors have 0.15); see [`hide_words`]. Above 0, batches also hold `masked_input_ids` and `hidden_words`.
         full_size_labels (`bool`, *optional*, defaults to `False`): Whether labels have the images' size, which must be one, instead
-            of the input's: for models whose masks are finer than their input. The processor must fill its input with the image.
+            of the input's: for images that are larger than the input. The processor must fill its input with the image.
 
     Raises:
         ValueError: If `expression` or `text_column` is unknown, a probability is not between 0 and 1, words are to be hidden and
@@ -182,7 +182,7 @@ class ReferringSegmentationCollator:
             image, mask = ImageOps.mirror(image), mask[:, ::-1]
             expressions = [swap_sides(text) for text in expressions]
         return [
-            Sample(text, row["image_id"], image, mask, is_mirrored, generator, row.get("candidates", 1))
+            Sample(text, row["image_id"], image, mask, is_mirrored, generator, row.get("candidates") or 1)
             for text in expressions
         ]
 

@@ -63,8 +63,8 @@ class Recipe:
         config (`dict`): Fields of the model's configuration.
         arguments (`dict`): Fields of `TrainingArguments`.
         refshapes (`tuple[str, ...]`): Variants of RefShapes that it is trained on. Without any, a dataset must be given.
-        no_target_share (`float`): Share of RefShapes' rows whose expressions are true of nothing.
-        ambiguous_share (`float`): Share of RefShapes' drawings whose rows do not say which of several things they mean.
+        no_target_share (`float`), ambiguous_share (`float`): Of RefShapes' rows, see [`RefShapesRows`]. Mask Grounding takes the mask of
+            several things for an empty one.
         full_size_labels (`bool`): Whether masks are learned at the images' size instead of the model's input's; then all images
             must have one size.
         mask_probability (`float`): Probability that a word is hidden, where Mask Grounding is on.

@@ -37,9 +37,9 @@ class RefShapesRows(RenderedRows):
         variants (`Sequence[str]`): Some of "refshapes", "refshapes+" and "refshapesg".
         num_rows (`int`): Length.
         start (`int`, *optional*, defaults to 0): Number of the first row; row `n` is always the same.
-        no_target_share (`float`, *optional*, defaults to 0.0): Share of rows whose expressions are true of no object.
-        ambiguous_share (`float`, *optional*, defaults to 0.0): Share of drawings, where they allow it, whose rows do not say which of
-            several objects they mean.
+        ambiguous_share (`float`, *optional*, defaults to 0.0): Share of drawings whose rows do not say which of several objects they
+            mean, where enough of them look the same; of long expressions every second drawing allows it.
+        no_target_share (`float`, *optional*, defaults to 0.0): Of the other rows, the share whose expressions are true of no object.
     """
 
     def __init__(

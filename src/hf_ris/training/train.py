@@ -279,7 +279,8 @@ def make_arguments(
     if "eval_steps" in overrides:
         by_steps = {"eval_strategy": "steps", "save_strategy": "steps", "save_steps": overrides["eval_steps"]}
         overrides = {**by_steps, **overrides}
-    if "lr_scheduler_type" in overrides:
+    own_schedule = options.get("lr_scheduler_type")
+    if overrides.get("lr_scheduler_type", own_schedule) != own_schedule:
         options.pop("lr_scheduler_kwargs", None)  # those of the recipe's own schedule
     if not has_cuda or overrides.get("bf16") or overrides.get("use_cpu"):
         options.pop("fp16", None)

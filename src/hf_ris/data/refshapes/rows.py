@@ -57,7 +57,8 @@ def ambiguous_rows(variant: str, split: str, index: int) -> list[dict[str, Any]]
 
     Returns:
         At most `ROWS_PER_SCENE` rows like those of [`scene_rows`], fewer where few things look the same. Their mask covers everything the
-        expression is true of, and `candidates` is the number of these things.
+        expression is true of, and `candidates` is the number of these things. Their ids are
+        those of the scene's other rows.
     """
     scene = sample_scene(split, index)
     return [
