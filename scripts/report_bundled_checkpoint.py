@@ -93,7 +93,7 @@ def main() -> None:
     print(kinds)
     if arguments.card:
         write_section(arguments.card, "bundled-kinds", kinds)
-        draw_failures(answers).save(arguments.card.with_name("failures.jpg"), quality=80)
+        draw_failures(answers).save(arguments.card.with_name("failures.jpg"), quality=60)
     if arguments.worst:
         draw_answers(sorted(answers, key=lambda answer: answer.iou)[:50]).save(arguments.worst)
 
@@ -164,7 +164,7 @@ def draw_answers(answers: list[Answer]) -> Image.Image:
         )
         for answer in answers
     ]
-    return draw_sheet(images, COLUMNS, width=360)
+    return draw_sheet(images, COLUMNS, width=300)
 
 
 if __name__ == "__main__":
