@@ -473,13 +473,13 @@ def _describe_type(value: Any) -> str:
 
 
 def _compare(
-    folder: Path, request: Request, features: dict[str, torch.Tensor], expected: np.ndarray, largest_error: float
+    folder: Path, request: Request, features: dict[str, torch.Tensor], expected: Any, largest_error: float
 ) -> float:
     """
     Ask the folder what the model was asked.
 
     Returns:
-        `float`: The largest difference of a logit, as a share of the largest logit.
+        `float`: The largest difference of a logit, as a share of the largest logit, or of a confidence.
 
     Raises:
         ValueError: If it answers differently.

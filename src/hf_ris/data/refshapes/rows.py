@@ -74,7 +74,7 @@ def _make_row(scene: Scene, variant: str, number: int, targets: list[int], texts
     split_number = SPLITS.index(scene.split)
     image_id = (split_number * _ATTEMPTS + scene.attempt) * _IDS_PER_SPLIT + scene.index
     ref_id = split_number * _IDS_PER_SPLIT + ROWS_PER_SCENE * scene.index + number
-    mask = encode_mask(masks[targets].any(axis=0))
+    mask = encode_mask(np.logical_or.reduce(masks[targets], axis=0))
     written = _as_written(scene, variant, number, texts)
     return {
         "image": image,
