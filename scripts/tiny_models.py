@@ -60,7 +60,6 @@ BUNDLED_BACKBONE = {"image_size": 256, "depths": [2, 2, 6, 2], "window_size": 8}
 
 def build_magnet_mini(seed: int, config: dict[str, Any], backbone_config: dict[str, Any] | None = None) -> Built:
     """Build a MagNet of 3 million random parameters at 160 x 160 pixels, with a vocabulary of RefShapes' words and the letters."""
-    backbone_config = backbone_config or {}
     check_fields(config, MagNetConfig.__dataclass_fields__, "MagNetConfig")
     tokenizer = build_tokenizer(vocabulary())
     set_seed(seed)
@@ -76,7 +75,7 @@ def build_magnet_mini(seed: int, config: dict[str, Any], backbone_config: dict[s
             "use_absolute_embeddings": True,
             "drop_path_rate": 0.0,
             "initializer_range": 0.08,
-            **backbone_config,
+            **(backbone_config or {}),
         },
         "text_config": {
             "model_type": "bert",

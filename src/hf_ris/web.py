@@ -185,7 +185,8 @@ def _add_model(model: str | Path, folder: Path, note: Note) -> None:
     config = source / "config.json"
     if not config.is_file() or read_json(config).get("model_type") != ONNX_TYPE:
         with tempfile.TemporaryDirectory(prefix="hf-ris-export-") as parent:
-            _add_model(_export(model, Path(parent) / "model", note), folder, note)
+            exported = _export_bundled(note) if source == BUNDLED_CHECKPOINT else _export(model, Path(parent), note)
+            _add_model(exported, folder, note)
         return
     graph = read_json(config).get("graphs", {}).get("whole")
     if graph is None or not (source / graph).resolve().is_relative_to(source.resolve()):
@@ -195,12 +196,15 @@ def _add_model(model: str | Path, folder: Path, note: Note) -> None:
         shutil.copy(source / name, folder / name)
 
 
-def _export(model: str | Path, folder: Path, note: Note) -> Path:
-    """Export a model to a folder. The bundled one, which takes a minute, goes to this user's cache, or is taken from there."""
-    from .export import export_model
+def _export(model: str | Path, parent: Path, note: Note) -> Path:
+    """Export a model to a new folder within another."""
+    from .export import export_model  # which loads torch and transformers' pipelines
 
-    if Path(find_model(model)) != BUNDLED_CHECKPOINT:
-        return export_model(model, folder, note=note)
+    return export_model(model, parent / "model", note=note)
+
+
+def _export_bundled(note: Note) -> Path:
+    """Export the bundled model, which takes a minute, to this user's cache, or find it there."""
     digest = hashlib.blake2b(__version__.encode(), digest_size=8)
     code = [HERE / "export.py", HERE / "onnx.py", *Path(modeling.__path__[0]).glob("*.py")]
     for path in sorted([*code, *BUNDLED_CHECKPOINT.glob("*.json"), *BUNDLED_CHECKPOINT.glob("*.safetensors")]):
@@ -209,7 +213,7 @@ def _export(model: str | Path, folder: Path, note: Note) -> Path:
     if not cached.is_dir():
         cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".") as parent:
-            exported = export_model(model, Path(parent) / "model", note=note)
+            exported = _export("bundled", Path(parent), note)
             try:
                 exported.rename(cached)
             except OSError:

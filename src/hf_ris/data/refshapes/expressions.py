@@ -95,8 +95,10 @@ def describe_several(scene: Scene, variant: str, count: int = 1) -> list[tuple[s
     for _ in range(_CHOICES * _TRIES * count):
         target = int(rng.random() * len(scene.objects))
         plan = _plan(rng, scene, target, _draw_kind(rng, variant), variant)
-        values = [] if plan is None else truth(scene, plan)
-        if plan is None or UNSURE in values or values.count(TRUE) < 2:
+        if plan is None:
+            continue
+        values = truth(scene, plan)
+        if UNSURE in values or values.count(TRUE) < 2:
             continue
         found[write(rng, scene, plan, target, variant)] = [n for n, value in enumerate(values) if value == TRUE]
         if len(found) == count:
