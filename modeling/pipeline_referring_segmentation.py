@@ -2,9 +2,11 @@
 
 import collections
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -124,7 +126,7 @@ class ReferringSegmentationPipeline(Pipeline):
             batch_size (`int`, *optional*, defaults to 1):
                 How many images go through the model at once.
             num_workers (`int`, *optional*, defaults to 0):
-                Processes that load and prepare images.
+                Processes that load and prepare images; threads where the inputs come as a stream.
             timeout (`float`, *optional*, defaults to 30.0):
                 Seconds that fetching a URL may take; `None` for as long as it takes.
             on_error (`str`, *optional*, defaults to `"raise"`):
@@ -208,14 +210,18 @@ class ReferringSegmentationPipeline(Pipeline):
         Batch whole inputs rather than tensors, which is transformers' way: only the processor knows how images and
         different numbers of expressions become tensors.
         """
-        loader = DataLoader(
-            inputs if isinstance(inputs, collections.abc.Sized) else _Stream(inputs),  # type: ignore[arg-type]
-            batch_size=batch_size,
-            # A stream cannot be shared out: every process would read all of it.
-            num_workers=num_workers if isinstance(inputs, collections.abc.Sized) else 0,
-            collate_fn=partial(self.reader, **preprocess_params),
-            generator=torch.Generator(),  # without one of its own it would draw from torch's global numbers
-        )
+        prepare = partial(self.reader, **preprocess_params)
+        loader: Iterable[Any]
+        if isinstance(inputs, collections.abc.Sized):
+            loader = DataLoader(
+                inputs,  # type: ignore[arg-type]
+                batch_size=batch_size,
+                num_workers=num_workers,
+                collate_fn=prepare,
+                generator=torch.Generator(),  # without one of its own it would draw from torch's global numbers
+            )
+        else:  # a stream cannot be shared out among processes: each would read all of it
+            loader = _prepare_stream(inputs, batch_size, num_workers, prepare)
         for groups, errors in loader:
             yield from self.answer(groups, errors, forward_params, postprocess_params)
 
@@ -395,19 +401,39 @@ class InputReader:
 
 
 class Unreadable(NamedTuple):
-    """A row of a dataset that cannot be read."""
+    """An input that cannot be read, with the reason; it is answered with an error in its place."""
 
     reason: str
 
 
-class _Stream(IterableDataset):
-    """Lets a `DataLoader` read from any iterable."""
+def _prepare_stream(
+    items: Iterable[Any], batch_size: int, num_workers: int, prepare: Callable[[list[Any]], Any]
+) -> Iterator[Any]:
+    """Prepare the batches of a stream, in order; with workers, one thread reads ahead and so many others prepare."""
+    stream = iter(items)
 
-    def __init__(self, items: Iterable[Any]):
-        self.items = items
+    def read() -> list[Any]:
+        return list(islice(stream, batch_size))
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.items)
+    if num_workers == 0:
+        while batch := read():
+            yield prepare(batch)
+        return
+    prepared: collections.deque[Future[Any]] = collections.deque()
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(num_workers) as workers:
+        try:
+            while True:
+                while len(prepared) <= num_workers:
+                    batch_ahead = reader.submit(read)
+                    prepared.append(
+                        workers.submit(lambda ahead: (batch := ahead.result()) and prepare(batch), batch_ahead)
+                    )
+                if not (result := prepared.popleft().result()):
+                    return
+                yield result
+        finally:  # the caller may have stopped early
+            reader.shutdown(wait=False, cancel_futures=True)
+            workers.shutdown(wait=False, cancel_futures=True)
 
 
 class _Rows(torch.utils.data.Dataset):
@@ -489,8 +515,10 @@ def is_item(value: Any) -> bool:
     return isinstance(value, kinds) or hasattr(value, "read")
 
 
-def as_item(value: Any, text: Any) -> dict[str, Any] | Request:
+def as_item(value: Any, text: Any) -> dict[str, Any] | Request | Unreadable:
     """One input as a dictionary with `image` and `text`, or the request that it is."""
+    if isinstance(value, Unreadable):
+        return value
     if not isinstance(value, dict | Request):
         return {"image": value, "text": text}
     if text is None:
@@ -500,9 +528,9 @@ def as_item(value: Any, text: Any) -> dict[str, Any] | Request:
     return {**value, "text": text}
 
 
-def as_row(row: Any, text: Any, keys: Sequence[str]) -> dict[str, Any] | Request:
+def as_row(row: Any, text: Any, keys: Sequence[str]) -> dict[str, Any] | Request | Unreadable:
     """A row of a dataset as one input, without its other columns."""
     return as_item({name: row[name] for name in keys if name in row} if isinstance(row, dict) else row, text)
 
 
-__all__ = ["OUTPUT_FORMATS", "InputReader", "ReferringSegmentationPipeline", "as_item", "is_item"]
+__all__ = ["OUTPUT_FORMATS", "InputReader", "ReferringSegmentationPipeline", "Unreadable", "as_item", "is_item"]

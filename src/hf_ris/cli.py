@@ -14,6 +14,7 @@ import typer
 
 from . import __version__
 from .cli_data import Command, DatasetName, Images, Root, SplitBy, check_drawn, data, load_rows, note
+from .cli_label import label
 from .systems import SYSTEMS, TASK, find_model
 
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data, name="data")
+app.command(cls=Command)(label)
 
 
 Threshold = Annotated[
@@ -305,14 +307,17 @@ def train(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="folder (one's own; needs --root), refcoco, refcoco+, refcocog, grefcoco or refclef (need --root), or refshapes, "
-            "refshapes+ or refshapesg, drawn on the way (need --max-steps)."
+            help="folder (one's own) or labels (of hf-ris label), refcoco, refcoco+, refcocog, grefcoco or refclef (all need --root), or "
+            "refshapes, refshapes+ or refshapesg, drawn on the way (need --max-steps)."
         ),
     ] = None,
     root: Root = None,
     split_by: SplitBy = None,
     images: Images = None,
     eval_split: Annotated[str, typer.Option(help="The split that is evaluated on, or none.")] = "val",
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Of labels: leave out those with a lower score.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Folder or Hub id of a model to start from, or bundled.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Folder or Hub id of a pretrained Swin to start from.")] = None,
     text: Annotated[
@@ -364,9 +369,20 @@ def train(
     rows: dict[str, Any] = {}
     if dataset is None and (root or split_by or images):
         raise ValueError("--root, --split-by and --images must be left out without --dataset.")
+    if min_score is not None and dataset != "labels":
+        raise ValueError("--min-score must be left out without --dataset labels.")
     if dataset is not None and dataset.startswith("refshapes"):
         check_drawn(dataset, root, split_by, images)
         rows["refshapes"] = (dataset,)
+    elif dataset == "labels":
+        if root is None or split_by or images or eval_split != "none":
+            raise ValueError(
+                "--root and --eval-split none must be given and --split-by and --images left out for labels: they are all of one split."
+            )
+        from .data import load_labels
+
+        with state.main_process_first():
+            rows["train_dataset"] = load_labels(root, min_score or 0.0)
     elif dataset is not None:
         with state.main_process_first():
             rows["train_dataset"] = load_rows(dataset, "train", root, split_by, images, None)
@@ -544,42 +560,9 @@ def _check_writable(output: Path, option: str = "--output") -> None:
 
 
 def _load_pipeline(model: str, device: str | None, task: str | None = TASK, **options: Any) -> Any:
-    """Load a model for a task; by default the one that asks it with all its options."""
-    import torch
-    from huggingface_hub.errors import GatedRepoError
-    from transformers import PreTrainedConfig, pipeline
-    from transformers.utils import logging
+    from .loading import load_pipeline
 
-    if device is not None:
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(
-                f"--device must name a device of this machine, such as cpu or cuda:0, got {device!r}."
-            ) from error
-    source = find_model(model)
-    if source.startswith((".", "/")) and not Path(source).is_dir():
-        raise ValueError(f"--model must be a folder or a Hub id; there is no folder {model!r}.")
-
-    start = time.perf_counter()
-    note(f"loading model {model} ...")
-    logging.disable_progress_bar()
-    try:
-        if task is None:
-            kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
-            task = SYSTEMS[kind].task if kind in SYSTEMS else TASK
-        ris = pipeline(task, model=source, device=device, **options)
-    except OSError as error:
-        if isinstance(error.__cause__, GatedRepoError):
-            raise OSError(
-                f"--model {source} is gated: ask for access at https://huggingface.co/{source}, then run `hf auth login`, or set HF_TOKEN."
-            ) from error
-        raise
-    if device is not None:  # under `torchrun`, transformers leaves the model where it is
-        ris.model.to(device)
-        ris.device = ris.model.device
-    note(f"loaded in {time.perf_counter() - start:.1f} s onto {ris.device}")
-    return ris
+    return load_pipeline(model, device, task, note, **options)
 
 
 def _write_masks(folder: Path, results: list[dict[str, Any]]) -> None:

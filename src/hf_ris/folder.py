@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import Pipeline
 
-from .modeling.without_torch import check_expressions
 from .output_folder import claim_folder, describe_model, hold_folder
+from .rows import Row, answer_rows
 
 
 RESULTS = "results.jsonl"
@@ -117,35 +117,25 @@ def segment_folder(
 
 def _segment_batch(ris: Pipeline, folder: Path, batch: list[FolderEntry], options: dict[str, Any]) -> list[bytes]:
     """The lines of a batch. What is unfit about an image, or an expression, stands in its own lines."""
-    errors = [{text: _find_error(folder, entry.image, text) for text in entry.text} for entry in batch]
-    fit = [[text for text in entry.text if not error[text]] for entry, error in zip(batch, errors, strict=True)]
-    inputs = (
-        {"image": str(folder / entry.image), "text": texts} for entry, texts in zip(batch, fit, strict=True) if texts
-    )
-    answers = ris(inputs, batch_size=len(batch), output_format="rle", on_error="report", **options)
+    rows = [
+        Row(entry.image, str(folder / entry.image), entry.text, _leads_out(folder, entry.image)) for entry in batch
+    ]
     lines = []
-    for entry, error, texts in zip(batch, errors, fit, strict=True):
-        answer = next(answers) if texts else []
-        results = iter([answer] * len(texts) if isinstance(answer, dict) else answer)  # one error for all
-        for text in entry.text:
-            result = {"error": error[text]} if error[text] else next(results)
-            line = json.dumps({"image": entry.image, "label": text, **result}, ensure_ascii=False)
+    for row, answers in answer_rows(ris, rows, len(batch), **options):
+        for answer in answers:
+            line = json.dumps({"image": row.name, **answer}, ensure_ascii=False)
             # Half a surrogate pair, as in names that are no Unicode, is written as JSON's own escape.
             lines.append(line.encode("utf-8", "backslashreplace") + b"\n")
     return lines
 
 
-def _find_error(folder: Path, image: str, text: str) -> str | None:
-    """Say what is unfit about an image's name, which must not lead out of the folder, or about an expression."""
+def _leads_out(folder: Path, image: str) -> str | None:
+    """Say so if an image's name leads out of the folder."""
     try:
         if not Path(folder, image).resolve().is_relative_to(folder.resolve()):
             return f"{image!r} leads out of the folder {str(folder)!r}"
     except (OSError, RuntimeError, ValueError):
         pass  # a name of no file, which the pipeline reports
-    try:
-        check_expressions(text)
-    except ValueError as error:
-        return str(error)
     return None
 
 

@@ -58,17 +58,26 @@ def claim_folder(output: Path, settings: dict[str, Any], results: str) -> None:
     output.mkdir(parents=True, exist_ok=True)
     path = output / SETTINGS
     if path.exists():
-        before = read_json(path)
-        for name in sorted(before.keys() | settings.keys()):
-            if before.get(name) != settings.get(name):
-                raise ValueError(
-                    f"`output` {str(output)!r} holds results made with {name}={before.get(name)!r}, not {settings.get(name)!r}; "
-                    "name another folder."
-                )
+        compare_settings(output, read_json(path), settings)
     elif any(output.glob(results)):
         raise ValueError(f"`output` {str(output)!r} holds {results} of unknown origin; name another folder.")
     else:
         write_whole(path, json.dumps(settings, indent=2, ensure_ascii=False))
+
+
+def compare_settings(output: str | Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
+    """
+    Compare what a run depends on with what an earlier run wrote down.
+
+    Raises:
+        ValueError: If they differ; the message names the first difference.
+    """
+    for name in sorted(before.keys() | settings.keys()):
+        if before.get(name) != settings.get(name):
+            raise ValueError(
+                f"`output` {str(output)!r} holds results made with {name}={before.get(name)!r}, not {settings.get(name)!r}; "
+                "name another folder."
+            )
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -112,4 +121,12 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["claim_folder", "describe_model", "hold_folder", "read_json", "weights_fingerprint", "write_whole"]
+__all__ = [
+    "claim_folder",
+    "compare_settings",
+    "describe_model",
+    "hold_folder",
+    "read_json",
+    "weights_fingerprint",
+    "write_whole",
+]

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .collator import ReferringSegmentationCollator as ReferringSegmentationCollator
     from .features import FEATURES as FEATURES
     from .image_folder import load_image_folder as load_image_folder
+    from .labels import load_labels as load_labels
     from .refcoco import load_refcoco as load_refcoco
     from .refshapes import RefShapesStream as RefShapesStream
     from .refshapes import load_refshapes as load_refshapes
@@ -19,6 +20,7 @@ _MODULES = {
     "ReferringSegmentationCollator": "collator",
     "decode_mask": "segmentation",
     "load_image_folder": "image_folder",
+    "load_labels": "labels",
     "load_refcoco": "refcoco",
     "load_refshapes": "refshapes",
 }

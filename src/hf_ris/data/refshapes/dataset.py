@@ -111,7 +111,7 @@ def load_refshapes(
         cache_dir=None if cache_dir is None else str(cache_dir),
         dataset_name="refshapes",
         config_name=f"{name}-{split}",
-        hash=_source_hash(),
+        hash=source_hash(),
         version=VERSION,
         **options,
     )
@@ -126,7 +126,7 @@ def _to_png(image: Image.Image) -> bytes:
 
 
 @cache
-def _source_hash() -> str:
+def source_hash() -> str:
     """Hash this package's code: the cache would not notice otherwise that drawings or expressions have changed."""
     digest = blake2b(digest_size=8)
     for path in sorted(Path(__file__).parent.glob("*.py")):
