@@ -9,6 +9,7 @@ python scripts/benchmark.py bundled docs/performance.md            # a call of t
 python scripts/benchmark.py zero-shot docs/zero_shot.md            # further expressions, and regions in batches
 python scripts/benchmark.py onnx docs/onnx.md                      # exported models against torch; exports for minutes
 python scripts/benchmark.py hub docs/performance.md                # models of the Hub: a first and a further expression
+python scripts/benchmark.py label docs/labelling.md                # labelling on Ray; half an hour
 
 Every row is measured in a process of its own. A rate is only meaningful beside what the machine can do at that moment, so
 each process also times a product of two 2048 x 2048 matrices after each pass.
@@ -16,7 +17,6 @@ each process also times a product of two 2048 x 2048 matrices after each pass.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,6 +28,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from benchmark_label import measure_label, peak_host_memory, report_label
 from benchmark_onnx import measure_onnx, report_onnx
 from PIL import Image
 from transformers import TrainerCallback
@@ -45,12 +46,14 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=[*GFLOP, "evaluate", "train", "count", "bundled", "zero-shot", "hub", "onnx"])
+    parser.add_argument(
+        "what", choices=[*GFLOP, "evaluate", "train", "count", "bundled", "zero-shot", "hub", "onnx", "label"]
+    )
     parser.add_argument(
         "document",
         nargs="?",
         help="Markdown file with sections named magnet-speed-cpu, magnet-speed-cuda, the same of cris, train-speed-cpu, train-speed-cuda, all with "
-        "-compiled too, evaluate-speed, train-count, bundled-speed, zero-shot-speed, hub-speed and onnx-speed",
+        "-compiled too, evaluate-speed, train-count, bundled-speed, zero-shot-speed, hub-speed, onnx-speed and label-speed",
     )
     parser.add_argument("--compile", action="store_true", help="measure torch.compile(fullgraph=True) instead")
     parser.add_argument("--repeats", type=int, default=5, help="timed forward passes of each row, or tens of steps")
@@ -59,7 +62,8 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     what, repeats = arguments.what, arguments.repeats
     if arguments.row is not None:
-        measure_row = {"train": measure_training, "hub": measure_hub, "onnx": measure_onnx}.get(what, measure)
+        measures = {"train": measure_training, "hub": measure_hub, "onnx": measure_onnx, "label": measure_label}
+        measure_row = measures.get(what, measure)
         print(json.dumps(measure_row(**arguments.row)))
         return
 
@@ -72,6 +76,7 @@ def main() -> None:
         "zero-shot": partial(report_zero_shot, repeats),
         "hub": partial(report_hub, arguments.photo, repeats),
         "onnx": partial(report_onnx, repeats, measure_apart),
+        "label": partial(report_label, measure_apart),
     }
     report = reports[what]()
     print(report)
@@ -530,9 +535,7 @@ def measure_training(size: str, losses: str, batch_size: int, compiled: bool, st
 def peak_memory() -> int:
     if DEVICE == "cuda":
         return torch.cuda.max_memory_allocated()
-    if sys.platform == "linux":  # where a process's `ru_maxrss` starts at that of the one that started it
-        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_host_memory()
 
 
 def matmul_rate(device: str) -> float:

@@ -1,18 +1,28 @@
 """Labelling: every source and output, each row once, whatever is damaged, killed or changed."""
 
+import contextlib
 import io
 import json
 import os
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import datasets
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from local_hub import COMMIT, endpoint
 from PIL import Image
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
@@ -20,10 +30,12 @@ from typer.testing import CliRunner
 from hf_ris.cli import app
 from hf_ris.data import FEATURES, load_labels
 from hf_ris.folder import FolderEntry
-from hf_ris.labelling import ModelChoice, Workers, find_source, label
+from hf_ris.labelling import ModelChoice, Source, Workers, find_source, label, sources
+from hf_ris.labelling.engines import ATTEMPTS
 from hf_ris.rows import Row, answer_rows
 
 
+ROOT = Path(__file__).parents[1]
 HERE = Workers(0, 0)
 
 
@@ -31,6 +43,11 @@ def png(image):
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +141,28 @@ def test_a_folder_and_expressions_of_each_image(folder, contents):
     assert all("leads out of the folder" in row.error for row in rows[2:])
 
 
+def test_a_folder_elsewhere(folder, contents):
+    memory = fsspec.filesystem("memory")
+    try:
+        memory.put(f"{folder}/", "/photos/", recursive=True)
+        rows = read(find_source("memory://photos", ["a tree"]))
+        assert rows == [
+            Row(name, content, ("a tree",))
+            for name, content in zip(("a.png", "b.png", "sub/c.png"), contents, strict=True)
+        ]
+        entries = [FolderEntry("./a.png", ["a tree"]), FolderEntry("../b.png", ["a tree"])]
+        assert [row.error is None for row in read(find_source("memory://photos", entries=entries))] == [True, False]
+    finally:
+        memory.rm("/photos", recursive=True)
+
+
+def test_files_that_are_too_large(folder, shard, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_DOWNLOAD_BYTES", 100)
+
+    assert all("holds more than" in row.error for row in read(find_source(folder, ["a tree"])))
+    assert all("holds more than" in row.error for row in read(find_source(shard)))
+
+
 def test_parquet_files_in_partitions_of_row_groups(parquet):
     source = find_source(parquet, partition_rows=3)
     rows = read(source)
@@ -199,17 +238,41 @@ def test_drawn_scenes():
     assert all(row.text and row.image.size == (320, 320) for row in rows)
 
 
-def test_a_dataset_of_the_hub(hub, parquet, folder, tmp_path):
-    rows = tmp_path / "hub" / "datasets" / "me" / "rows"
-    (rows / "data").mkdir(parents=True)
-    (rows / "data" / "train-00000-of-00001.parquet").write_bytes((parquet / "rows-0.parquet").read_bytes())
-    source = find_source("me/rows", partition_rows=4)
+# In a process of its own, since libraries read where the Hub is when they are imported.
+BY_IDS = """
+from hf_ris.labelling import ModelChoice, Workers, find_source, label
 
-    assert [row.text for row in read(source)[:2]] == [["a tree"], ["a tree", "the red mug"]]
-    with pytest.raises(ValueError, match="`split` must be one of"):
-        find_source("me/rows", split="testA")
-    with pytest.raises(ValueError, match="`text_column` must be one of .*'image', 'text'"):
-        find_source("me/rows", text_column="caption")
+source = find_source("me/rows", partition_rows=4)
+rows = [row for partition in source.partitions for row in source.read(partition)]
+print([row.text for row in rows[:2]])
+assert rows == [
+    row for part in find_source("hf://datasets/me/rows/data/*.parquet").partitions for row in source.read(part)
+]
+for options in ({"split": "testA"}, {"text_column": "caption"}):
+    try:
+        find_source("me/rows", **options)
+    except ValueError as error:
+        print(error)
+label(source, "out", ModelChoice("you/model", device="cpu"), workers=Workers(0, 0))
+"""
+
+
+def test_a_dataset_and_a_model_of_the_hub(hub, parquet, model_folder, tmp_path):
+    (hub.root / "datasets" / "me" / "rows" / "data").mkdir(parents=True)
+    file = hub.root / "datasets" / "me" / "rows" / "data" / "train-00000-of-00001.parquet"
+    file.write_bytes((parquet / "rows-0.parquet").read_bytes())
+    shutil.copytree(model_folder, hub.root / "you" / "model")
+    environment = {**os.environ, **endpoint(hub, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", BY_IDS], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    texts, split, column = done.stdout.splitlines()[-3:]
+    assert texts == "[['a tree'], ['a tree', 'the red mug']]"
+    assert split == "`split` must be one of ['train'], the splits of 'me/rows', got 'testA'."
+    assert column.startswith("`text_column` must be one of ['image', 'text'], the columns of 'hf://datasets/me/rows@")
+    assert {(row["model"], row["revision"]) for row in labels_of(tmp_path / "out")} == {("you/model", COMMIT)}
 
 
 def test_a_dataset_of_another_kind_is_streamed(folder, contents, tmp_path, monkeypatch):
@@ -425,7 +488,7 @@ def test_a_damaged_partition_is_named(parquet, choice, tmp_path):
     source = find_source(parquet)
     label(source, tmp_path / "out", choice, workers=HERE)
     (tmp_path / "out" / "labels" / "00001-of-00002.parquet").write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="00001-of-00002.parquet is damaged"):
+    with pytest.raises(ValueError, match=r"00001-of-00002\.parquet is damaged"):
         label(source, tmp_path / "out", choice, workers=HERE)
 
 
@@ -444,8 +507,6 @@ def test_rows_that_cannot_be_read_any_more_are_named(parquet, choice, tmp_path):
 
 def test_the_output_may_lie_elsewhere(parquet, choice, tmp_path):
     label(find_source(parquet), tmp_path / "out", choice, workers=HERE)
-    import fsspec
-
     label(find_source(parquet), "memory://labels", choice, workers=HERE)
     memory = fsspec.filesystem("memory")
     try:
@@ -459,17 +520,137 @@ def test_the_output_may_lie_elsewhere(parquet, choice, tmp_path):
 # Ray
 
 
-def test_workers_give_the_same_rows_also_when_one_is_killed(parquet, choice, tmp_path):
+@dataclass(frozen=True)
+class DeadlyReader:
+    """Ends its process so many times before it reads the third partition."""
+
+    source: Source
+    folder: Path
+    times: int
+
+    def __call__(self, partition):
+        deaths = len(list(self.folder.iterdir()))
+        if partition == self.source.partitions[2] and deaths < self.times:
+            (self.folder / str(deaths)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.source.read(partition)
+
+
+@pytest.fixture
+def ray_here():
     ray = pytest.importorskip("ray")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # no other process can import this file
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def deadly(source, folder, times):
+    folder.mkdir()
+    return replace(source, read=DeadlyReader(source, folder, times))
+
+
+def test_workers_give_the_same_rows_also_when_one_dies(parquet, choice, tmp_path, ray_here):
     source = find_source(parquet, partition_rows=2)
     label(source, tmp_path / "here", choice, workers=HERE)
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    label(source, tmp_path / "one", choice, workers=Workers(1, 1))
+    label(deadly(source, tmp_path / "deaths", 1), tmp_path / "three", choice, workers=Workers(3, 3))
+
+    assert len(list((tmp_path / "deaths").iterdir())) == 1
+    assert labels_of(tmp_path / "one") == labels_of(tmp_path / "three") == labels_of(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_a_partition_that_workers_die_of_does_not_keep_the_others(parquet, choice, tmp_path, ray_here):
+    source = find_source(parquet, partition_rows=2)
+    with pytest.raises(
+        ValueError, match=r"Of 6 partitions 1 cannot be labelled.*rows-0\.parquet.*All others are written"
+    ):
+        label(deadly(source, tmp_path / "deaths", 100), tmp_path / "out", choice, workers=Workers(2, 2))
+    assert len(list((tmp_path / "deaths").iterdir())) == ATTEMPTS
+    assert len(list((tmp_path / "out" / "labels").glob("0*"))) == 5
+    assert label(source, tmp_path / "out", choice, workers=HERE).new_rows == 3
+
+
+@pytest.mark.slow
+def test_errors_of_workers_are_those_of_one_process(parquet, choice, tmp_path, ray_here):
+    with pytest.raises(ValueError, match="there is no folder '/nowhere'"):
+        label(find_source(parquet), tmp_path / "out", ModelChoice("/nowhere"), workers=Workers(1, 1))
+    with pytest.raises(ValueError, match="--device must name a device"):
+        label(find_source(parquet), tmp_path / "out", replace(choice, device="cuda:99"), workers=Workers(1, 1))
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_nodes(choice, tmp_path):
+    """Started by the commands of the cluster's file, on two ports of this machine; one node is killed on the way."""
+    pytest.importorskip("ray")
+    source = find_source("refshapes", ["the red mug"], split="val", num_rows=60, partition_rows=3)
+    label(source, tmp_path / "whole", choice, workers=HERE)
+    cluster = yaml.safe_load((ROOT / "scripts" / "ray_cluster.yaml").read_text(encoding="utf-8"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+
+    (tmp_path / "token").write_text("0123456789abcdef" * 4)
+    environment = {**os.environ, "RAY_HEAD_IP": "127.0.0.1", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+
+    def start_node(kind):
+        command = cluster[f"{kind}_start_ray_commands"][-1].replace("6379", port)
+        command = command.replace("~/hf_ris/bin/ray", str(Path(sys.executable).with_name("ray")))
+        command = re.sub(r" --autoscaling-config=\S+", "", command) + " --num-cpus=1 --block"
+        with open(tmp_path / f"{kind}.log", "w") as log:
+            return subprocess.Popen(
+                command, shell=True, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    nodes = []
     try:
-        for workers in (1, 3):
-            label(source, tmp_path / str(workers), choice, workers=Workers(workers, workers))
-            assert labels_of(tmp_path / str(workers)) == labels_of(tmp_path / "here")
+        for kind in ("head", "worker"):
+            nodes.append(start_node(kind))
+            wait_for(lambda: "Ray runtime started" in (tmp_path / f"{kind}.log").read_text(), nodes[-1])  # noqa: B023
+        command = ["label", "refshapes", "--expressions", "the red mug", "--split", "val", "--num-rows", "60"]
+        options = [
+            "--partition-rows",
+            "3",
+            "--model",
+            choice.model,
+            "--device",
+            "cpu",
+            "--output",
+            str(tmp_path / "out"),
+        ]
+        with open(tmp_path / "label.log", "w") as log:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "hf_ris.cli",
+                    *command,
+                    *options,
+                    "--address",
+                    f"127.0.0.1:{port}",
+                    "--workers",
+                    "2",
+                ],
+                stderr=log,
+                env={**environment, "RAY_AUTH_MODE": "token"},
+            )
+        wait_for(lambda: len(list((tmp_path / "out" / "labels").glob("0*"))) > 2, process)
+        os.killpg(nodes[1].pid, signal.SIGKILL)
+        assert process.wait(300) == 0, (tmp_path / "label.log").read_text()
     finally:
-        ray.shutdown()
+        for each in nodes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(each.pid, signal.SIGKILL)
+            each.wait()
+    assert "Ray: nodes: 2, workers: 2" in (tmp_path / "label.log").read_text()
+    assert labels_of(tmp_path / "out") == labels_of(tmp_path / "whole")
+
+
+def wait_for(condition, process):
+    while not condition():
+        assert process.poll() is None
+        time.sleep(0.2)
 
 
 def test_ray_that_is_not_installed(parquet, choice, tmp_path, monkeypatch):

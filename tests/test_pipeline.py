@@ -1,8 +1,11 @@
 """The pipeline: every way to call it, what comes back, and what it refuses."""
 
+import itertools
 import logging
 import subprocess
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import datasets
@@ -122,6 +125,39 @@ def test_torchs_random_numbers_are_left_alone(ris, images):
     torch.manual_seed(0)
     ask_in_every_way()
     assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_streams_are_prepared_in_threads(num_workers, ris, images):
+    rows = [{"image": images[number % 3], "text": "a tree"} for number in range(11)]
+    rows[4] = {"image": "no image", "text": "a tree"}
+    expected = list(ris(iter(rows), batch_size=2, on_error="report"))
+    threads = set()
+
+    def read():
+        for row in rows:
+            threads.add(threading.current_thread())
+            yield row
+
+    answers = list(ris(read(), batch_size=2, num_workers=num_workers, on_error="report"))
+    assert answers.pop(4) == expected.pop(4) != {}
+    assert_same(answers, expected)
+    assert len(threads - {threading.main_thread()}) == 1  # transformers looks at the first row itself
+
+
+def test_threads_end_with_a_stream_that_breaks_or_is_left(ris, images):
+    def read():
+        yield from ({"image": images[0], "text": "a tree"} for _ in range(5))
+        raise OSError("the connection was lost")
+
+    before = threading.active_count()
+    with pytest.raises(OSError, match="connection was lost"):
+        list(ris(read(), num_workers=2))
+    left = ris(({"image": images[0], "text": "a tree"} for _ in itertools.count()), num_workers=2)
+    assert next(left)["label"] == "a tree"
+    left.close()
+    while threading.active_count() > before:  # of a batch that was being prepared
+        time.sleep(0.01)
 
 
 def test_workers_get_no_copy_of_the_model(ris):

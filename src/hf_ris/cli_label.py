@@ -64,8 +64,12 @@ def label(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 8,
     num_workers: Annotated[
-        int, typer.Option(min=0, help="Threads of each worker that prepare images, beside one that reads ahead.")
-    ] = 2,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Threads of each worker that prepare images, beside one that reads ahead: by default 2 with a GPU, or none.",
+        ),
+    ] = None,
     workers: Annotated[
         str | None,
         typer.Option(

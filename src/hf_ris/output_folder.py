@@ -102,7 +102,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def describe_model(ris: Pipeline) -> dict[str, Any]:
     """Describe what a pipeline's masks depend on: model, revision, weights, settings and thresholds."""
-    settings = ris.model.describe_settings() + repr(ris.processor)
+    # Without the place where its files lie, which differs between machines.
+    settings = (ris.model.describe_settings() + repr(ris.processor)).replace(ris.model.name_or_path or "\0", "")
     return {
         "model": ris.model.name_or_path,
         "revision": getattr(ris.model.config, "_commit_hash", None),

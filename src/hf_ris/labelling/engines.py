@@ -89,7 +89,8 @@ class Job:
         folder ([`LabelFolder`]): Where labels go.
         choice ([`ModelChoice`]): The model.
         described (`dict`): See [`describe_model`].
-        batch_size, num_workers (`int`): See [`answer_rows`].
+        batch_size (`int`): See [`answer_rows`].
+        num_workers (`int`, *optional*): Likewise; by default 2 beside a GPU, and none without: they would take the model's cores.
     """
 
     read: Callable[[Any], Iterator[Row]]
@@ -97,7 +98,7 @@ class Job:
     choice: ModelChoice
     described: dict[str, Any]
     batch_size: int
-    num_workers: int
+    num_workers: int | None
 
     def run(self, ris: Pipeline, partition: Partition) -> dict[str, int]:
         """
@@ -107,7 +108,10 @@ class Job:
             `dict[str, int]`: Its `number`, and how many `rows` it has and how many of these `failed`.
         """
         number, content = partition
-        answers = answer_rows(ris, self.read(content), self.batch_size, self.num_workers)
+        num_workers = self.num_workers
+        if num_workers is None:
+            num_workers = 0 if ris.device.type == "cpu" else 2
+        answers = answer_rows(ris, self.read(content), self.batch_size, num_workers)
         model = {name: self.described[name] for name in ("model", "revision")}
         try:
             return {"number": number, **self.folder.write(number, answers, model)}
@@ -256,6 +260,7 @@ def open_engine(choice: ModelChoice, workers: Workers, note: Note) -> Iterator[I
         yield InProcess(choice, note)
         return
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes as an exception
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     is_mine = not ray.is_initialized()
     if is_mine:
@@ -264,7 +269,7 @@ def open_engine(choice: ModelChoice, workers: Workers, note: Note) -> Iterator[I
         here: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             raise ValueError(f"`address` must be that of a cluster of Ray, got {address!r}: {error}") from error
     try:
         yield OnRay(choice, workers, note)

@@ -38,7 +38,7 @@ def label(
     *,
     format: str = "parquet",
     batch_size: int = 8,
-    num_workers: int = 2,
+    num_workers: int | None = None,
     workers: Workers | None = None,
     retry_failed: bool = False,
     note: Callable[[str], None] = lambda message: None,
@@ -58,7 +58,8 @@ def label(
             "parquet" writes labels alone, see [`~hf_ris.data.labels.LABEL_FEATURES`]; "dataset" puts the images beside them, for
             [`~hf_ris.data.load_labels`]; "coco" adds `instances.json`, in COCO's format, to the former.
         batch_size (`int`, *optional*, defaults to 8): Images in one forward pass.
-        num_workers (`int`, *optional*, defaults to 2): Threads of each worker that prepare images, beside one that reads ahead.
+        num_workers (`int`, *optional*): Threads of each worker that prepare images, beside one that reads ahead; by default 2 with a GPU,
+            and none without.
         workers ([`Workers`], *optional*): Where the work is done.
         retry_failed (`bool`, *optional*, defaults to `False`): Whether partitions of earlier runs with failed rows are labelled again.
         note, progress (`Callable`, *optional*): Take messages, and the counts of each partition once it is written.
@@ -77,7 +78,7 @@ def label(
     if format == "coco" and not folder.is_local:
         raise ValueError(f"`output` must be a folder of this machine for the format coco, got {folder.url!r}.")
     with folder.hold(), open_engine(choice, workers or Workers(), note) as engine:
-        described = engine.describe()
+        described = {**engine.describe(), "model": choice.model}  # the bundled one lies elsewhere on every machine
         folder.claim(_settings(source, folder, described, batch_size))
         done = {number: folder.counts(number) for number in folder.done()}
         if retry_failed:

@@ -19,14 +19,15 @@ import fsspec
 
 from ..data.refshapes import NAMES
 from ..folder import FolderEntry
-from ..modeling.without_torch import MAX_DOWNLOAD_BYTES
+from ..modeling.without_torch import MAX_DOWNLOAD_BYTES, check_expressions
 from ..rows import Row
 
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 PARQUET_SUFFIXES = (".parquet",)
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-FETCHED_AT_ONCE = 32  # images of a folder that lies elsewhere
+FETCHED_AT_ONCE = 16  # images of a folder, which may lie elsewhere
+TOO_LARGE = f"holds more than the {MAX_DOWNLOAD_BYTES} bytes that an image may hold"
 # What tells versions of a file apart, as file systems call it.
 VERSIONS = ("ETag", "etag", "sha256", "blob_id", "checksum", "md5Hash", "mtime", "LastModified", "last_modified")
 
@@ -116,6 +117,8 @@ def find_source(
     columns = Columns(image_column, text_column, tuple(expressions))
     if expressions and entries is not None:
         raise ValueError("`expressions` must be texts or a file, not both.")
+    if expressions:
+        check_expressions(list(expressions), argument="expressions")
     if partition_rows < 1:
         raise ValueError(f"`partition_rows` must be at least 1, got {partition_rows}.")
     if name in NAMES:
@@ -149,36 +152,28 @@ class FolderReader:
 
     def __call__(self, partition: tuple[tuple[str, tuple[str, ...]], ...]) -> Iterator[Row]:
         system, root = fsspec.url_to_fs(self.root)
-        for entries in _chunks(partition, FETCHED_AT_ONCE):
-            paths = {name: posixpath.join(root, name) for name, _ in entries if not _leads_out(system, root, name)}
-            found = _fetch(system, list(paths.values()))
-            for name, text in entries:
-                content = found[paths[name]] if name in paths else f"{name!r} leads out of the folder {self.root!r}"
-                yield Row(name, text=text, **({"error": content} if isinstance(content, str) else {"image": content}))
+        with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
+            for entries in _chunks(partition, FETCHED_AT_ONCE):
+                contents = pool.map(lambda entry: _read_below(system, root, entry[0]), entries)
+                for (name, text), content in zip(entries, contents, strict=True):
+                    yield _row_of_file(name, content, text)
 
 
-def _fetch(system: Any, paths: list[str]) -> dict[str, bytes | str]:
-    """Read files, all at once where they lie elsewhere; in place of one that cannot be read stands the reason."""
-    found: dict[str, Any] = {}
-    for path in paths:
-        try:
-            size = system.info(path)["size"] or 0
-            if size > MAX_DOWNLOAD_BYTES:
-                found[path] = f"it holds {size} bytes; an image may hold {MAX_DOWNLOAD_BYTES}"
-        except Exception as error:  # file systems raise anything
-            found[path] = f"it cannot be read: {_reason(error)}"
-    fit = [path for path in paths if path not in found]
-    contents = system.cat(fit, on_error="return") if len(fit) > 1 else {path: _cat(system, path) for path in fit}
-    for path, content in contents.items():
-        found[path] = content if isinstance(content, bytes) else f"it cannot be read: {_reason(content)}"
-    return found
+def _row_of_file(name: str, content: bytes | str, text: Sequence[str]) -> Row:
+    return Row(name, text=text, error=content) if isinstance(content, str) else Row(name, content, text)
 
 
-def _cat(system: Any, path: str) -> Any:
+def _read_below(system: Any, root: str, name: str) -> bytes | str:
+    """Read a file of a folder, or say why it cannot be read."""
+    if _leads_out(system, root, name):
+        return f"{name!r} leads out of the folder {root!r}"
     try:
-        return system.cat_file(path)
-    except Exception as error:
-        return error
+        content = system.cat_file(posixpath.normpath(posixpath.join(root, name)), 0, MAX_DOWNLOAD_BYTES + 1)
+    except Exception as error:  # file systems raise anything
+        return f"{name!r} cannot be read: {_reason(error)}"
+    if len(content) > MAX_DOWNLOAD_BYTES:
+        return f"{name!r} {TOO_LARGE}"
+    return content
 
 
 def _reason(error: Any) -> str:
@@ -209,11 +204,12 @@ def _folder(
         raise ValueError(
             f"`source` must be a folder, Parquet files or shards, got {name!r}, which holds neither of these."
         )
-    base = posixpath.normpath(root) + "/"
-    listed = {str(url).removeprefix(base): info for url, info in images.items()}
+    url = system.unstrip_protocol(root)
+    base = (root if "file" in _protocols(system) else url).rstrip("/") + "/"
+    listed = {each.removeprefix(base): info for each, info in images.items()}
     if entries is not None:
         rows = tuple((entry.image, tuple(entry.text)) for entry in entries)
-        versions = [(image, _version(listed.get(image, {})), text) for image, text in rows]
+        versions = [(image, _version(listed.get(posixpath.normpath(image), {})), text) for image, text in rows]
     elif not columns.fixed:
         raise ValueError(
             "`expressions` must be given for a folder of images: texts, or a .csv or .jsonl file that names each image and its text."
@@ -224,7 +220,7 @@ def _folder(
     if not rows:
         raise ValueError(f"`source` must hold images, Parquet files or shards, got {name!r}, which holds none.")
     partitions = _chunks(rows, partition_rows)
-    return Source(name, partitions, FolderReader(system.unstrip_protocol(root)), _hash(versions), columns.fixed)
+    return Source(name, partitions, FolderReader(url), _hash(versions), columns.fixed)
 
 
 # Parquet files
@@ -275,12 +271,9 @@ def _make_row(name: str, image: Any, values: dict[str, Any], columns: Columns, f
     if image is None:
         return Row(name, text=text, error="it has no image")
     if isinstance(image, str) and not image.startswith(("http://", "https://")):
-        if folder is None or _leads_out(system, folder, image):
-            return Row(name, text=text, error=f"its image {image!r} leads out of the folder of its table")
-        path = posixpath.join(folder, image)
-        image = _fetch(system, [path])[path]
-        if isinstance(image, str):
-            return Row(name, text=text, error=f"its image {path!r}: {image}")
+        if folder is None:
+            return Row(name, text=text, error=f"its image {image!r} is a path, which a dataset of the Hub has none of")
+        return _row_of_file(name, _read_below(system, folder, image), text)
     return Row(name, image, text)
 
 
@@ -338,9 +331,9 @@ class ShardReader:
     def __call__(self, partition: tuple[str, str]) -> Iterator[Row]:
         url, name = partition
         key, last = None, None
-        values: dict[str, bytes | str] = {}
+        values: dict[str, bytes | None] = {}
         try:
-            with fsspec.open(url, "rb") as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive:
+            with fsspec.open(url, "rb") as shard, tarfile.open(fileobj=shard, mode="r|*", tarinfo=_Member) as archive:
                 for member in archive:
                     if not member.isfile():
                         continue
@@ -351,7 +344,8 @@ class ShardReader:
                             yield self._row(name, key, values)
                         key, values = (folder, stem), {}
                     if self._is_wanted(suffix.lower(), values):
-                        values[suffix.lower()] = _read_member(archive, member)
+                        file = archive.extractfile(member) if member.size <= MAX_DOWNLOAD_BYTES else None
+                        values[suffix.lower()] = None if file is None else file.read()
                     last = member.name
                 if not getattr(archive, "is_whole", False):
                     raise tarfile.ReadError("its end is missing")
@@ -367,36 +361,22 @@ class ShardReader:
             return not any(f".{each}" in IMAGE_SUFFIXES for each in values)
         return not self.columns.fixed and suffix in {self.columns.text, "txt", "json"}
 
-    def _row(self, shard: str, key: tuple[str, str], values: dict[str, bytes | str]) -> Row:
+    def _row(self, shard: str, key: tuple[str, str], values: dict[str, bytes | None]) -> Row:
+        """Make a row of its files by their suffix; `None` is one that is too large."""
         name = f"{shard}/{'/'.join(filter(None, key))}"
         columns = self.columns
-        image = next(
-            (
-                content
-                for suffix, content in values.items()
-                if suffix == columns.image or f".{suffix}" in IMAGE_SUFFIXES
-            ),
-            None,
-        )
+        if too_large := [suffix for suffix, content in values.items() if content is None]:
+            return Row(name, error=f"its file .{too_large[0]} {TOO_LARGE}")
+        image = next((values[each] for each in values if each == columns.image or f".{each}" in IMAGE_SUFFIXES), None)
         text: Any = values.get(columns.text, values.get("txt") if columns.text == "text" else None)
         try:
-            if isinstance(text, bytes):
+            if text is not None:
                 text = text.decode("utf-8-sig").strip()
-            elif text is None and "json" in values and not columns.fixed:
-                text = json.loads(values["json"]).get(columns.text)
+            elif (described := values.get("json")) and not columns.fixed:
+                text = json.loads(described).get(columns.text)
         except (ValueError, AttributeError) as error:
             return Row(name, error=f"its text cannot be read: {_reason(error)}")
-        expressions = columns.expressions(text)
-        if not isinstance(image, bytes):
-            return Row(name, text=expressions, error=image or "it has no image")
-        return Row(name, image, expressions)
-
-
-def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | str:
-    if member.size > MAX_DOWNLOAD_BYTES:
-        return f"its file {member.name!r} holds {member.size} bytes; an image may hold {MAX_DOWNLOAD_BYTES}"
-    file = archive.extractfile(member)
-    return file.read() if file is not None else b""
+        return Row(name, image, columns.expressions(text), None if image else "it has no image")
 
 
 def _shards(name: str, files: dict[str, Any], columns: Columns) -> Source:
@@ -472,7 +452,7 @@ def _dataset(
     if split not in splits:
         raise ValueError(f"`split` must be one of {list(splits)}, the splits of {name!r}, got {split!r}.")
     if isinstance(builder, Parquet | WebDataset):
-        files = {str(url): fsspec.url_to_fs(url)[0].info(url) for url in sorted(splits[split])}
+        files: dict[str, Any] = {str(url): {} for url in sorted(splits[split])}  # their URLs name the commit
         if isinstance(builder, Parquet):
             return _parquet(name, files, partition_rows, columns)
         return _shards(name, files, columns)
