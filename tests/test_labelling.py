@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -31,7 +32,9 @@ from hf_ris.cli import app
 from hf_ris.data import FEATURES, load_labels
 from hf_ris.folder import FolderEntry
 from hf_ris.labelling import ModelChoice, Source, Workers, find_source, label, sources
-from hf_ris.labelling.engines import ATTEMPTS
+from hf_ris.labelling.engines import ATTEMPTS, Job, _Worker
+from hf_ris.labelling.output import LabelFolder
+from hf_ris.output_folder import weights_fingerprint
 from hf_ris.rows import Row, answer_rows
 
 
@@ -572,12 +575,44 @@ def test_a_partition_that_workers_die_of_does_not_keep_the_others(parquet, choic
     assert label(source, tmp_path / "out", choice, workers=HERE).new_rows == 3
 
 
+def test_a_worker_leaves_what_is_written(parquet, choice, tmp_path):
+    """Ray hands out several partitions together, and all of them again when their worker dies."""
+    source = find_source(parquet, partition_rows=2)
+    label(source, tmp_path / "whole", choice, workers=HERE)
+    folder = LabelFolder(tmp_path / "out", 6, with_images=False)
+    folder.claim({})
+    described = {"model": choice.model, "revision": None, "weights": weights_fingerprint(choice.load().model)}
+    worker = _Worker(Job(source.read, folder, choice, described, 8, None), cores=1)
+    before = {}
+    for numbers in ([0], [0, 1], [0, 1, 2]):
+        batch = {"partition": [pickle.dumps((number, source.partitions[number])) for number in numbers]}
+        answers = [pickle.loads(each) for each in worker(batch)["answer"]]
+        assert answers == [{"number": number, "rows": 3, "failed": 0} for number in numbers]
+        after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "labels").iterdir()}
+        assert {name: after[name] for name in before} == before
+        before = after
+    assert labels_of(tmp_path / "out") == labels_of(tmp_path / "whole")[:9]
+
+
+def test_two_runs_at_once_are_refused(parquet, choice, tmp_path):
+    with LabelFolder(tmp_path / "out", 2, with_images=False).hold(), pytest.raises(ValueError, match="another run"):
+        label(find_source(parquet), tmp_path / "out", choice, workers=HERE)
+
+
 @pytest.mark.slow
 def test_errors_of_workers_are_those_of_one_process(parquet, choice, tmp_path, ray_here):
     with pytest.raises(ValueError, match="there is no folder '/nowhere'"):
         label(find_source(parquet), tmp_path / "out", ModelChoice("/nowhere"), workers=Workers(1, 1))
     with pytest.raises(ValueError, match="--device must name a device"):
         label(find_source(parquet), tmp_path / "out", replace(choice, device="cuda:99"), workers=Workers(1, 1))
+
+
+@pytest.mark.slow
+def test_workers_that_do_not_fit_the_machine_are_refused(parquet, choice, tmp_path):
+    pytest.importorskip("ray")
+    for workers in (Workers(1, 1, gpus=5), Workers(1, 1, cores=1000)):
+        with pytest.raises(ValueError, match="`workers` must fit this machine"):
+            label(find_source(parquet), tmp_path / "out", choice, workers=workers)
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def label(
             min=1,
             help="Images whose labels are written at once. A shard, or a row group of Parquet, is never divided.",
         ),
-    ] = 1000,
+    ] = 200,
     format: Annotated[
         str,
         typer.Option(

@@ -4,6 +4,7 @@ import logging
 import os
 import pickle
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from .output import LabelFolder
 
 
 ATTEMPTS = 3  # at a partition whose worker dies
+WORKING_MEMORY = 1.5  # of a worker, times that of a process that has loaded the model
+MOST_BLOCKS = 2000  # that partitions are handed out in, one after the other each; Ray needs memory for them
 Partition = tuple[int, Any]  # its number, and what the source says of it
 Note = Callable[[str], None]
 
@@ -114,7 +117,7 @@ class Job:
         answers = answer_rows(ris, self.read(content), self.batch_size, num_workers)
         model = {name: self.described[name] for name in ("model", "revision")}
         try:
-            return {"number": number, **self.folder.write(number, answers, model)}
+            return self.folder.write(number, answers, model)
         except torch.OutOfMemoryError as error:
             raise MemoryError(
                 f"The device's memory does not suffice for {self.batch_size} images at a time; lower `batch_size`."
@@ -139,7 +142,7 @@ class InProcess:
 class OnRay:
     """Labels partitions in Ray Data's workers. Neither images nor labels pass through this process."""
 
-    def __init__(self, choice: ModelChoice, workers: Workers, note: Note) -> None:
+    def __init__(self, choice: ModelChoice, workers: Workers, is_local: bool, note: Note) -> None:
         import ray
 
         self.choice = choice
@@ -150,9 +153,16 @@ class OnRay:
         fitting = int(gpus / self.gpus) if self.gpus else cores // (workers.cores or 1)
         self.most = max(1, fitting) if workers.most is None else workers.most
         self.least = self.most if workers.least is None else workers.least
-        largest = int(max((node.get("CPU", 0) for node in nodes), default=1))
-        share = max(1, min(largest, cores // self.most)) if self.gpus else 1
+        largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "GPU", "memory")}
+        share = max(1, min(int(largest["CPU"]), cores // self.most)) if self.gpus else 1
         self.cores = workers.cores or share
+        self.most_memory = 0.9 * largest["memory"]
+        self.memory = 0.0  # bytes of a worker, once the model is known
+        if self.cores > largest["CPU"] or self.gpus > largest["GPU"]:
+            lacking = f"a worker needs cores: {self.cores}, GPUs: {self.gpus:g}; the largest node has {largest['CPU']:g} and {largest['GPU']:g}"
+            if is_local:
+                raise ValueError(f"`workers` must fit this machine: {lacking}.")
+            note(f"waiting for the cluster to grow: {lacking}")
         several = f"{self.least} to {self.most}" if self.least < self.most else str(self.most)
         gpu = f", GPUs: {self.gpus:g}" if self.gpus else ""
         note(f"Ray: nodes: {len(nodes)}, workers: {several}, each with cores: {self.cores}{gpu}")
@@ -162,7 +172,9 @@ class OnRay:
 
         # In a process that ends with it: the model must not take a worker's memory. This one never loads it.
         load = ray.remote(num_cpus=self.cores, num_gpus=self.gpus, max_calls=1, max_retries=1)(_describe)
-        return _unpack(ray.get(load.remote(self.choice)))
+        described, memory = _unpack(ray.get(load.remote(self.choice)))
+        self.memory = min(WORKING_MEMORY * memory, self.most_memory)
+        return described
 
     def run(self, job: Job, partitions: Sequence[Partition]) -> Iterator[dict[str, int]]:
         """Label partitions, and yield the counts of each, in the order in which they are done; none of one that workers died of."""
@@ -174,7 +186,8 @@ class OnRay:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         rows = ray.data.from_items(
-            [{"partition": pickle.dumps(partition)} for partition in partitions], override_num_blocks=len(partitions)
+            [{"partition": pickle.dumps(partition)} for partition in partitions],
+            override_num_blocks=min(len(partitions), max(MOST_BLOCKS, 32 * self.most)),
         )
         counts = rows.map_batches(
             _Worker,
@@ -183,10 +196,12 @@ class OnRay:
             compute=ray.data.ActorPoolStrategy(min_size=self.least, max_size=self.most),
             num_cpus=self.cores,
             num_gpus=self.gpus,
+            memory=self.memory,  # so that there are no more workers on a node than it has memory for
         )
         for row in counts.iter_rows():
             if (answer := _unpack(row["answer"])) is not None:
                 yield answer
+        job.folder.forget_attempts()
 
 
 class _Worker:
@@ -209,15 +224,29 @@ class _Worker:
         return {"answer": [_pack(self._label, each) for each in batch["partition"]]}
 
     def _label(self, pickled: bytes) -> dict[str, int] | None:
-        """Label a partition, unless too many workers died of it: Ray starts others without end."""
+        """Label a partition that is not written yet, unless too many workers died of it: Ray starts others without end."""
         partition = pickle.loads(pickled)
-        if self.job.folder.count_attempt(partition[0]) > ATTEMPTS:
+        number, folder = partition[0], self.job.folder
+        if folder.has(number):  # by a worker that died afterwards, of another partition that it was handed with it
+            return folder.counts([number])[number]
+        if folder.count_attempt(number) > ATTEMPTS:
             return None
-        return self.job.run(self.ris, partition)
+        counts = self.job.run(self.ris, partition)
+        folder.forget_attempts(number)
+        return counts
 
 
 def _describe(choice: ModelChoice) -> bytes:
-    return _pack(lambda: describe_model(choice.load()))
+    """Describe a model, and measure the bytes of a process that has loaded it."""
+
+    import resource  # which Windows lacks
+
+    def load() -> tuple[dict[str, Any], int]:
+        described = describe_model(choice.load())
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return described, peak if sys.platform == "darwin" else peak * 1024
+
+    return _pack(load)
 
 
 def _pack(function: Callable[..., Any], *arguments: Any) -> bytes:
@@ -263,8 +292,8 @@ def open_engine(choice: ModelChoice, workers: Workers, note: Note) -> Iterator[I
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     is_mine = not ray.is_initialized()
+    address = workers.address or os.environ.get("RAY_ADDRESS") or "local"
     if is_mine:
-        address = workers.address or os.environ.get("RAY_ADDRESS") or "local"
         note("starting Ray ..." if address == "local" else f"joining the cluster at {address} ...")
         here: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
@@ -272,7 +301,7 @@ def open_engine(choice: ModelChoice, workers: Workers, note: Note) -> Iterator[I
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             raise ValueError(f"`address` must be that of a cluster of Ray, got {address!r}: {error}") from error
     try:
-        yield OnRay(choice, workers, note)
+        yield OnRay(choice, workers, is_mine and address == "local", note)
     finally:
         if is_mine:
             ray.shutdown()

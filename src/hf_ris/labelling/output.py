@@ -4,6 +4,7 @@ import json
 import posixpath
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..output_folder import SETTINGS, compare_settings, hold_folder
 from ..rows import Row
 
 
+ATTEMPTS = ".attempts"  # the folder of marks that partitions were begun; there are as many as workers
 ROWS_AT_ONCE = 100  # of a row group: images are written while others are asked about
 CARD = """---
 task_categories:
@@ -85,10 +87,11 @@ class LabelFolder:
         for name in self._list():
             if name.startswith("."):  # of a run that was killed
                 self.system.rm_file(posixpath.join(self.path, LABELS, name))
+        self.forget_attempts()
 
-    def _list(self) -> list[str]:
+    def _list(self, folder: str = LABELS) -> list[str]:
         try:
-            found = self.system.ls(posixpath.join(self.path, LABELS), detail=False, refresh=True)
+            found = self.system.ls(posixpath.join(self.path, folder), detail=False, refresh=True)
         except FileNotFoundError:  # object stores have no empty folders
             return []
         return sorted(name for path in found if (name := posixpath.basename(path)))
@@ -102,15 +105,25 @@ class LabelFolder:
         present = set(self._list())
         return [number for number in range(self.partitions) if posixpath.basename(self.name(number)) in present]
 
-    def counts(self, number: int) -> dict[str, int]:
-        """Read how many rows a partition has, and how many of them failed."""
+    def has(self, number: int) -> bool:
+        return self.system.exists(posixpath.join(self.path, self.name(number)))
+
+    def counts(self, numbers: Iterable[int]) -> dict[int, dict[str, int]]:
+        """Read how many rows partitions have, and how many of these failed: by their number, `number`, `rows` and `failed`."""
+        with ThreadPoolExecutor(32) as pool:  # object stores answer slowly, but many at once
+            return {found["number"]: found for found in pool.map(self._count, numbers)}
+
+    def _count(self, number: int) -> dict[str, int]:
         path = posixpath.join(self.path, self.name(number))
         try:
             with self.system.open(path, "rb") as file:
                 found = pq.read_metadata(file).metadata
-            return {name: int(found[name.encode()]) for name in ("rows", "failed")}
+            return {"number": number, **{name: int(found[name.encode()]) for name in ("rows", "failed")}}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged: {error}; delete it, and it is labelled again.") from error
+
+    def remove(self, number: int) -> None:
+        self.system.rm_file(posixpath.join(self.path, self.name(number)))
 
     def read(self, number: int, columns: list[str]) -> Iterator[dict[str, Any]]:
         """Read a partition's rows."""
@@ -130,7 +143,7 @@ class LabelFolder:
             model (`dict`): Its name and its revision, under `model` and `revision`.
 
         Returns:
-            `dict[str, int]`: Numbers of `rows` and of those that `failed`.
+            `dict[str, int]`: Its `number`, and how many `rows` it has and how many of these `failed`.
         """
         schema = self.features.arrow_schema
         counts = {"rows": 0, "failed": 0}
@@ -153,21 +166,25 @@ class LabelFolder:
                     waiting = []
             writer.write_table(pa.Table.from_pylist(waiting, schema))
             writer.add_key_value_metadata({name: str(count) for name, count in counts.items()})
-        for path in self._attempts(number):
-            self.system.rm_file(path)
-        return counts
+        return {"number": number, **counts}
 
     def count_attempt(self, number: int) -> int:
-        """Leave a mark that a partition was begun, and count such marks of this run."""
-        path = posixpath.join(self.path, self.name(number))
-        self.system.touch(
-            posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}-attempt-{uuid.uuid4().hex[:12]}")
-        )
+        """Leave a mark that a partition is begun, and count its marks."""
+        self.system.makedirs(posixpath.join(self.path, ATTEMPTS), exist_ok=True)
+        self.system.touch(posixpath.join(self.path, ATTEMPTS, f"{number:05d}-{uuid.uuid4().hex[:12]}"))
         return len(self._attempts(number))
 
+    def forget_attempts(self, number: int | None = None) -> None:
+        """Remove the marks of a partition, or of all."""
+        if number is None:
+            if self.system.exists(posixpath.join(self.path, ATTEMPTS)):
+                self.system.rm(posixpath.join(self.path, ATTEMPTS), recursive=True)
+            return
+        for name in self._attempts(number):
+            self.system.rm_file(posixpath.join(self.path, ATTEMPTS, name))
+
     def _attempts(self, number: int) -> list[str]:
-        begin = f".{posixpath.basename(self.name(number))}-attempt-"
-        return [posixpath.join(self.path, LABELS, name) for name in self._list() if name.startswith(begin)]
+        return [name for name in self._list(ATTEMPTS) if name.startswith(f"{number:05d}-")]
 
     @staticmethod
     def _encode_image(row: Row, lines: list[dict[str, Any]]) -> dict[str, Any] | None:

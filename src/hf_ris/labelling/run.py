@@ -80,9 +80,10 @@ def label(
     with folder.hold(), open_engine(choice, workers or Workers(), note) as engine:
         described = {**engine.describe(), "model": choice.model}  # the bundled one lies elsewhere on every machine
         folder.claim(_settings(source, folder, described, batch_size))
-        done = {number: folder.counts(number) for number in folder.done()}
-        if retry_failed:
-            done = {number: counts for number, counts in done.items() if not counts["failed"]}
+        done = folder.counts(folder.done())
+        for number in [number for number, counts in done.items() if retry_failed and counts["failed"]]:
+            folder.remove(number)
+            del done[number]
         if done:
             note(f"{len(done)} of {len(source.partitions)} partitions are labelled already")
         for counts in done.values():

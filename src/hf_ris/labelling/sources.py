@@ -86,7 +86,7 @@ def find_source(
     subset: str | None = None,
     revision: str | None = None,
     num_rows: int | None = None,
-    partition_rows: int = 1000,
+    partition_rows: int = 200,
 ) -> Source:
     """
     Find images and expressions, and divide them into partitions.
@@ -104,7 +104,7 @@ def find_source(
         split (`str`, *optional*, defaults to `"train"`): Of a dataset of the Hub, or of drawn scenes.
         subset, revision (`str`, *optional*): Of a dataset of the Hub.
         num_rows (`int`, *optional*): Number of drawn scenes.
-        partition_rows (`int`, *optional*, defaults to 1000):
+        partition_rows (`int`, *optional*, defaults to 200):
             Images of a partition. A shard, or a row group of a Parquet file, is never divided.
 
     Returns:
