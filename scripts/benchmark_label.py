@@ -90,7 +90,7 @@ def report_label(measure_apart: Callable[..., Any]) -> str:
 
 
 def on_paper(found: dict[str, Any], unit: str) -> str:
-    """What a hundred million images would take at the measured rate."""
+    """Compute what a hundred million images would take at the measured rate."""
     number = 1 if unit == "GPU" else found["workers"]
     each = found["expressions"] / found["seconds"] / number
     hours = IMAGES / each / 3600

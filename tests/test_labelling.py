@@ -28,12 +28,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
+from hf_ris import rows as rows_module
 from hf_ris.cli import app
 from hf_ris.data import FEATURES, load_labels
 from hf_ris.folder import FolderEntry
-from hf_ris.labelling import ModelChoice, Source, Workers, find_source, label, sources
+from hf_ris.labelling import ModelChoice, Source, Workers, find_source, label, output, sources
 from hf_ris.labelling.engines import ATTEMPTS, Job, _Worker
 from hf_ris.labelling.output import LabelFolder
+from hf_ris.labelling.sources import Columns, _dataset
 from hf_ris.output_folder import weights_fingerprint
 from hf_ris.rows import Row, answer_rows
 
@@ -142,6 +144,13 @@ def test_a_folder_and_expressions_of_each_image(folder, contents):
     assert rows[0].image == contents[1]
     assert "FileNotFoundError" in rows[1].error
     assert all("leads out of the folder" in row.error for row in rows[2:])
+
+
+def test_partitions_of_other_sizes_are_another_source(folder):
+    entries = [FolderEntry(f"{number}.png", ["a tree"]) for number in range(10)]
+    fingerprints = {find_source(folder, entries=entries, partition_rows=size).fingerprint for size in (6, 7, 8, 6)}
+
+    assert len(fingerprints) == 3
 
 
 def test_a_folder_elsewhere(folder, contents):
@@ -281,22 +290,87 @@ def test_a_dataset_and_a_model_of_the_hub(hub, parquet, model_folder, tmp_path):
 def test_a_dataset_of_another_kind_is_streamed(folder, contents, tmp_path, monkeypatch):
     (folder / "metadata.csv").write_text("file_name,text\na.png,a tree\nb.png,a mug\n")
     (folder / "sub" / "c.png").unlink()
-    from hf_ris.labelling.sources import Columns, _dataset
-
-    rows = read(_dataset(str(folder), "train", None, None, 10, Columns(), None))
+    rows = read(_dataset(str(folder), "train", None, None, 10, Columns()))
 
     assert sorted((row.image, tuple(row.text)) for row in rows) == sorted(
         [(contents[0], ("a tree",)), (contents[1], ("a mug",))]
     )
+    with pytest.raises(ValueError, match="`image_column` must be one of \\['image', 'text'\\]"):
+        _dataset(str(folder), "train", None, None, 10, Columns("photo"))
+
+
+def test_a_dataset_of_addresses_is_streamed(tmp_path):
+    """Features of JSON lines are not known before they are read; images are addresses, of which one names a file here."""
+    (tmp_path / "rows").mkdir()
+    addresses = ["https://host/a.png", "a.png", "file:///etc/hostname", None]
+    lines = [json.dumps({"photo": each, "text": "a tree"}) for each in addresses]
+    (tmp_path / "rows" / "train.jsonl").write_text("\n".join(lines))
+    rows = read(_dataset(str(tmp_path / "rows"), "train", None, None, 10, Columns("photo")))
+
+    assert rows[0].image == addresses[0]
+    assert [row.error is None for row in rows] == [True, False, False, False]
+    assert "a file of this machine" in rows[2].error
+
+
+def test_files_of_a_shard_that_belong_to_no_row_or_occur_twice(contents, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, "README", b"about")
+        for name in ("./x/._1.jpg", "./x/1.JPG", "./x/._1.txt"):
+            add(archive, name, contents[0])
+        add(archive, "./x/1.txt", b"a tree")
+        for number in range(2):
+            add(archive, "2.jpg", contents[number])
+            add(archive, "2.txt", b"a tree")
+    rows = read(find_source(tmp_path / "a.tar"))
+
+    assert rows[0] == Row("a.tar/x/1", contents[0], ["a tree"])
+    assert [(row.name, row.error) for row in rows[1:]] == [("a.tar/2", "it has several files .txt")]
+
+
+@pytest.mark.parametrize("name", ["ph [1]", "q?", "star*", "a{b,c}", "x{1}", "100%#"])
+def test_folders_with_signs_in_their_names_and_links(name, contents, choice, tmp_path):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "a.png").write_bytes(contents[0])
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.png").write_bytes(contents[1])
+    (folder / "link.png").symlink_to(folder / "a.png")
+    (folder / "sub").symlink_to(tmp_path / "elsewhere")
+    (folder / "loop").symlink_to(folder)
+    source = find_source(folder, ["a tree"])
+
+    assert [(row.name, row.image) for row in read(source)] == [
+        ("a.png", contents[0]),
+        ("link.png", contents[0]),
+        ("sub/b.png", contents[1]),
+    ]
+    (tmp_path / f"{name}-out").mkdir()
+    assert label(source, tmp_path / f"{name}-out", choice, workers=HERE, format="dataset").failed == 0
+    load_labels(tmp_path / f"{name}-out")
+
+
+def test_images_by_a_pattern(folder, contents):
+    assert [row.name for row in read(find_source(f"{folder}/*.png", ["a tree"]))] == ["a.png", "b.png"]
 
 
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
         ("nowhere/images", {}, "`source` must be a folder, files, the id of a dataset"),
-        ("{tmp}/empty", {}, "there is none"),
+        ("{tmp}/empty", {}, "which holds none of these"),
+        ("{tmp}/none-*", {}, "there is none"),
+        ("{tmp}/mixed", {"expressions": ["a"]}, "which holds images and Parquet files; name those"),
+        ("{tmp}/rowless.parquet", {}, "which holds none"),
+        ("{tmp}/parquet", {"entries": []}, "must hold images"),
+        (
+            "{tmp}/parquet/rows-0.parquet",
+            {"entries": [FolderEntry("a", ["a"])]},
+            "must be a folder where a file names",
+        ),
+        ("{tmp}/parquet", {"subset": "en"}, "`subset` must be left out"),
+        ("{tmp}/images", {"expressions": [" "]}, "`expressions"),
         ("{tmp}/text", {"expressions": ["a"]}, "`source` must hold images, Parquet files or shards"),
-        ("{tmp}/images", {}, "`expressions` must be given for a folder of images"),
+        ("{tmp}/images", {}, "`expressions` must be given for images"),
         ("{tmp}/images", {"num_rows": 3}, "`num_rows` must be left out"),
         ("{tmp}/parquet", {"text_column": "caption"}, "`text_column` must be one of \\['image', 'text'\\]"),
         ("{tmp}/damaged.parquet", {}, "cannot be read as a Parquet file"),
@@ -310,6 +384,9 @@ def test_sources_that_are_none(source, options, message, folder, parquet, tmp_pa
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("a")
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1 damaged")
+    shutil.copytree(folder, tmp_path / "mixed")
+    shutil.copy(parquet / "rows-0.parquet", tmp_path / "mixed")
+    pq.write_table(pq.read_table(parquet / "rows-0.parquet").slice(0, 0), tmp_path / "rowless.parquet")
     with pytest.raises(ValueError, match=message):
         find_source(source.replace("{tmp}", str(tmp_path)), **options)
 
@@ -354,7 +431,7 @@ def test_what_is_unfit_stands_in_its_rows(ris, contents):
         [(None, True)],
         [("a tree", True)],
         [(None, True)],
-        [(None, True), (3, True)],
+        [(None, True), ("3", True)],
     ]
 
 
@@ -594,6 +671,57 @@ def test_a_worker_leaves_what_is_written(parquet, choice, tmp_path):
     assert labels_of(tmp_path / "out") == labels_of(tmp_path / "whole")[:9]
 
 
+def test_text_that_is_none(contents, choice, tmp_path):
+    """A class's number, and several expressions as `datasets` stores a sequence of dictionaries."""
+    rows = {
+        "image": [{"bytes": contents[0]}] * 2,
+        "number": [3, None],
+        "text": [{"sent": ["a tree", ""], "raw": ["A", "B"]}] * 2,
+    }
+    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
+    label(find_source(tmp_path / "rows.parquet", text_column="number"), tmp_path / "numbers", choice, workers=HERE)
+    source = find_source(tmp_path / "rows.parquet")
+
+    errors = [(row["label"], row["error"]) for row in labels_of(tmp_path / "numbers")]
+    assert errors == [("3", "an expression must be text, got int"), (None, "it has no text")]
+    assert [row.text for row in read(source)] == [["a tree", ""]] * 2
+
+
+def test_many_expressions_of_an_image_are_asked_in_parts(ris, images, monkeypatch):
+    monkeypatch.setattr(rows_module, "EXPRESSIONS_AT_ONCE", 2)
+    texts = ["a tree", " ", "the red mug", "a fish", "the star"]
+    rows = [Row("a", images[0], texts), Row("b", "no image", texts), Row("c", images[1], ["a tree"])]
+    found = list(answer_rows(ris, rows, batch_size=2))
+
+    assert [[line["label"] for line in lines] for _, lines in found] == [texts, texts, ["a tree"]]
+    assert ["error" in line for line in found[0][1]] == [False, True, False, False, False]
+    assert all("error" in line for line in found[1][1])
+    for line in (found[0][1][3], found[0][1][4], found[2][1][0]):
+        image = images[1] if line is found[2][1][0] else images[0]
+        assert line["mask"] == ris(image, text=line["label"], output_format="rle")["mask"]
+
+
+def test_names_that_are_no_unicode_go_into_a_dataset(folder, choice):
+    (folder / "a.png").rename(folder / "\udcff.png")
+    label(find_source(folder, ["a tree"]), folder.parent / "out", choice, workers=HERE, format="dataset")
+
+    assert "\\udcff.png" in [row["file_name"] for row in labels_of(folder.parent / "out")]
+
+
+def test_an_output_in_its_source_is_refused(folder, choice):
+    with pytest.raises(ValueError, match="must not lie in the source"):
+        label(find_source(folder, ["a tree"]), folder / "labels", choice, workers=HERE)
+
+
+def test_images_are_written_as_they_come(parquet, choice, tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "BYTES_AT_ONCE", 1)
+    label(find_source(parquet), tmp_path / "small", choice, workers=HERE, format="dataset")
+    monkeypatch.undo()
+    label(find_source(parquet), tmp_path / "large", choice, workers=HERE, format="dataset")
+
+    assert labels_of(tmp_path / "small") == labels_of(tmp_path / "large")
+
+
 def test_two_runs_at_once_are_refused(parquet, choice, tmp_path):
     with LabelFolder(tmp_path / "out", 2, with_images=False).hold(), pytest.raises(ValueError, match="another run"):
         label(find_source(parquet), tmp_path / "out", choice, workers=HERE)
@@ -713,7 +841,7 @@ def test_labels_are_rows_to_train_on(parquet, choice, tmp_path):
     assert rows[0]["image"].size == (80, 60)
     middle = sorted(row["score"] for row in found)[len(found) // 2]
     assert load_labels(tmp_path / "out", middle)["score"] == [row["score"] for row in found if row["score"] >= middle]
-    with pytest.raises(ValueError, match="no label with a score of at least 1"):
+    with pytest.raises(ValueError, match="no mask with a score of at least 1"):
         load_labels(tmp_path / "out", 1.0)
 
 

@@ -1,7 +1,6 @@
 """`hf-ris label`."""
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -34,8 +33,11 @@ def label(
     image_column: Annotated[
         str, typer.Option(help="Column of the images; in shards a suffix, by default the first that is an image's.")
     ] = "image",
-    split: Annotated[str, typer.Option(help="Split of a dataset, or of drawn scenes.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(help="Split of a dataset of the Hub, or of drawn scenes; by default train.")
+    ] = None,
     subset: Annotated[str | None, typer.Option(help="Subset (configuration) of a dataset of the Hub.")] = None,
+    source_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a dataset of the Hub.")] = None,
     num_rows: Annotated[int | None, typer.Option(min=1, help="Number of drawn scenes.")] = None,
     partition_rows: Annotated[
         int,
@@ -110,6 +112,7 @@ def label(
         text_column=text_column,
         split=split,
         subset=subset,
+        revision=source_revision,
         num_rows=num_rows,
         partition_rows=partition_rows,
     )
@@ -131,7 +134,7 @@ def label(
         )
     note(f"wrote {output}: {summary.rows - summary.failed:,} of {summary.rows:,} expressions labelled")
     if summary.failed:
-        note(f"hf-ris: {summary.failed:,} failed; the column `error` of {Path(output, 'labels')} says why")
+        note(f"hf-ris: {summary.failed:,} failed; the column error of its labels says why")
         raise typer.Exit(1)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import Pipeline
 
 from .output_folder import claim_folder, describe_model, hold_folder
-from .rows import Row, answer_rows
+from .rows import Row, answer_rows, leads_out
 
 
 RESULTS = "results.jsonl"
@@ -117,9 +117,11 @@ def segment_folder(
 
 def _segment_batch(ris: Pipeline, folder: Path, batch: list[FolderEntry], options: dict[str, Any]) -> list[bytes]:
     """The lines of a batch. What is unfit about an image, or an expression, stands in its own lines."""
-    rows = [
-        Row(entry.image, str(folder / entry.image), entry.text, _leads_out(folder, entry.image)) for entry in batch
-    ]
+    rows = []
+    for entry in batch:
+        is_outside = leads_out(folder, entry.image)
+        error = f"{entry.image!r} leads out of the folder {str(folder)!r}" if is_outside else None
+        rows.append(Row(entry.image, str(folder / entry.image), entry.text, error))
     lines = []
     for row, answers in answer_rows(ris, rows, len(batch), **options):
         for answer in answers:
@@ -127,16 +129,6 @@ def _segment_batch(ris: Pipeline, folder: Path, batch: list[FolderEntry], option
             # Half a surrogate pair, as in names that are no Unicode, is written as JSON's own escape.
             lines.append(line.encode("utf-8", "backslashreplace") + b"\n")
     return lines
-
-
-def _leads_out(folder: Path, image: str) -> str | None:
-    """Say so if an image's name leads out of the folder."""
-    try:
-        if not Path(folder, image).resolve().is_relative_to(folder.resolve()):
-            return f"{image!r} leads out of the folder {str(folder)!r}"
-    except (OSError, RuntimeError, ValueError):
-        pass  # a name of no file, which the pipeline reports
-    return None
 
 
 def _group_by_entry(batch: list[FolderEntry], lines: list[bytes], output: Path) -> Iterator[list[dict[str, Any]]]:

@@ -1,15 +1,22 @@
 """Labels: the masks that `hf-ris label` found, in Parquet files, as rows to train on."""
 
+import glob
+import re
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import datasets
+from transformers.utils import logging
 
 from .features import FEATURES
 from .segmentation import mask_geometry
 
 
+logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
+
 LABELS = "labels"  # the folder of the Parquet files
+PARTITION = re.compile(r"\d+-of-(\d+)\.parquet")  # the name of one
 LABEL_FEATURES = datasets.Features(
     {
         "file_name": datasets.Value("string"),
@@ -51,11 +58,16 @@ def load_labels(root: str | Path, min_score: float = 0.0) -> datasets.Dataset:
 
     if not 0 <= min_score <= 1:
         raise ValueError(f"`min_score` must be between 0 and 1, got {min_score}.")
-    system, path = fsspec.url_to_fs(str(root))
-    files = sorted(system.glob(f"{path}/{LABELS}/*.parquet"))
-    if not files:
+    system, path = fsspec.url_to_fs(str(root).removeprefix("file://"))
+    folder = f"{path}/{LABELS}"
+    names = [each.rpartition("/")[2] for each in (system.ls(folder, detail=False) if system.isdir(folder) else [])]
+    names = sorted(name for name in names if PARTITION.fullmatch(name))
+    if not names:
         raise ValueError(f"`root` must be a folder that hf-ris label wrote, got {str(root)!r}.")
-    urls = [system.unstrip_protocol(file) for file in files]
+    if len(names) < (all_of_them := int(PARTITION.fullmatch(names[0])[1])):  # type: ignore[index]
+        logger.warning(f"{root} holds {len(names)} of {all_of_them} partitions; hf-ris label finishes it.")
+    files = [f"{folder}/{name}" for name in names]
+    urls = [glob.escape(file) if "file" in system.protocol else system.unstrip_protocol(file) for file in files]
     with system.open(files[0], "rb") as file:
         columns = pq.read_schema(file).names
     if "image" not in columns:
@@ -64,9 +76,11 @@ def load_labels(root: str | Path, min_score: float = 0.0) -> datasets.Dataset:
         )
     fit = pc.field("box").is_valid() & (pc.field("score") >= min_score)
     if not pads.dataset(files, filesystem=system).count_rows(filter=fit):
-        raise ValueError(f"`root` {str(root)!r} has no label with a score of at least {min_score}.")
+        raise ValueError(f"`root` {str(root)!r} has no mask with a score of at least {min_score}.")
     rows = datasets.load_dataset("parquet", data_files=urls, split="train", filters=fit)
-    image_ids = {name: number for number, name in enumerate(dict.fromkeys(rows["file_name"]))}
+    # Numbers that no other folder's images have, so that datasets can be joined.
+    base = int.from_bytes(blake2b(str(root).encode("utf-8", "replace"), digest_size=4).digest()) // 2 << 32
+    image_ids = {name: base + number for number, name in enumerate(dict.fromkeys(rows["file_name"]))}
     # Images are not copied: the other columns are made beside them.
     others = rows.remove_columns("image").map(
         _convert,

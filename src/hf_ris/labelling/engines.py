@@ -1,4 +1,4 @@
-"""What labels partitions: this process, or workers of Ray Data. Either runs the same [`Job`] with the same pipeline."""
+"""Engines that label partitions: this process, or workers of Ray Data. Either runs the same [`Job`] with the same pipeline."""
 
 import logging
 import os
@@ -198,14 +198,17 @@ class OnRay:
             num_gpus=self.gpus,
             memory=self.memory,  # so that there are no more workers on a node than it has memory for
         )
-        for row in counts.iter_rows():
-            if (answer := _unpack(row["answer"])) is not None:
-                yield answer
+        try:
+            for row in counts.iter_rows():
+                if (answer := _unpack(row["answer"])) is not None:
+                    yield answer
+        except ray.exceptions.RayError as error:  # workers that cannot start, or an error that none should have
+            raise OSError(f"a worker failed: {error}") from error
         job.folder.forget_attempts()
 
 
 class _Worker:
-    """What Ray keeps in a process: a pipeline that labels partition after partition."""
+    """Keeps a pipeline in a process of Ray, and labels partition after partition."""
 
     def __init__(self, job: Job, cores: int) -> None:
         self.job = job

@@ -1,6 +1,7 @@
 """The folder that labels go to: a Parquet file for each partition, whole or not at all; here, or anywhere that fsspec writes."""
 
 import json
+import os
 import posixpath
 import uuid
 from collections.abc import Iterable, Iterator
@@ -20,8 +21,9 @@ from ..output_folder import SETTINGS, compare_settings, hold_folder
 from ..rows import Row
 
 
-ATTEMPTS = ".attempts"  # the folder of marks that partitions were begun; there are as many as workers
-ROWS_AT_ONCE = 100  # of a row group: images are written while others are asked about
+MARKS = ".marks"  # the folder of marks that partitions were begun; there are as many as workers
+ROWS_AT_ONCE = 100  # images of a row group, which is written while others are asked about
+BYTES_AT_ONCE = 2**26  # or their size, an image of several expressions counted for each
 CARD = """---
 task_categories:
 - image-segmentation
@@ -45,10 +47,12 @@ class LabelFolder:
     """
 
     def __init__(self, url: str | Path, partitions: int, with_images: bool) -> None:
-        self.url = str(url) if "://" in str(url) else str(Path(url).expanduser().absolute())
+        url = str(url).removeprefix("file://")
+        self.url = url if "://" in url else str(Path(url).expanduser().absolute())
         self.partitions = partitions
         self.with_images = with_images
         self.system, self.path = fsspec.url_to_fs(self.url)
+        self.run = uuid.uuid4().hex[:12]  # whose marks count
 
     @property
     def features(self) -> datasets.Features:
@@ -80,14 +84,15 @@ class LabelFolder:
         elif self._list():
             raise ValueError(f"`output` {self.url!r} holds labels of unknown origin; name another folder.")
         else:
-            with self.create(SETTINGS) as file:
-                file.write(json.dumps(settings, indent=2, ensure_ascii=False).encode())
             with self.create("README.md") as file:
                 file.write(CARD.encode())
-        for name in self._list():
-            if name.startswith("."):  # of a run that was killed
-                self.system.rm_file(posixpath.join(self.path, LABELS, name))
-        self.forget_attempts()
+            with self.create(SETTINGS) as file:
+                file.write(json.dumps(settings, indent=2).encode())
+        if self.is_local:  # where no other run is: these are of one that was killed
+            for name in self._list():
+                if name.startswith("."):
+                    self.system.rm_file(posixpath.join(self.path, LABELS, name))
+            self.system.rm(posixpath.join(self.path, MARKS), recursive=True) if self._list(MARKS) else None
 
     def _list(self, folder: str = LABELS) -> list[str]:
         try:
@@ -148,8 +153,8 @@ class LabelFolder:
         schema = self.features.arrow_schema
         counts = {"rows": 0, "failed": 0}
         waiting: list[dict[str, Any]] = []
-        images = 0
-        # The image of several expressions is stored once.
+        images = size = 0
+        # The image of several expressions is stored once in a row group.
         with (
             self.create(self.name(number)) as file,
             pq.ParquetWriter(file, schema, dictionary_pagesize_limit=2**30) as writer,
@@ -160,40 +165,43 @@ class LabelFolder:
                     waiting.append({"image": image, **_plain({"file_name": row.name, **line}), **model})
                     counts["rows"] += 1
                     counts["failed"] += "error" in line
+                    size += len(image["bytes"] or b"") if image else 0
+                    if size >= BYTES_AT_ONCE:
+                        writer.write_table(pa.Table.from_pylist(waiting, schema))
+                        waiting, images, size = [], 0, 0
                 images += 1
-                if images % ROWS_AT_ONCE == 0:
+                if images >= ROWS_AT_ONCE:
                     writer.write_table(pa.Table.from_pylist(waiting, schema))
-                    waiting = []
+                    waiting, images, size = [], 0, 0
             writer.write_table(pa.Table.from_pylist(waiting, schema))
             writer.add_key_value_metadata({name: str(count) for name, count in counts.items()})
         return {"number": number, **counts}
 
     def count_attempt(self, number: int) -> int:
-        """Leave a mark that a partition is begun, and count its marks."""
-        self.system.makedirs(posixpath.join(self.path, ATTEMPTS), exist_ok=True)
-        self.system.touch(posixpath.join(self.path, ATTEMPTS, f"{number:05d}-{uuid.uuid4().hex[:12]}"))
-        return len(self._attempts(number))
+        """Leave a mark that this run begins a partition, and count its marks."""
+        self.system.makedirs(posixpath.join(self.path, MARKS), exist_ok=True)
+        self.system.touch(posixpath.join(self.path, MARKS, f"{self._mark(number)}{uuid.uuid4().hex[:12]}"))
+        return len(self._marks(self._mark(number)))
 
     def forget_attempts(self, number: int | None = None) -> None:
-        """Remove the marks of a partition, or of all."""
-        if number is None:
-            if self.system.exists(posixpath.join(self.path, ATTEMPTS)):
-                self.system.rm(posixpath.join(self.path, ATTEMPTS), recursive=True)
-            return
-        for name in self._attempts(number):
-            self.system.rm_file(posixpath.join(self.path, ATTEMPTS, name))
+        """Remove this run's marks of a partition, or all of them."""
+        for name in self._marks(self.run if number is None else self._mark(number)):
+            self.system.rm_file(posixpath.join(self.path, MARKS, name))
 
-    def _attempts(self, number: int) -> list[str]:
-        return [name for name in self._list(ATTEMPTS) if name.startswith(f"{number:05d}-")]
+    def _mark(self, number: int) -> str:
+        return f"{self.run}-{number:05d}-"
+
+    def _marks(self, begin: str) -> list[str]:
+        return [name for name in self._list(MARKS) if name.startswith(begin)]
 
     @staticmethod
     def _encode_image(row: Row, lines: list[dict[str, Any]]) -> dict[str, Any] | None:
         """Encode an image as the dataset's column holds it; none where all of its expressions failed, as it may be no image."""
         if all("error" in line for line in lines):
             return None
-        name = posixpath.basename(row.name)
+        name = _escape(posixpath.basename(row.name))
         if isinstance(row.image, str):  # the address that it came from
-            return {"bytes": None, "path": row.image}
+            return {"bytes": None, "path": _escape(row.image)}
         if isinstance(row.image, bytes):
             return {"bytes": row.image, "path": name}
         buffer = BytesIO()
@@ -208,7 +216,11 @@ class LabelFolder:
         try:
             with self.system.open(unfinished, "wb") as file:
                 yield file
-            self.system.mv(unfinished, path)
+            if self.is_local:
+                os.replace(unfinished, path)
+            else:
+                self.system.cp_file(unfinished, path)
+                self.system.rm_file(unfinished)
         except BaseException:
             if self.system.exists(unfinished):
                 self.system.rm_file(unfinished)
@@ -216,11 +228,12 @@ class LabelFolder:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _escape(value) if isinstance(value, str) else value for key, value in values.items()}
+
+
+def _escape(text: str) -> str:
     """Write half of a surrogate pair, as in names that are no Unicode, as Python's escape: Parquet holds Unicode alone."""
-    return {
-        key: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-        for key, value in values.items()
-    }
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 __all__ = ["LabelFolder"]

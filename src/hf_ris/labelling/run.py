@@ -17,7 +17,7 @@ FORMATS = ("parquet", "dataset", "coco")
 @dataclass(frozen=True)
 class Summary:
     """
-    What a folder of labels holds.
+    The contents of a folder of labels.
 
     Attributes:
         partitions (`int`): All of the source.
@@ -77,6 +77,8 @@ def label(
     folder = LabelFolder(output, len(source.partitions), with_images=format == "dataset")
     if format == "coco" and not folder.is_local:
         raise ValueError(f"`output` must be a folder of this machine for the format coco, got {folder.url!r}.")
+    if source.root and folder.is_local and Path(folder.path).resolve().is_relative_to(Path(source.root).resolve()):
+        raise ValueError(f"`output` must not lie in the source, got {folder.url!r} in {source.root!r}.")
     with folder.hold(), open_engine(choice, workers or Workers(), note) as engine:
         described = {**engine.describe(), "model": choice.model}  # the bundled one lies elsewhere on every machine
         folder.claim(_settings(source, folder, described, batch_size))
@@ -114,7 +116,7 @@ def label(
 
 
 def _settings(source: Source, folder: LabelFolder, described: dict[str, Any], batch_size: int) -> dict[str, Any]:
-    """What the labels depend on."""
+    """Collect what the labels depend on."""
     return {
         **described,
         "source": source.name,

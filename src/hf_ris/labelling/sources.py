@@ -5,12 +5,13 @@ A source is divided into partitions. Each is read by itself, in whatever process
 """
 
 import json
+import os
 import posixpath
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,19 @@ import fsspec
 from ..data.refshapes import NAMES
 from ..folder import FolderEntry
 from ..modeling.without_torch import MAX_DOWNLOAD_BYTES, check_expressions
-from ..rows import Row
+from ..rows import Row, leads_out
 
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-PARQUET_SUFFIXES = (".parquet",)
-SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+SUFFIXES = {"images": IMAGE_SUFFIXES, "Parquet files": (".parquet",), "shards": (".tar", ".tar.gz", ".tgz")}
 FETCHED_AT_ONCE = 16  # images of a folder, which may lie elsewhere
 TOO_LARGE = f"holds more than the {MAX_DOWNLOAD_BYTES} bytes that an image may hold"
 # What tells versions of a file apart, as file systems call it.
-VERSIONS = ("ETag", "etag", "sha256", "blob_id", "checksum", "md5Hash", "mtime", "LastModified", "last_modified")
+VERSIONS = (
+    *("ETag", "etag", "sha256", "blob_id", "checksum", "md5Hash"),
+    *("mtime", "LastModified", "last_modified", "modificationTime"),
+)
+Files = dict[str, dict[str, Any]]  # by URL, or path on this machine: what the file system knows
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ class Source:
         name (`str`): What the user called it.
         partitions (`list`): What each partition consists of; small, and can be pickled.
         read (`Callable`): Reads the rows of a partition; can be pickled, too.
-        fingerprint (`str`): Hash of the files' names, sizes and versions, and of what is read of them.
+        fingerprint (`str`): Hash of the files' names, sizes and versions, of what is read of them, and of the partitions.
         fixed (`tuple[str, ...]`): The expressions, where every row has the same.
+        root (`str`): The folder that it is, if it is one of this machine.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Source:
     read: Callable[[Any], Iterator[Row]]
     fingerprint: str
     fixed: tuple[str, ...] = ()
+    root: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,27 @@ class Columns:
     text: str = "text"
     fixed: tuple[str, ...] = ()
 
+    @property
+    def needed(self) -> list[str]:
+        return [self.image] if self.fixed else [self.image, self.text]
+
     def expressions(self, value: Any) -> list[Any]:
-        """Read a column's value: text, several, or RefCOCO's, each with `sent` and `raw`."""
+        """Read a column's value: text, several, or RefCOCO's, each with `sent` and `raw` (or lists of these)."""
         if self.fixed:
             return list(self.fixed)
+        value = _sent(value)
         values = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-        return [(each.get("sent") or each.get("raw")) if isinstance(each, dict) else each for each in values]
+        return [_sent(each) for each in values]
+
+    def check(self, found: Sequence[str], where: str) -> None:
+        """Raise a ValueError that names a column that is not among those found."""
+        for option, column in zip(("image_column", "text_column"), self.needed, strict=False):
+            if column not in found:
+                raise ValueError(f"`{option}` must be one of {list(found)}, the columns of {where!r}, got {column!r}.")
+
+
+def _sent(value: Any) -> Any:
+    return (value.get("sent") or value.get("raw")) if isinstance(value, dict) else value
 
 
 def find_source(
@@ -82,7 +103,7 @@ def find_source(
     *,
     image_column: str = "image",
     text_column: str = "text",
-    split: str = "train",
+    split: str | None = None,
     subset: str | None = None,
     revision: str | None = None,
     num_rows: int | None = None,
@@ -101,11 +122,11 @@ def find_source(
             [`~hf_ris.folder.read_entries`].
         image_column, text_column (`str`, *optional*, defaults to `"image"` and `"text"`): See [`Columns`]. The text is not read if
             `expressions` are given.
-        split (`str`, *optional*, defaults to `"train"`): Of a dataset of the Hub, or of drawn scenes.
+        split (`str`, *optional*): Of a dataset of the Hub, or of drawn scenes; by default "train".
         subset, revision (`str`, *optional*): Of a dataset of the Hub.
         num_rows (`int`, *optional*): Number of drawn scenes.
         partition_rows (`int`, *optional*, defaults to 200):
-            Images of a partition. A shard, or a row group of a Parquet file, is never divided.
+            Images of a partition. A shard, a row group of a Parquet file, or a file of a dataset that is streamed, is never divided.
 
     Returns:
         [`Source`]: Its partitions in the order of their names.
@@ -121,24 +142,66 @@ def find_source(
         check_expressions(list(expressions), argument="expressions")
     if partition_rows < 1:
         raise ValueError(f"`partition_rows` must be at least 1, got {partition_rows}.")
-    if name in NAMES:
-        return _drawn(name, split, num_rows, partition_rows, columns, entries)
-    if num_rows is not None:
-        raise ValueError(f"`num_rows` must be left out for {name!r}: it is the number of scenes to draw.")
-    if "://" in name or any(sign in name for sign in "*{") or Path(name).expanduser().exists():
-        files = _list_files(name)
-        kinds = {
-            kind: {url: info for url, info in files.items() if url.lower().endswith(suffixes)}
-            for kind, suffixes in (
-                ("images", IMAGE_SUFFIXES),
-                ("parquet", PARQUET_SUFFIXES),
-                ("shards", SHARD_SUFFIXES),
+    is_drawn = name in NAMES
+    is_here = not is_drawn and Path(name).expanduser().exists()
+    is_dataset = not is_drawn and not is_here and "://" not in name and not any(sign in name for sign in "*{")
+    for argument, value, is_fit in (
+        ("num_rows", num_rows, is_drawn),
+        ("subset", subset, is_dataset),
+        ("revision", revision, is_dataset),
+        ("split", split, is_dataset or is_drawn),
+    ):
+        if value is not None and not is_fit:
+            raise ValueError(f"`{argument}` must be left out for {name!r}.")
+    if is_drawn:
+        found = _drawn(name, split or "train", num_rows, partition_rows, columns)
+    elif is_dataset:
+        found = _dataset(name, split or "train", subset, revision, partition_rows, columns)
+    else:
+        found = _choose_files(name, _list_files(name, is_here), entries, partition_rows, columns)
+    if entries is not None and not isinstance(found.read, FolderReader):
+        raise ValueError(
+            f"`expressions` must be texts or a column for {name!r}: a file of expressions goes with a folder."
+        )
+    if not found.partitions:
+        raise ValueError(f"`source` must hold images, got {name!r}, which holds none.")
+    is_folder = is_here and Path(name).expanduser().is_dir()
+    return replace(found, root=str(Path(name).expanduser().absolute())) if is_folder else found
+
+
+def _make_source(
+    name: str, partitions: list[Any], read: Callable[[Any], Iterator[Row]], columns: Columns, versions: Any
+) -> Source:
+    digest = blake2b(repr([versions, columns]).encode("utf-8", "surrogatepass"), digest_size=8)
+    for partition in partitions:
+        digest.update(repr(partition).encode("utf-8", "surrogatepass"))
+    return Source(name, partitions, read, digest.hexdigest(), columns.fixed)
+
+
+def _choose_files(
+    name: str, files: Files, entries: Sequence[FolderEntry] | None, partition_rows: int, columns: Columns
+) -> Source:
+    kinds = {
+        kind: {url: info for url, info in files.items() if url.lower().endswith(suffixes)}
+        for kind, suffixes in SUFFIXES.items()
+    }
+    found = [kind for kind, urls in kinds.items() if urls]
+    if entries is not None:
+        return _folder(name, files, entries, partition_rows, columns)
+    if len(found) != 1:
+        raise ValueError(
+            f"`source` must hold images, Parquet files or shards, got {name!r}, which holds {' and '.join(found) or 'none of these'}"
+            f"{'; name those that are meant, such as photos/*.jpg' if found else ''}."
+        )
+    if found == ["images"]:
+        if not columns.fixed:
+            raise ValueError(
+                "`expressions` must be given for images: texts, or a .csv or .jsonl file that names each image of a folder and its text."
             )
-        }
-        if entries is not None or not (kinds["parquet"] or kinds["shards"]):
-            return _folder(name, kinds["images"], entries, partition_rows, columns)
-        return _files(name, kinds, partition_rows, columns, entries)
-    return _dataset(name, split, subset, revision, partition_rows, columns, entries)
+        return _folder(name, kinds["images"], None, partition_rows, columns)
+    if found == ["shards"]:
+        return _shards(name, kinds["shards"], columns)
+    return _parquet(name, kinds["Parquet files"], partition_rows, columns)
 
 
 # Folders
@@ -146,15 +209,16 @@ def find_source(
 
 @dataclass(frozen=True)
 class FolderReader:
-    """Reads images below `root`. A partition is a tuple of (name, expressions)."""
+    """Reads images below `root`. A partition is a tuple of (name, expressions). Listed ones may be links to anywhere."""
 
     root: str
+    is_listed: bool
 
     def __call__(self, partition: tuple[tuple[str, tuple[str, ...]], ...]) -> Iterator[Row]:
         system, root = fsspec.url_to_fs(self.root)
         with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
             for entries in _chunks(partition, FETCHED_AT_ONCE):
-                contents = pool.map(lambda entry: _read_below(system, root, entry[0]), entries)
+                contents = pool.map(lambda entry: _read_below(system, root, entry[0], self.is_listed), entries)
                 for (name, text), content in zip(entries, contents, strict=True):
                     yield _row_of_file(name, content, text)
 
@@ -163,16 +227,27 @@ def _row_of_file(name: str, content: bytes | str, text: Sequence[str]) -> Row:
     return Row(name, text=text, error=content) if isinstance(content, str) else Row(name, content, text)
 
 
-def _read_below(system: Any, root: str, name: str) -> bytes | str:
+def _read_below(system: Any, root: str, name: str, is_listed: bool = False) -> bytes | str:
     """Read a file of a folder, or say why it cannot be read."""
-    if _leads_out(system, root, name):
-        return f"{name!r} leads out of the folder {root!r}"
     try:
-        content = system.cat_file(posixpath.normpath(posixpath.join(root, name)), 0, MAX_DOWNLOAD_BYTES + 1)
+        path = posixpath.normpath(posixpath.join(root, name))
+        is_inside = path.startswith(posixpath.normpath(root) + "/")
+        if not is_listed and (not is_inside or (_is_local(system) and leads_out(Path(root), name))):
+            return f"{name!r} leads out of the folder {root!r}"
+        return _read(system, path)
     except Exception as error:  # file systems raise anything
         return f"{name!r} cannot be read: {_reason(error)}"
+
+
+def _read(system: Any, path: str) -> bytes:
+    """
+    Raises:
+        ValueError: If the file is too large.
+    """
+    with system.open(path, "rb") as file:
+        content = file.read(MAX_DOWNLOAD_BYTES + 1)
     if len(content) > MAX_DOWNLOAD_BYTES:
-        return f"{name!r} {TOO_LARGE}"
+        raise ValueError(f"it {TOO_LARGE}")
     return content
 
 
@@ -180,47 +255,26 @@ def _reason(error: Any) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _leads_out(system: Any, root: str, name: str) -> bool:
-    """Whether the name of an image leads out of its folder, by dots or by links."""
-    joined = posixpath.normpath(posixpath.join(root, name))
-    if "\0" in name or not joined.startswith(posixpath.normpath(root) + "/"):
-        return True
-    return "file" in _protocols(system) and not Path(joined).resolve().is_relative_to(Path(root).resolve())
-
-
-def _protocols(system: Any) -> tuple[str, ...]:
-    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
+def _is_local(system: Any) -> bool:
+    return "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol)
 
 
 def _folder(
-    name: str,
-    images: dict[str, Any],
-    entries: Sequence[FolderEntry] | None,
-    partition_rows: int,
-    columns: Columns,
+    name: str, files: Files, entries: Sequence[FolderEntry] | None, partition_rows: int, columns: Columns
 ) -> Source:
-    system, root = fsspec.url_to_fs(_local_url(name))
-    if any(sign in name for sign in "*{") or not system.isdir(root):
-        raise ValueError(
-            f"`source` must be a folder, Parquet files or shards, got {name!r}, which holds neither of these."
-        )
-    url = system.unstrip_protocol(root)
-    base = (root if "file" in _protocols(system) else url).rstrip("/") + "/"
-    listed = {each.removeprefix(base): info for each, info in images.items()}
-    if entries is not None:
-        rows = tuple((entry.image, tuple(entry.text)) for entry in entries)
-        versions = [(image, _version(listed.get(posixpath.normpath(image), {})), text) for image, text in rows]
-    elif not columns.fixed:
-        raise ValueError(
-            "`expressions` must be given for a folder of images: texts, or a .csv or .jsonl file that names each image and its text."
-        )
-    else:
+    root = name if entries is not None else _common_folder(files)
+    system, path = fsspec.url_to_fs(_local_url(root))
+    if entries is not None and not system.isdir(path):
+        raise ValueError(f"`source` must be a folder where a file names its images, got {name!r}.")
+    url = path if _is_local(system) else system.unstrip_protocol(path)
+    listed = {each.removeprefix(url.rstrip("/") + "/"): info for each, info in files.items()}
+    if entries is None:
         rows = tuple((image, columns.fixed) for image in sorted(listed))
-        versions = [(image, _version(listed[image]), text) for image, text in rows]
-    if not rows:
-        raise ValueError(f"`source` must hold images, Parquet files or shards, got {name!r}, which holds none.")
-    partitions = _chunks(rows, partition_rows)
-    return Source(name, partitions, FolderReader(url), _hash(versions), columns.fixed)
+    else:
+        rows = tuple((entry.image, tuple(entry.text)) for entry in entries)
+    versions = [_version(listed.get(posixpath.normpath(image), {})) for image, _ in rows]
+    reader = FolderReader(url, is_listed=entries is None)
+    return _make_source(name, _chunks(rows, partition_rows), reader, columns, versions)
 
 
 # Parquet files
@@ -247,40 +301,52 @@ class ParquetReader:
         import pyarrow.parquet as pq
 
         number = partition.first
-        wanted = [self.columns.image] + ([] if self.columns.fixed else [self.columns.text])
         system, path = fsspec.url_to_fs(partition.url)
         try:
             with system.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
-                groups = range(partition.start, partition.stop)
-                for batch in parquet.iter_batches(batch_size=16, row_groups=list(groups), columns=wanted):
+                groups = list(range(partition.start, partition.stop))
+                for batch in parquet.iter_batches(batch_size=16, row_groups=groups, columns=self.columns.needed):
                     for values in batch.to_pylist():
                         name = f"{partition.name}/{number}"
-                        yield _make_row(
-                            name, values[self.columns.image], values, self.columns, posixpath.dirname(path), system
-                        )
+                        yield _make_row(name, values, self.columns, system, posixpath.dirname(path))
                         number += 1
         except Exception as error:  # damaged pages, a connection that ends
             yield Row(partition.name, error=f"its rows from {number} on cannot be read: {_reason(error)}")
 
 
-def _make_row(name: str, image: Any, values: dict[str, Any], columns: Columns, folder: str | None, system: Any) -> Row:
-    """Make a row of a table; an image is bytes, a dictionary with `bytes` or `path`, a URL, or a path below the table's folder."""
+def _make_row(name: str, values: dict[str, Any], columns: Columns, system: Any = None, folder: str = "") -> Row:
+    """
+    Make a row of a table. Its image is bytes, a dictionary with `bytes` or `path`, a URL, or a path below the table's folder. A
+    web address is left to the pipeline.
+    """
     text = columns.expressions(values.get(columns.text))
+    image = values.get(columns.image)
     if isinstance(image, dict):
         image = image.get("bytes") or image.get("path")
     if image is None:
         return Row(name, text=text, error="it has no image")
-    if isinstance(image, str) and not image.startswith(("http://", "https://")):
-        if folder is None:
-            return Row(name, text=text, error=f"its image {image!r} is a path, which a dataset of the Hub has none of")
-        return _row_of_file(name, _read_below(system, folder, image), text)
-    return Row(name, image, text)
+    if not isinstance(image, str) or image.lower().startswith(("http://", "https://")):
+        return Row(name, image, text)
+    if "://" in image:
+        return _row_of_file(name, _read_url(image), text)
+    if system is None:
+        return Row(name, text=text, error=f"its image {image!r} is no address that can be read")
+    return _row_of_file(name, _read_below(system, folder, image), text)
 
 
-def _parquet(name: str, files: dict[str, Any], partition_rows: int, columns: Columns) -> Source:
+def _read_url(url: str) -> bytes | str:
+    """Read what a table names, which must not be a file of this machine, or say why it cannot be read."""
+    try:
+        system, path = fsspec.url_to_fs(url)
+        return f"{url!r} is a file of this machine" if _is_local(system) else _read(system, path)
+    except Exception as error:
+        return f"{url!r} cannot be read: {_reason(error)}"
+
+
+def _parquet(name: str, files: Files, partition_rows: int, columns: Columns) -> Source:
     import pyarrow.parquet as pq
 
-    def read_footer(url: str) -> tuple[Any, Any]:
+    def read_footer(url: str) -> tuple[Any, list[str]]:
         system, path = fsspec.url_to_fs(url)
         try:
             with system.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
@@ -290,21 +356,16 @@ def _parquet(name: str, files: dict[str, Any], partition_rows: int, columns: Col
 
     partitions = []
     names = _short_names(files)
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
         for url, (metadata, found) in zip(files, pool.map(read_footer, files), strict=True):
-            for column in [columns.image] + ([] if columns.fixed else [columns.text]):
-                if column not in found:
-                    raise ValueError(
-                        f"`{'image' if column == columns.image else 'text'}_column` must be one of {found}, the columns of {url!r}, "
-                        f"got {column!r}."
-                    )
+            columns.check(found, url)
             start, first, rows = 0, 0, 0
             for group in range(metadata.num_row_groups):
                 rows += metadata.row_group(group).num_rows
-                if rows >= partition_rows or group + 1 == metadata.num_row_groups:
+                if rows >= partition_rows or (rows and group + 1 == metadata.num_row_groups):
                     partitions.append(ParquetPart(url, names[url], start, group + 1, first))
                     start, first, rows = group + 1, first + rows, 0
-    return Source(name, partitions, ParquetReader(columns), _hash([_versions(files), columns]), columns.fixed)
+    return _make_source(name, partitions, ParquetReader(columns), columns, _versions(files))
 
 
 # WebDataset shards
@@ -324,7 +385,10 @@ class _Member(tarfile.TarInfo):
 
 @dataclass(frozen=True)
 class ShardReader:
-    """Reads a shard from its beginning to its end; consecutive files whose names are equal up to the first dot are a row."""
+    """
+    Reads a shard from its beginning to its end. Consecutive files whose names are equal up to the first dot are a row; files whose
+    name begins or ends there are none of it.
+    """
 
     columns: Columns
 
@@ -332,20 +396,29 @@ class ShardReader:
         url, name = partition
         key, last = None, None
         values: dict[str, bytes | None] = {}
+        problem = None
         try:
-            with fsspec.open(url, "rb") as shard, tarfile.open(fileobj=shard, mode="r|*", tarinfo=_Member) as archive:
+            with (
+                fsspec.open(url, "rb") as shard,
+                tarfile.open(fileobj=shard, mode="r|*", tarinfo=_Member) as archive,
+            ):
                 for member in archive:
-                    if not member.isfile():
-                        continue
-                    folder, _, base = member.name.rpartition("/")
+                    folder, _, base = posixpath.normpath(member.name).rpartition("/")
                     stem, _, suffix = base.partition(".")
+                    if not member.isfile() or not stem or not suffix:
+                        continue
                     if (folder, stem) != key:
                         if key is not None:
-                            yield self._row(name, key, values)
-                        key, values = (folder, stem), {}
-                    if self._is_wanted(suffix.lower(), values):
-                        file = archive.extractfile(member) if member.size <= MAX_DOWNLOAD_BYTES else None
-                        values[suffix.lower()] = None if file is None else file.read()
+                            yield self._row(name, key, values, problem)
+                        key, values, problem = (folder, stem), {}, None
+                    suffix = suffix.lower()
+                    if suffix in values:
+                        problem = f"it has several files .{suffix}"
+                    elif self._is_wanted(suffix, values) and member.size > MAX_DOWNLOAD_BYTES:
+                        problem = f"its file .{suffix} {TOO_LARGE}"
+                    elif self._is_wanted(suffix, values):
+                        file = archive.extractfile(member)
+                        values[suffix] = file.read() if file else b""
                     last = member.name
                 if not getattr(archive, "is_whole", False):
                     raise tarfile.ReadError("its end is missing")
@@ -354,35 +427,36 @@ class ShardReader:
             yield Row(name, error=f"the shard cannot be read{after}; it may be cut off: {_reason(error)}")
             return
         if key is not None:
-            yield self._row(name, key, values)
+            yield self._row(name, key, values, problem)
 
     def _is_wanted(self, suffix: str, values: dict[str, Any]) -> bool:
-        if suffix == self.columns.image or (self.columns.image == "image" and f".{suffix}" in IMAGE_SUFFIXES):
+        image = self.columns.image.lower()
+        if suffix == image or (image == "image" and f".{suffix}" in IMAGE_SUFFIXES):
             return not any(f".{each}" in IMAGE_SUFFIXES for each in values)
-        return not self.columns.fixed and suffix in {self.columns.text, "txt", "json"}
+        return not self.columns.fixed and suffix in {self.columns.text.lower(), "txt", "json"}
 
-    def _row(self, shard: str, key: tuple[str, str], values: dict[str, bytes | None]) -> Row:
-        """Make a row of its files by their suffix; `None` is one that is too large."""
+    def _row(self, shard: str, key: tuple[str, str], values: dict[str, Any], problem: str | None) -> Row:
+        """Make a row of its files by their suffix."""
         name = f"{shard}/{'/'.join(filter(None, key))}"
+        if problem:
+            return Row(name, error=problem)
         columns = self.columns
-        if too_large := [suffix for suffix, content in values.items() if content is None]:
-            return Row(name, error=f"its file .{too_large[0]} {TOO_LARGE}")
-        image = next((values[each] for each in values if each == columns.image or f".{each}" in IMAGE_SUFFIXES), None)
-        text: Any = values.get(columns.text, values.get("txt") if columns.text == "text" else None)
+        wanted = columns.image.lower()
+        image = next((values[each] for each in values if each == wanted or f".{each}" in IMAGE_SUFFIXES), None)
+        text = values.get(columns.text.lower(), values.get("txt") if columns.text == "text" else None)
         try:
             if text is not None:
                 text = text.decode("utf-8-sig").strip()
-            elif (described := values.get("json")) and not columns.fixed:
-                text = json.loads(described).get(columns.text)
+            elif "json" in values and not columns.fixed:
+                text = json.loads(values["json"]).get(columns.text)
         except (ValueError, AttributeError) as error:
             return Row(name, error=f"its text cannot be read: {_reason(error)}")
         return Row(name, image, columns.expressions(text), None if image else "it has no image")
 
 
-def _shards(name: str, files: dict[str, Any], columns: Columns) -> Source:
-    names = _short_names(files)
-    partitions = [(url, names[url]) for url in files]
-    return Source(name, partitions, ShardReader(columns), _hash([_versions(files), columns]), columns.fixed)
+def _shards(name: str, files: Files, columns: Columns) -> Source:
+    partitions = list(_short_names(files).items())
+    return _make_source(name, partitions, ShardReader(columns), columns, _versions(files))
 
 
 # Datasets of the Hub
@@ -390,7 +464,7 @@ def _shards(name: str, files: dict[str, Any], columns: Columns) -> Source:
 
 @dataclass(frozen=True)
 class StreamReader:
-    """Reads a shard of a dataset that `datasets` streams. A partition is (shard, number of shards)."""
+    """Reads a file of a dataset that `datasets` streams. A partition is (number of the file, number of files)."""
 
     path: str
     subset: str | None
@@ -402,46 +476,38 @@ class StreamReader:
         import datasets
 
         rows = datasets.load_dataset(self.path, self.subset, split=self.split, revision=self.revision, streaming=True)
-        return rows.cast_column(self.columns.image, datasets.Image(decode=False))
+        if rows.features and isinstance(rows.features.get(self.columns.image), datasets.Image):
+            rows = rows.cast_column(self.columns.image, datasets.Image(decode=False))
+        return rows
 
     def __call__(self, partition: tuple[int, int]) -> Iterator[Row]:
         shard, shards = partition
+        name = f"{self.split}-{shard:05d}"
         number = 0
         try:
             for values in self.open().shard(shards, shard):
-                name = f"{self.split}-{shard:05d}/{number}"
-                image = values[self.columns.image]
-                if isinstance(image, dict) and image.get("bytes") is None and image.get("path"):
-                    image = _read_url(image["path"])
-                row = _make_row(name, image, values, self.columns, None, None)
-                yield row
+                yield self._row(f"{name}/{number}", values)
                 number += 1
         except Exception as error:
-            yield Row(f"{self.split}-{shard:05d}", error=f"its rows from {number} on cannot be read: {_reason(error)}")
+            yield Row(name, error=f"its rows from {number} on cannot be read: {_reason(error)}")
 
-
-def _read_url(url: str) -> bytes:
-    with fsspec.open(url, "rb") as file:
-        return file.read()
+    def _row(self, name: str, values: dict[str, Any]) -> Row:
+        image = values[self.columns.image]
+        is_path = isinstance(image, dict) and not image.get("bytes") and image.get("path")
+        if is_path and Path(self.path).is_dir():  # `datasets` found the file below the folder
+            system, path = fsspec.url_to_fs(image["path"])
+            content = _read_below(system, posixpath.dirname(path), posixpath.basename(path), is_listed=True)
+            return _row_of_file(name, content, self.columns.expressions(values.get(self.columns.text)))
+        return _make_row(name, values, self.columns)
 
 
 def _dataset(
-    name: str,
-    split: str,
-    subset: str | None,
-    revision: str | None,
-    partition_rows: int,
-    columns: Columns,
-    entries: Sequence[FolderEntry] | None,
+    name: str, split: str, subset: str | None, revision: str | None, partition_rows: int, columns: Columns
 ) -> Source:
     import datasets
     from datasets.packaged_modules.parquet.parquet import Parquet
     from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
-    if entries is not None:
-        raise ValueError(
-            f"`expressions` must be texts or a column for {name!r}: a file of expressions goes with a folder."
-        )
     try:
         builder = datasets.load_dataset_builder(name, subset, revision=revision)
     except (OSError, ValueError) as error:
@@ -451,23 +517,18 @@ def _dataset(
     splits = builder.config.data_files or {}
     if split not in splits:
         raise ValueError(f"`split` must be one of {list(splits)}, the splits of {name!r}, got {split!r}.")
-    if isinstance(builder, Parquet | WebDataset):
-        files: dict[str, Any] = {str(url): {} for url in sorted(splits[split])}  # their URLs name the commit
-        if isinstance(builder, Parquet):
-            return _parquet(name, files, partition_rows, columns)
+    urls = sorted(map(str, splits[split]))
+    files: Files = {url: {} for url in urls}  # their URLs name the commit
+    if isinstance(builder, Parquet):
+        return _parquet(name, files, partition_rows, columns)
+    if isinstance(builder, WebDataset):
         return _shards(name, files, columns)
-    reader = StreamReader(name, subset, split, revision, columns)
+    commit = re.search(r"@([0-9a-f]{40})/", urls[0])
+    reader = StreamReader(name, subset, split, commit[1] if commit else revision, columns)
     rows = reader.open()
-    for column in [columns.image] + ([] if columns.fixed else [columns.text]):
-        if rows.column_names is not None and column not in rows.column_names:
-            raise ValueError(
-                f"`{'image' if column == columns.image else 'text'}_column` must be one of {rows.column_names}, the columns of "
-                f"{name!r}, got {column!r}."
-            )
-    shards = rows.num_shards
-    partitions = [(shard, shards) for shard in range(shards)]
-    fingerprint = _hash([[str(url) for url in splits[split]], builder.hash, columns])
-    return Source(name, partitions, reader, fingerprint, columns.fixed)
+    columns.check(rows.column_names or list(next(iter(rows), {})), name)
+    partitions = [(shard, rows.num_shards) for shard in range(rows.num_shards)]
+    return _make_source(name, partitions, reader, columns, [urls, builder.hash])
 
 
 # Drawn scenes
@@ -490,34 +551,27 @@ class DrawnReader:
             yield Row(rows[0]["file_name"], rows[0]["image"], text)
 
 
-def _drawn(
-    name: str,
-    split: str,
-    num_rows: int | None,
-    partition_rows: int,
-    columns: Columns,
-    entries: Sequence[FolderEntry] | None,
-) -> Source:
+def _drawn(name: str, split: str, num_rows: int | None, partition_rows: int, columns: Columns) -> Source:
     from ..data.features import plain_split
     from ..data.refshapes.dataset import source_hash
     from ..data.refshapes.rows import check_arguments
 
     check_arguments(name, plain_split(split), 0.0)
-    if entries is not None:
-        raise ValueError(f"`expressions` must be texts for {name!r}, which has expressions of its own.")
     if num_rows is None or num_rows < 1:
         raise ValueError(f"`num_rows` must be the number of scenes to draw for {name!r}, got {num_rows}.")
     partitions = [(first, min(first + partition_rows, num_rows)) for first in range(0, num_rows, partition_rows)]
     reader = DrawnReader(name, plain_split(split), columns.fixed)
-    return Source(name, partitions, reader, _hash([reader, num_rows, source_hash()]), columns.fixed)
+    return _make_source(name, partitions, reader, columns, [reader, source_hash()])
 
 
 # Files
 
 
-def _list_files(name: str) -> dict[str, Any]:
-    """List the files that a name, pattern or folder stands for: URL and what the file system knows, in the order of their URLs."""
-    found: dict[str, Any] = {}
+def _list_files(name: str, is_here: bool) -> Files:
+    """List the files that a name, pattern or folder stands for, in the order of their names."""
+    if is_here:  # taken literally, whatever signs are in it
+        return dict(sorted(_list_here(Path(name).expanduser().absolute(), set()).items()))
+    found: Files = {}
     for each in _expand_braces(_local_url(name)):
         try:
             system, path = fsspec.url_to_fs(each)
@@ -525,14 +579,30 @@ def _list_files(name: str) -> dict[str, Any]:
                 matches = system.glob(path, detail=True)
             else:
                 matches = system.find(path, detail=True)  # a file is found in itself
-        except (OSError, ValueError, ImportError) as error:
+            infos = {path: info or system.info(path) for path, info in matches.items()}
+        except Exception as error:  # file systems raise anything
             raise ValueError(f"`source` {name!r} cannot be read: {_reason(error)}") from error
-        files = {path: info for path, info in matches.items() if info["type"] == "file"}
+        is_local = _is_local(system)
+        files = {
+            path if is_local else system.unstrip_protocol(path): info
+            for path, info in infos.items()
+            if (os.path.isfile(path) if is_local else info["type"] == "file")
+        }
         if not files:
             raise ValueError(f"`source` {each!r} must be a file or a folder with files in it; there is none.")
-        is_local = "file" in _protocols(system)
-        found |= {path if is_local else system.unstrip_protocol(path): info for path, info in files.items()}
+        found |= files
     return dict(sorted(found.items()))
+
+
+def _list_here(path: Path, seen: set[Path]) -> Files:
+    """List files of this machine. Links are followed, to each folder once."""
+    if path.is_file():
+        status = path.stat()
+        return {str(path): {"size": status.st_size, "mtime": status.st_mtime_ns}}
+    if not path.is_dir() or (real := path.resolve()) in seen:
+        return {}
+    seen.add(real)
+    return {file: info for each in path.iterdir() for file, info in _list_here(each, seen).items()}
 
 
 def _local_url(name: str) -> str:
@@ -553,45 +623,31 @@ def _expand_braces(name: str) -> list[str]:
     return [each for middle in middles for each in _expand_braces(start + middle + end)]
 
 
-def _files(
-    name: str,
-    kinds: dict[str, dict[str, Any]],
-    partition_rows: int,
-    columns: Columns,
-    entries: Sequence[FolderEntry] | None,
-) -> Source:
-    if entries is not None:
-        raise ValueError(
-            f"`expressions` must be texts or a column for {name!r}: a file of expressions goes with a folder."
-        )
-    if kinds["parquet"] and kinds["shards"]:
-        raise ValueError(f"`source` must hold either Parquet files or shards, got {name!r}, which holds both.")
-    if kinds["parquet"]:
-        return _parquet(name, kinds["parquet"], partition_rows, columns)
-    return _shards(name, kinds["shards"], columns)
-
-
 def _chunks(rows: tuple[Any, ...], size: int) -> list[tuple[Any, ...]]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
+def _common_folder(urls: Iterable[str]) -> str:
+    """The folder, as URL or path, that files lie in or below."""
+    protocols, paths = zip(*(url.rpartition("://")[::2] for url in urls), strict=True)
+    common = posixpath.commonpath([posixpath.dirname(path) for path in paths])
+    return f"{protocols[0]}://{common}" if protocols[0] else common
+
+
 def _short_names(urls: Iterable[str]) -> dict[str, str]:
-    """Names of files without what all of them begin with."""
+    """Names of files, by URL, without what all of them begin with."""
     urls = list(urls)
-    common = posixpath.commonpath([posixpath.dirname(url.partition("://")[2] or url) for url in urls])
-    return {url: (url.partition("://")[2] or url).removeprefix(common).lstrip("/") for url in urls}
+    common = _common_folder(urls)
+    return {url: url.removeprefix(common).lstrip("/") for url in urls}
 
 
 def _version(info: dict[str, Any]) -> str:
-    return repr([info.get("size"), *(str(info[key]) for key in VERSIONS if info.get(key) is not None)])
+    found = [str(info[key]) for key in VERSIONS if info.get(key) is not None]
+    return repr([info.get("size"), *(found or [str(info.get("created"))])])
 
 
-def _versions(files: dict[str, Any]) -> list[tuple[str, str]]:
+def _versions(files: Files) -> list[tuple[str, str]]:
     return [(url, _version(info)) for url, info in files.items()]
-
-
-def _hash(content: Any) -> str:
-    return blake2b(repr(content).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 __all__ = ["Source", "find_source"]
