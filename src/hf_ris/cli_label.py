@@ -112,7 +112,7 @@ def label(
         text_column=text_column,
         split=split,
         subset=subset,
-        revision=source_revision,
+        source_revision=source_revision,
         num_rows=num_rows,
         partition_rows=partition_rows,
     )

@@ -92,7 +92,8 @@ class LabelFolder:
             for name in self._list():
                 if name.startswith("."):
                     self.system.rm_file(posixpath.join(self.path, LABELS, name))
-            self.system.rm(posixpath.join(self.path, MARKS), recursive=True) if self._list(MARKS) else None
+            if self.system.exists(posixpath.join(self.path, MARKS)):
+                self.system.rm(posixpath.join(self.path, MARKS), recursive=True)
 
     def _list(self, folder: str = LABELS) -> list[str]:
         try:
@@ -152,30 +153,33 @@ class LabelFolder:
         """
         schema = self.features.arrow_schema
         counts = {"rows": 0, "failed": 0}
-        waiting: list[dict[str, Any]] = []
-        images = size = 0
         # The image of several expressions is stored once in a row group.
         with (
             self.create(self.name(number)) as file,
             pq.ParquetWriter(file, schema, dictionary_pagesize_limit=2**30) as writer,
         ):
-            for row, lines in answers:
-                image = self._encode_image(row, lines) if self.with_images else None
-                for line in lines:
-                    waiting.append({"image": image, **_plain({"file_name": row.name, **line}), **model})
-                    counts["rows"] += 1
-                    counts["failed"] += "error" in line
-                    size += len(image["bytes"] or b"") if image else 0
-                    if size >= BYTES_AT_ONCE:
-                        writer.write_table(pa.Table.from_pylist(waiting, schema))
-                        waiting, images, size = [], 0, 0
-                images += 1
-                if images >= ROWS_AT_ONCE:
-                    writer.write_table(pa.Table.from_pylist(waiting, schema))
-                    waiting, images, size = [], 0, 0
-            writer.write_table(pa.Table.from_pylist(waiting, schema))
+            for group in self._row_groups(answers):
+                counts["rows"] += len(group)
+                counts["failed"] += sum("error" in row for row in group)
+                writer.write_table(pa.Table.from_pylist([{**row, **model} for row in group], schema))
             writer.add_key_value_metadata({name: str(count) for name, count in counts.items()})
         return {"number": number, **counts}
+
+    def _row_groups(self, answers: Iterable[tuple[Row, list[dict[str, Any]]]]) -> Iterator[list[dict[str, Any]]]:
+        """Yield rows in groups that fit into memory."""
+        group: list[dict[str, Any]] = []
+        images = size = 0
+        for row, lines in answers:
+            image = self._encode_image(row, lines) if self.with_images else None
+            images += 1
+            for line in lines:
+                group.append({"image": image, **_plain({"file_name": row.name, **line})})
+                size += len(image["bytes"] or b"") if image else 0
+                if size >= BYTES_AT_ONCE or (images >= ROWS_AT_ONCE and line is lines[-1]):
+                    yield group
+                    group, images, size = [], 0, 0
+        if group:
+            yield group
 
     def count_attempt(self, number: int) -> int:
         """Leave a mark that this run begins a partition, and count its marks."""

@@ -105,7 +105,7 @@ def find_source(
     text_column: str = "text",
     split: str | None = None,
     subset: str | None = None,
-    revision: str | None = None,
+    source_revision: str | None = None,
     num_rows: int | None = None,
     partition_rows: int = 200,
 ) -> Source:
@@ -123,7 +123,7 @@ def find_source(
         image_column, text_column (`str`, *optional*, defaults to `"image"` and `"text"`): See [`Columns`]. The text is not read if
             `expressions` are given.
         split (`str`, *optional*): Of a dataset of the Hub, or of drawn scenes; by default "train".
-        subset, revision (`str`, *optional*): Of a dataset of the Hub.
+        subset, source_revision (`str`, *optional*): Of a dataset of the Hub.
         num_rows (`int`, *optional*): Number of drawn scenes.
         partition_rows (`int`, *optional*, defaults to 200):
             Images of a partition. A shard, a row group of a Parquet file, or a file of a dataset that is streamed, is never divided.
@@ -148,7 +148,7 @@ def find_source(
     for argument, value, is_fit in (
         ("num_rows", num_rows, is_drawn),
         ("subset", subset, is_dataset),
-        ("revision", revision, is_dataset),
+        ("source_revision", source_revision, is_dataset),
         ("split", split, is_dataset or is_drawn),
     ):
         if value is not None and not is_fit:
@@ -156,7 +156,7 @@ def find_source(
     if is_drawn:
         found = _drawn(name, split or "train", num_rows, partition_rows, columns)
     elif is_dataset:
-        found = _dataset(name, split or "train", subset, revision, partition_rows, columns)
+        found = _dataset(name, split or "train", subset, source_revision, partition_rows, columns)
     else:
         found = _choose_files(name, _list_files(name, is_here), entries, partition_rows, columns)
     if entries is not None and not isinstance(found.read, FolderReader):
