@@ -85,6 +85,7 @@ def run(script, environment, image, *names):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_photos_come_first_where_the_hub_answers_or_its_models_are_here(hub_folder, images, tmp_path):
     image, home = tmp_path / "image.png", tmp_path / "home"
     images[0].save(image)

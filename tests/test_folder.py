@@ -240,6 +240,7 @@ def test_unreadable_files_of_expressions_are_named(name, content, message, tmp_p
         read_entries(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_killed_command_continues(folder, model_folder, tmp_path):
     """`hf-ris segment` is killed after its first image, and ends like one that was not."""
     file = tmp_path / "all.jsonl"

@@ -144,6 +144,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_an_image_of_a_thousand_regions_fits_in_memory():
     done = subprocess.run([sys.executable, "-c", LOOK_AT_MOSAIC], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 600, "megabytes"

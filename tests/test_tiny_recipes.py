@@ -144,7 +144,7 @@ def test_the_vocabulary_knows_its_words_and_spells_the_others(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["magnet-mini-refshapes", *(pytest.param(name, marks=pytest.mark.slow) for name in RECIPES if "mini" not in name)],
+    [pytest.param(name, marks=pytest.mark.slow) for name in RECIPES],
 )
 def test_a_small_model_is_trained_by_one_command(name, tmp_path):
     script = Path(__file__).parents[1] / "scripts" / "train_tiny.py"

@@ -352,6 +352,7 @@ def run_in_processes(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(run_in_processes):
     """The same loss in each step and the same figures after it, at the same global batch."""
     one = run_in_processes("alone")
@@ -457,7 +458,7 @@ def test_adapters_alone_are_trained(model_folder, tmp_path):
     assert pipeline("referring-segmentation", model=str(tmp_path), device="cpu").model.config.model_type == "magnet"
 
 
-@pytest.mark.parametrize("adapters", [[], ["--lora", "2"]])
+@pytest.mark.parametrize("adapters", [pytest.param([], marks=pytest.mark.slow), ["--lora", "2"]])
 def test_what_was_trained_is_pushed(model_folder, tmp_path, adapters):
     with local_hub(tmp_path / "hub") as hub:
         options = ["--recipe", "finetune", "--model", str(model_folder), "--dataset", "refshapes", "--max-steps", "2"]

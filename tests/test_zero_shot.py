@@ -333,7 +333,7 @@ def test_the_last_pictures_are_kept_within_a_number_of_bytes(parts, picture, reg
         assert again(picture, text="a dog", regions=regions)["box"] is not None
 
 
-@pytest.mark.parametrize("cache_size", [0, 1, 2])
+@pytest.mark.parametrize("cache_size", [*(pytest.param(size, marks=pytest.mark.slow) for size in (0, 1)), 2])
 def test_threads_share_what_was_seen(parts, picture, regions, cache_size):
     ris = compose(parts, "tas", cache_size=cache_size)
     pictures = [picture, picture.rotate(180), picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]

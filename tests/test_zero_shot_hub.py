@@ -90,6 +90,7 @@ def test_the_card_of_a_branch_stays(tmp_path):
     assert "image_text" in cards["none-has-one"], "the model's own"
 
 
+@pytest.mark.slow
 def test_composed_pushed_and_loaded_by_id(hub_folder, images, tmp_path):
     picture = tmp_path / "picture.png"
     images[0].save(picture)
