@@ -13,7 +13,20 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .cli_data import Command, DatasetName, Images, Root, SplitBy, check_drawn, data, load_rows, note
+from .cli_data import (
+    Command,
+    DatasetName,
+    Images,
+    NoTargetThreshold,
+    Root,
+    SplitBy,
+    Threshold,
+    check_drawn,
+    chosen_options,
+    data,
+    load_rows,
+    note,
+)
 from .cli_label import label
 from .systems import SYSTEMS, TASK, find_model
 
@@ -28,15 +41,6 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 app.command(cls=Command)(label)
-
-
-Threshold = Annotated[
-    float | None,
-    typer.Option(min=0, max=1, help="Foreground probability above which a pixel counts; by default the model's own."),
-]
-NoTargetThreshold = Annotated[
-    float | None, typer.Option(min=0, max=1, help="A score below this means that nothing was found. Off by default.")
-]
 
 
 def _show_version(shown: bool) -> None:
@@ -95,8 +99,7 @@ def segment(
     ] = None,
 ) -> None:
     """Segment what expressions refer to in an image, or in a folder of images."""
-    thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
-    options = {name: value for name, value in thresholds.items() if value is not None}
+    options = chosen_options(threshold=threshold, no_target_threshold=no_target_threshold)
     if os.path.isdir(image):  # unlike `Path.is_dir`, this takes any text
         if expressions or mask_dir or as_json or explain:
             raise ValueError(
@@ -251,8 +254,7 @@ def evaluate(
     state = join_processes()
     with state.main_process_first():
         rows = load_rows(dataset, split, root, split_by, images, num_rows)
-    thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
-    options: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
+    options = chosen_options(threshold=threshold, no_target_threshold=no_target_threshold)
     loaders = {model: partial(_load_pipeline, model, device or str(state.device), **options) for model in models}
     shared: dict[str, Any] = {
         "protocol": protocol,

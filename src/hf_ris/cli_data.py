@@ -25,6 +25,14 @@ Images = Annotated[
     Path | None, typer.Option(help="Folder of the photos (COCO's train2014), if not below the annotations.")
 ]
 
+Threshold = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Foreground probability above which a pixel counts; by default the model's own."),
+]
+NoTargetThreshold = Annotated[
+    float | None, typer.Option(min=0, max=1, help="A score below this means that nothing was found. Off by default.")
+]
+
 
 class Command(typer.core.TyperCommand):
     """A command that ends with an error's message and exit code 2 instead of a traceback."""
@@ -49,6 +57,11 @@ class Command(typer.core.TyperCommand):
 def note(message: str) -> None:
     """Print progress to stderr, so that stdout holds the result alone."""
     typer.echo(message, err=True)
+
+
+def chosen_options(**options: Any) -> dict[str, Any]:
+    """Leave out options that were not given: each then has its default where it is used."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 data = typer.Typer(help="Look at and convert datasets.", no_args_is_help=True, rich_markup_mode=None)

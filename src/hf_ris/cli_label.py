@@ -1,11 +1,11 @@
 """`hf-ris label`."""
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from .cli_data import note
+from .cli_data import NoTargetThreshold, Threshold, chosen_options, note
 
 
 def label(
@@ -58,12 +58,8 @@ def label(
     device: Annotated[
         str | None, typer.Option(help="Such as cpu or cuda:0; by default the first accelerator.")
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Foreground probability above which a pixel counts.")
-    ] = None,
-    no_target_threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="A score below this means that nothing was found.")
-    ] = None,
+    threshold: Threshold = None,
+    no_target_threshold: NoTargetThreshold = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 8,
     num_workers: Annotated[
         int | None,
@@ -116,8 +112,7 @@ def label(
         num_rows=num_rows,
         partition_rows=partition_rows,
     )
-    thresholds = {"threshold": threshold, "no_target_threshold": no_target_threshold}
-    options: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
+    options = chosen_options(threshold=threshold, no_target_threshold=no_target_threshold)
     least, most = _read_range(workers)
     with typer.progressbar(length=len(found.partitions), label="labelling", file=sys.stderr) as bar:
         summary = run(
