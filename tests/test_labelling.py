@@ -32,7 +32,7 @@ from hf_ris import rows as rows_module
 from hf_ris.cli import app
 from hf_ris.data import FEATURES, load_labels
 from hf_ris.folder import FolderEntry
-from hf_ris.labelling import ModelChoice, Source, Workers, find_source, label, output, sources
+from hf_ris.labelling import ModelChoice, Source, Workers, files, find_source, label, output, sources
 from hf_ris.labelling.engines import ATTEMPTS, Job, _Worker
 from hf_ris.labelling.output import LabelFolder
 from hf_ris.labelling.sources import Columns, _dataset
@@ -169,7 +169,8 @@ def test_a_folder_elsewhere(folder, contents):
 
 
 def test_files_that_are_too_large(folder, shard, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_DOWNLOAD_BYTES", 100)
+    for module in (files, sources):
+        monkeypatch.setattr(module, "MAX_DOWNLOAD_BYTES", 100)
 
     assert all("holds more than" in row.error for row in read(find_source(folder, ["a tree"])))
     assert all("holds more than" in row.error for row in read(find_source(shard)))

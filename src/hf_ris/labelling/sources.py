@@ -5,11 +5,10 @@ A source is divided into partitions. Each is read by itself, in whatever process
 """
 
 import json
-import os
 import posixpath
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -21,19 +20,26 @@ import fsspec
 from ..data.refshapes import NAMES
 from ..folder import FolderEntry
 from ..modeling.without_torch import MAX_DOWNLOAD_BYTES, check_expressions
-from ..rows import Row, leads_out
+from ..rows import Row
+from .files import (
+    TOO_LARGE,
+    Files,
+    common_folder,
+    is_local,
+    list_files,
+    local_url,
+    read_below,
+    read_url,
+    reason,
+    short_names,
+    version,
+    versions,
+)
 
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SUFFIXES = {"images": IMAGE_SUFFIXES, "Parquet files": (".parquet",), "shards": (".tar", ".tar.gz", ".tgz")}
 FETCHED_AT_ONCE = 16  # images of a folder, which may lie elsewhere
-TOO_LARGE = f"holds more than the {MAX_DOWNLOAD_BYTES} bytes that an image may hold"
-# What tells versions of a file apart, as file systems call it.
-VERSIONS = (
-    *("ETag", "etag", "sha256", "blob_id", "checksum", "md5Hash"),
-    *("mtime", "LastModified", "last_modified", "modificationTime"),
-)
-Files = dict[str, dict[str, Any]]  # by URL, or path on this machine: what the file system knows
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,7 @@ def find_source(
     elif is_dataset:
         found = _dataset(name, split or "train", subset, source_revision, partition_rows, columns)
     else:
-        found = _choose_files(name, _list_files(name, is_here), entries, partition_rows, columns)
+        found = _choose_files(name, list_files(name, is_here), entries, partition_rows, columns)
     if entries is not None and not isinstance(found.read, FolderReader):
         raise ValueError(
             f"`expressions` must be texts or a column for {name!r}: a file of expressions goes with a folder."
@@ -218,61 +224,33 @@ class FolderReader:
         system, root = fsspec.url_to_fs(self.root)
         with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
             for entries in _chunks(partition, FETCHED_AT_ONCE):
-                contents = pool.map(lambda entry: _read_below(system, root, entry[0], self.is_listed), entries)
+                contents = pool.map(lambda entry: read_below(system, root, entry[0], self.is_listed), entries)
                 for (name, text), content in zip(entries, contents, strict=True):
                     yield _row_of_file(name, content, text)
+
+
+def _chunks(rows: tuple[Any, ...], size: int) -> list[tuple[Any, ...]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _row_of_file(name: str, content: bytes | str, text: Sequence[str]) -> Row:
     return Row(name, text=text, error=content) if isinstance(content, str) else Row(name, content, text)
 
 
-def _read_below(system: Any, root: str, name: str, is_listed: bool = False) -> bytes | str:
-    """Read a file of a folder, or say why it cannot be read."""
-    try:
-        path = posixpath.normpath(posixpath.join(root, name))
-        is_inside = path.startswith(posixpath.normpath(root) + "/")
-        if not is_listed and (not is_inside or (_is_local(system) and leads_out(Path(root), name))):
-            return f"{name!r} leads out of the folder {root!r}"
-        return _read(system, path)
-    except Exception as error:  # file systems raise anything
-        return f"{name!r} cannot be read: {_reason(error)}"
-
-
-def _read(system: Any, path: str) -> bytes:
-    """
-    Raises:
-        ValueError: If the file is too large.
-    """
-    with system.open(path, "rb") as file:
-        content = file.read(MAX_DOWNLOAD_BYTES + 1)
-    if len(content) > MAX_DOWNLOAD_BYTES:
-        raise ValueError(f"it {TOO_LARGE}")
-    return content
-
-
-def _reason(error: Any) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _is_local(system: Any) -> bool:
-    return "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol)
-
-
 def _folder(
     name: str, files: Files, entries: Sequence[FolderEntry] | None, partition_rows: int, columns: Columns
 ) -> Source:
-    root = name if entries is not None else _common_folder(files)
-    system, path = fsspec.url_to_fs(_local_url(root))
+    root = name if entries is not None else common_folder(files)
+    system, path = fsspec.url_to_fs(local_url(root))
     if entries is not None and not system.isdir(path):
         raise ValueError(f"`source` must be a folder where a file names its images, got {name!r}.")
-    url = path if _is_local(system) else system.unstrip_protocol(path)
+    url = path if is_local(system) else system.unstrip_protocol(path)
     listed = {each.removeprefix(url.rstrip("/") + "/"): info for each, info in files.items()}
     if entries is None:
         rows = tuple((image, columns.fixed) for image in sorted(listed))
     else:
         rows = tuple((entry.image, tuple(entry.text)) for entry in entries)
-    versions = [_version(listed.get(posixpath.normpath(image), {})) for image, _ in rows]
+    versions = [version(listed.get(posixpath.normpath(image), {})) for image, _ in rows]
     reader = FolderReader(url, is_listed=entries is None)
     return _make_source(name, _chunks(rows, partition_rows), reader, columns, versions)
 
@@ -311,7 +289,7 @@ class ParquetReader:
                         yield _make_row(name, values, self.columns, system, posixpath.dirname(path))
                         number += 1
         except Exception as error:  # damaged pages, a connection that ends
-            yield Row(partition.name, error=f"its rows from {number} on cannot be read: {_reason(error)}")
+            yield Row(partition.name, error=f"its rows from {number} on cannot be read: {reason(error)}")
 
 
 def _make_row(name: str, values: dict[str, Any], columns: Columns, system: Any = None, folder: str = "") -> Row:
@@ -328,19 +306,10 @@ def _make_row(name: str, values: dict[str, Any], columns: Columns, system: Any =
     if not isinstance(image, str) or image.lower().startswith(("http://", "https://")):
         return Row(name, image, text)
     if "://" in image:
-        return _row_of_file(name, _read_url(image), text)
+        return _row_of_file(name, read_url(image), text)
     if system is None:
         return Row(name, text=text, error=f"its image {image!r} is no address that can be read")
-    return _row_of_file(name, _read_below(system, folder, image), text)
-
-
-def _read_url(url: str) -> bytes | str:
-    """Read what a table names, which must not be a file of this machine, or say why it cannot be read."""
-    try:
-        system, path = fsspec.url_to_fs(url)
-        return f"{url!r} is a file of this machine" if _is_local(system) else _read(system, path)
-    except Exception as error:
-        return f"{url!r} cannot be read: {_reason(error)}"
+    return _row_of_file(name, read_below(system, folder, image), text)
 
 
 def _parquet(name: str, files: Files, partition_rows: int, columns: Columns) -> Source:
@@ -352,10 +321,10 @@ def _parquet(name: str, files: Files, partition_rows: int, columns: Columns) -> 
             with system.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
                 return parquet.metadata, parquet.schema_arrow.names
         except Exception as error:
-            raise ValueError(f"`source` {url!r} cannot be read as a Parquet file: {_reason(error)}") from error
+            raise ValueError(f"`source` {url!r} cannot be read as a Parquet file: {reason(error)}") from error
 
     partitions = []
-    names = _short_names(files)
+    names = short_names(files)
     with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
         for url, (metadata, found) in zip(files, pool.map(read_footer, files), strict=True):
             columns.check(found, url)
@@ -365,7 +334,7 @@ def _parquet(name: str, files: Files, partition_rows: int, columns: Columns) -> 
                 if rows >= partition_rows or (rows and group + 1 == metadata.num_row_groups):
                     partitions.append(ParquetPart(url, names[url], start, group + 1, first))
                     start, first, rows = group + 1, first + rows, 0
-    return _make_source(name, partitions, ParquetReader(columns), columns, _versions(files))
+    return _make_source(name, partitions, ParquetReader(columns), columns, versions(files))
 
 
 # WebDataset shards
@@ -424,7 +393,7 @@ class ShardReader:
                     raise tarfile.ReadError("its end is missing")
         except Exception as error:  # a damaged archive or compression, a connection that ends
             after = f" after {last!r}" if last else ""
-            yield Row(name, error=f"the shard cannot be read{after}; it may be cut off: {_reason(error)}")
+            yield Row(name, error=f"the shard cannot be read{after}; it may be cut off: {reason(error)}")
             return
         if key is not None:
             yield self._row(name, key, values, problem)
@@ -450,13 +419,13 @@ class ShardReader:
             elif "json" in values and not columns.fixed:
                 text = json.loads(values["json"]).get(columns.text)
         except (ValueError, AttributeError) as error:
-            return Row(name, error=f"its text cannot be read: {_reason(error)}")
+            return Row(name, error=f"its text cannot be read: {reason(error)}")
         return Row(name, image, columns.expressions(text), None if image else "it has no image")
 
 
 def _shards(name: str, files: Files, columns: Columns) -> Source:
-    partitions = list(_short_names(files).items())
-    return _make_source(name, partitions, ShardReader(columns), columns, _versions(files))
+    partitions = list(short_names(files).items())
+    return _make_source(name, partitions, ShardReader(columns), columns, versions(files))
 
 
 # Datasets of the Hub
@@ -489,14 +458,14 @@ class StreamReader:
                 yield self._row(f"{name}/{number}", values)
                 number += 1
         except Exception as error:
-            yield Row(name, error=f"its rows from {number} on cannot be read: {_reason(error)}")
+            yield Row(name, error=f"its rows from {number} on cannot be read: {reason(error)}")
 
     def _row(self, name: str, values: dict[str, Any]) -> Row:
         image = values[self.columns.image]
         is_path = isinstance(image, dict) and not image.get("bytes") and image.get("path")
         if is_path and Path(self.path).is_dir():  # `datasets` found the file below the folder
             system, path = fsspec.url_to_fs(image["path"])
-            content = _read_below(system, posixpath.dirname(path), posixpath.basename(path), is_listed=True)
+            content = read_below(system, posixpath.dirname(path), posixpath.basename(path), is_listed=True)
             return _row_of_file(name, content, self.columns.expressions(values.get(self.columns.text)))
         return _make_row(name, values, self.columns)
 
@@ -562,92 +531,6 @@ def _drawn(name: str, split: str, num_rows: int | None, partition_rows: int, col
     partitions = [(first, min(first + partition_rows, num_rows)) for first in range(0, num_rows, partition_rows)]
     reader = DrawnReader(name, plain_split(split), columns.fixed)
     return _make_source(name, partitions, reader, columns, [reader, source_hash()])
-
-
-# Files
-
-
-def _list_files(name: str, is_here: bool) -> Files:
-    """List the files that a name, pattern or folder stands for, in the order of their names."""
-    if is_here:  # taken literally, whatever signs are in it
-        return dict(sorted(_list_here(Path(name).expanduser().absolute(), set()).items()))
-    found: Files = {}
-    for each in _expand_braces(_local_url(name)):
-        try:
-            system, path = fsspec.url_to_fs(each)
-            if any(sign in path for sign in "*?["):
-                matches = system.glob(path, detail=True)
-            else:
-                matches = system.find(path, detail=True)  # a file is found in itself
-            infos = {path: info or system.info(path) for path, info in matches.items()}
-        except Exception as error:  # file systems raise anything
-            raise ValueError(f"`source` {name!r} cannot be read: {_reason(error)}") from error
-        is_local = _is_local(system)
-        files = {
-            path if is_local else system.unstrip_protocol(path): info
-            for path, info in infos.items()
-            if (os.path.isfile(path) if is_local else info["type"] == "file")
-        }
-        if not files:
-            raise ValueError(f"`source` {each!r} must be a file or a folder with files in it; there is none.")
-        found |= files
-    return dict(sorted(found.items()))
-
-
-def _list_here(path: Path, seen: set[Path]) -> Files:
-    """List files of this machine. Links are followed, to each folder once."""
-    if path.is_file():
-        status = path.stat()
-        return {str(path): {"size": status.st_size, "mtime": status.st_mtime_ns}}
-    if not path.is_dir() or (real := path.resolve()) in seen:
-        return {}
-    seen.add(real)
-    return {file: info for each in path.iterdir() for file, info in _list_here(each, seen).items()}
-
-
-def _local_url(name: str) -> str:
-    return name if "://" in name else str(Path(name).expanduser().absolute())
-
-
-def _expand_braces(name: str) -> list[str]:
-    """Expand {000..099} and {a,b} as a shell does."""
-    braces = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", name)
-    if braces is None:
-        return [name]
-    first, last, choices = braces.groups()
-    if choices is None:
-        middles = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
-    else:
-        middles = choices.split(",")
-    start, end = name[: braces.start()], name[braces.end() :]
-    return [each for middle in middles for each in _expand_braces(start + middle + end)]
-
-
-def _chunks(rows: tuple[Any, ...], size: int) -> list[tuple[Any, ...]]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-def _common_folder(urls: Iterable[str]) -> str:
-    """The folder, as URL or path, that files lie in or below."""
-    protocols, paths = zip(*(url.rpartition("://")[::2] for url in urls), strict=True)
-    common = posixpath.commonpath([posixpath.dirname(path) for path in paths])
-    return f"{protocols[0]}://{common}" if protocols[0] else common
-
-
-def _short_names(urls: Iterable[str]) -> dict[str, str]:
-    """Names of files, by URL, without what all of them begin with."""
-    urls = list(urls)
-    common = _common_folder(urls)
-    return {url: url.removeprefix(common).lstrip("/") for url in urls}
-
-
-def _version(info: dict[str, Any]) -> str:
-    found = [str(info[key]) for key in VERSIONS if info.get(key) is not None]
-    return repr([info.get("size"), *(found or [str(info.get("created"))])])
-
-
-def _versions(files: Files) -> list[tuple[str, str]]:
-    return [(url, _version(info)) for url, info in files.items()]
 
 
 __all__ = ["Source", "find_source"]
