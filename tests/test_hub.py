@@ -407,15 +407,15 @@ def test_published_sizes_are_within_the_bounds():
 
 
 def test_a_space_takes_the_wheel_along(hub, tmp_path):
-    push_space(SPACE, "me/demo")
+    push_space(SPACE, "me/demo", "gradio")
     pushed = {path.name for path in (hub.root / "spaces" / "me" / "demo").iterdir()}
     assert {"README.md", "app.py", "requirements.txt"} < pushed
     assert [name for name in pushed if name.startswith("hf_ris-") and name.endswith(".whl")]
-    with pytest.raises(ValueError, match=r"must hold app\.py"):
-        push_space(tmp_path, "me/demo", dry_run=True)
+    with pytest.raises(ValueError, match=r"must hold a README\.md"):
+        push_space(tmp_path, "me/demo", "gradio", dry_run=True)
     with pytest.raises(ValueError, match="must be a wheel of hf_ris"):
-        push_space(SPACE, "me/demo", wheel=tmp_path / "other-1.0-py3-none-any.whl", dry_run=True)
+        push_space(SPACE, "me/demo", "gradio", wheel=tmp_path / "other-1.0-py3-none-any.whl", dry_run=True)
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(SPACE, elsewhere)
     with pytest.raises(ValueError, match="`wheel` is missing"):
-        push_space(elsewhere, "me/demo", dry_run=True)
+        push_space(elsewhere, "me/demo", "gradio", dry_run=True)

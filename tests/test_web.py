@@ -200,10 +200,10 @@ def test_on_the_command_line(monkeypatch):
 
 def test_it_is_published_as_a_static_space(hub, registry, exported, tmp_path):
     lines = []
-    assert push_space(registry.page, "me/page", model=str(exported), dry_run=True, note=lines.append) is None
+    assert push_space(registry.page, "me/page", "static", model=str(exported), dry_run=True, note=lines.append) is None
     assert not (hub.root / "spaces").exists()
     assert any("model/onnx/model.onnx" in line for line in lines)
-    push_space(registry.page, "me/page", model=str(exported))
+    push_space(registry.page, "me/page", "static", model=str(exported))
     pushed = hub.root / "spaces" / "me" / "page"
     web.build_site(tmp_path / "site", exported, registry.page)
     assert names_in(pushed) == names_in(tmp_path / "site")
@@ -211,12 +211,16 @@ def test_it_is_published_as_a_static_space(hub, registry, exported, tmp_path):
     assert hub.commits["spaces/me/page", "main"] == 1
 
     with pytest.raises(ValueError, match="`wheel` must be left out"):
-        push_space(registry.page, "me/page", wheel="hf_ris-1.whl", dry_run=True)
+        push_space(registry.page, "me/page", "static", wheel="hf_ris-1.whl", dry_run=True)
     with pytest.raises(ValueError, match="`model` must be left out"):
-        push_space(SPACES, "me/demo", model=str(exported), dry_run=True)
+        push_space(SPACES, "me/demo", "gradio", model=str(exported), dry_run=True)
+    with pytest.raises(ValueError, match="whose `sdk` is gradio"):
+        push_space(SPACES / "web", "me/demo", "gradio", dry_run=True)
+    with pytest.raises(ValueError, match="`sdk` must be one of"):
+        push_space(registry.page, "me/page", "docker", dry_run=True)
     (registry.page / "index.html").unlink()
     with pytest.raises(ValueError, match=r"must hold index\.html"):
-        push_space(registry.page, "me/page", dry_run=True)
+        push_space(registry.page, "me/page", "static", dry_run=True)
 
 
 def test_the_pages_card_asks_for_what_threads_need():

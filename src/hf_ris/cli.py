@@ -472,13 +472,19 @@ def push(
         str | None, typer.Option("--license", help="Licence of the weights, such as apache-2.0, if no card names it.")
     ] = None,
     is_dataset: Annotated[bool, typer.Option("--dataset", help="SOURCE is a folder of hf-ris data export.")] = False,
-    is_space: Annotated[bool, typer.Option("--space", help="SOURCE is spaces_demo or spaces_demo/web.")] = False,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="Kind of Space that SOURCE is: gradio (spaces_demo) or static (spaces_demo/web).", metavar="SDK"
+        ),
+    ] = None,
     wheel: Annotated[
-        Path | None, typer.Option(help="For spaces_demo: this package's wheel; by default built from its checkout.")
+        Path | None,
+        typer.Option(help="With --space gradio: this package's wheel; by default built from its checkout."),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="For spaces_demo/web: a MagNet, or what hf-ris export wrote; by default bundled."),
+        typer.Option(help="With --space static: a MagNet, or what hf-ris export wrote; by default bundled."),
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Make it public. By default it is private.")] = False,
     dry_run: Annotated[
@@ -487,11 +493,11 @@ def push(
     revision: Annotated[str | None, typer.Option(help="A branch; made if missing.")] = None,
 ) -> None:
     """Publish a model, a dataset or the demo on the Hub, once it has been loaded and has answered."""
-    if is_dataset and is_space:
+    if is_dataset and space:
         raise ValueError("--dataset and --space must not be given together.")
-    if (results or licence) and (is_dataset or is_space):
+    if (results or licence) and (is_dataset or space):
         raise ValueError("--results and --license must be left out with --dataset and --space: they describe a model.")
-    if (wheel or model) and not is_space:
+    if (wheel or model) and not space:
         raise ValueError("--wheel and --model must be left out without --space.")
     note("loading libraries ...")
     from .hub import push_dataset, push_model, push_space
@@ -499,8 +505,8 @@ def push(
     options: dict[str, Any] = {"public": public, "dry_run": dry_run, "revision": revision, "note": note}
     if is_dataset:
         pushed = push_dataset(source, repo, **options)
-    elif is_space:
-        pushed = push_space(source, repo, wheel, model, **options)
+    elif space:
+        pushed = push_space(source, repo, space, wheel, model, **options)
     else:
         pushed = push_model(source, repo, results or [], licence, **options)
     if pushed is not None:

@@ -37,6 +37,10 @@ from .web import build_site
 Note = Callable[[str], None]
 Result = TypeVar("Result")
 
+SPACE_FILES = {
+    "gradio": ("app.py", "requirements.txt"),
+    "static": ("index.html", "packages.json"),
+}  # besides README.md
 CHECK_IMAGE = Path(__file__).parent / "assets" / "demo_scene.png"
 CHECK_TEXT = "the black teapot in the middle"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -145,6 +149,7 @@ def push_dataset(
 def push_space(
     source: str | Path,
     repo_id: str,
+    sdk: str,
     wheel: str | Path | None = None,
     model: str | None = None,
     public: bool = False,
@@ -156,23 +161,29 @@ def push_space(
     Publish a demo; arguments as in [`push_model`], and
 
     Args:
-        source (`str` or `Path`): The folder with `README.md`, whose `sdk` says what it is: "gradio" with `app.py` and
-            `requirements.txt`, or "static" with `index.html`.
+        source (`str` or `Path`): The folder with `README.md`.
+        sdk (`str`): "gradio" for a folder with `app.py` and `requirements.txt`, "static" for one with `index.html`; the README's
+            `sdk`, which the Hub reads, must be the same.
         wheel (`str` or `Path`, *optional*): For Gradio, a wheel of this package, so that it needs none from an index; by default one is
             built from the checkout that holds `source`.
         model (`str`, *optional*): For a static page, the folder of an exported model, or one to export; by default the bundled one.
 
     Raises:
-        ValueError: If a file is missing, an argument belongs to the other kind, a wheel was neither given nor can be built, or the page
-            does not run the model.
+        ValueError: If a file is missing, the README or an argument is of the other kind, a wheel was neither given nor can be built, or
+            the page does not run the model.
         OSError: If the Hub cannot be reached or refuses, or npm's registry does.
     """
     source = Path(source).resolve()
+    if sdk not in SPACE_FILES:
+        raise ValueError(f"`sdk` must be one of {list(SPACE_FILES)}, got {sdk!r}.")
     card = source / "README.md"
-    is_static = card.is_file() and (metadata_load(card) or {}).get("sdk") == "static"
-    for name in ("index.html", "packages.json") if is_static else ("app.py", "requirements.txt", "README.md"):
+    written = (metadata_load(card) or {}).get("sdk") if card.is_file() else None
+    if written != sdk:
+        raise ValueError(f"`source` must hold a README.md whose `sdk` is {sdk}; that of {str(source)!r} is {written}.")
+    for name in SPACE_FILES[sdk]:
         if not (source / name).is_file():
             raise ValueError(f"`source` must hold {name}; {str(source)!r} does not.")
+    is_static = sdk == "static"
     if wheel is not None and is_static:
         raise ValueError(f"`wheel` must be left out for a static page, got {str(wheel)!r}.")
     if model is not None and not is_static:
@@ -186,9 +197,7 @@ def push_space(
         else:
             shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.whl", "__pycache__", ".*", "web"))
             _add_wheel(wheel, source.parent, folder, note)
-        return upload(
-            folder, repo_id, "space", public, dry_run, revision, note, space_sdk="static" if is_static else "gradio"
-        )
+        return upload(folder, repo_id, "space", public, dry_run, revision, note, space_sdk=sdk)
 
 
 def _add_wheel(wheel: str | Path | None, checkout: Path, folder: Path, note: Note) -> None:
