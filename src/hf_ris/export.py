@@ -334,8 +334,6 @@ def _write_graphs(
 def _trace(
     graph: nn.Module, sample: dict[str, Any], shapes: dict[str, Any], inputs: list[str], outputs: list[str], path: Path
 ) -> None:
-    import onnxscript.optimizer
-
     # torch's own exporter: transformers' is experimental, and takes its whole models only. In two steps, since the second would
     # make up for an open number of expressions that the first cannot keep open.
     with _quiet("torch.onnx", "torch.onnx._internal.exporter._registration", "onnxscript"):
@@ -345,11 +343,11 @@ def _trace(
             input_names=inputs,
             output_names=outputs,
             opset_version=OPSET,
+            optimize=False,
             verbose=False,
         )
         assert program is not None  # it is `None` from the older exporter alone
-        # The weights of layers that are called several times, which the exporter leaves as parameters have them.
-        onnxscript.optimizer.fold_constants(program.model, should_fold=_transposes_weights, output_size_limit=2**30)
+        _simplify(program.model)
     for part in program.model.graph.all_nodes():
         part.metadata_props.clear()  # lines of source and paths of this machine, a quarter of a small file
         for value in part.outputs:
@@ -357,6 +355,47 @@ def _trace(
     for value in (*program.model.graph.inputs, *program.model.graph.initializers.values()):
         value.metadata_props.clear()
     program.save(path)
+
+
+def _simplify(model: Any) -> None:
+    """
+    Fold constants and merge operations, in place, by the steps of torch's exporter; but without its rule that turns slices into
+    splits, which walks through the whole graph for every slice, and takes as long as all else together.
+    """
+    from onnx_ir.passes import Sequential, common
+    from onnxscript.optimizer import fold_constants
+    from onnxscript.rewriter import rewrite
+    from onnxscript.rewriter.rules import common as rules
+
+    merging = [
+        rules.no_op_cast_rule,
+        rules.no_op_expand_rule,
+        rules.no_op_transpose_rule,
+        rules.cast_cast_rule,
+        rules.reshape_reshape_rule,
+        rules.squeeze_reshape_1d_rule,
+        rules.transpose_transpose_rule,
+        rules.unsqueeze_unsqueeze_rule,
+        rules.collapse_slice_rule,
+        rules.materialize_reshape_shape_rule,
+        rules.fuse_batchnorm_into_conv_rule,
+    ]
+    common.InlinePass()(model)
+    for _ in range(2):  # what was merged can be folded, and the other way round
+        fold_constants(model, onnx_shape_inference=True)
+        common.RemoveUnusedNodesPass()(model)
+        rewrite(model, merging)
+    # The weights of layers that are called several times, which the exporter leaves as parameters have them
+    fold_constants(model, should_fold=_transposes_weights, output_size_limit=2**30)
+    cleaning = Sequential(
+        common.RemoveUnusedNodesPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedOpsetsPass(),
+    )
+    cleaning(model)
 
 
 def _transposes_weights(node: Any) -> bool:
