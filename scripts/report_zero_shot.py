@@ -101,8 +101,8 @@ def report_rectifier() -> str:
         )
     headings = ["rectifier", "right", "changes the pick", "right where it does"]
     return f"{table(headings, rows)}\n\n" + (
-        f"{len(content['cases'])} expressions about {len(content['scenes'])} scenes made by hand, `tests/spatial_cases.json`: the "
-        "target's own kind fits best and another of its kind mostly fits a little better than it. Expressions are parsed by rules, which the "
+        f"{len(content['cases'])} expressions about {len(content['scenes'])} scenes made by hand, `tests/spatial_cases.json`: "
+        "things of the referent's kind fit best, and mostly another of them fits a little better than the referent. Expressions are parsed by rules, which the "
         "paper's rectifier was not made for: it reads dependencies."
     )
 
