@@ -73,7 +73,8 @@ def build_florence2(tokenizer: BertTokenizer) -> Built:
 def build_sam3(tokenizer: BertTokenizer) -> Built:
     """Build `facebook/sam3`'s detector, at 1008 x 1008 pixels."""
     config = Sam3Config()
-    config.text_config.eos_token_id = tokenizer.eos_token_id  # a `text_config` passed in would have a small CLIP's other defaults
+    # A `text_config` that is passed in would have the other defaults of a smaller CLIP.
+    config.text_config.eos_token_id = tokenizer.eos_token_id
     return Sam3ForReferringSegmentation(config), Sam3ReferringProcessor(Sam3ImageProcessorPil(), tokenizer)
 
 
