@@ -76,8 +76,8 @@ PREPOSITIONS = words(
 # Pronouns, auxiliary verbs, conjunctions and adverbs.
 LINKS = words(
     "or but that who which whose whom what where when while w wit is are was were has have having isnt not s he she it they we you i "
-    "whos thats its can cant all just almost partially partly mostly directly straight there here no any sorry lol haha please again "
-    "barely after facing"
+    "whos thats its can cant all just almost partially partly mostly directly immediately straight there here no any sorry lol haha "
+    "please again barely after facing"
 )
 VERBS = words(
     "flipped crossed marked surround had cut took wear wears hold holds sit sits stand stands look looks eats says ridden go bent laying lying hidden shown seen made"
@@ -90,20 +90,25 @@ NOUNS_IN_ING = words(
 NOT_PARTICIPLES = words("red bed sled shed seed weed striped checkered polka") | COLOURS
 DISTANCES = words("nearest closest furthest farthest nearer closer further farther far")
 COUNTED_ORDINALS = words("second third fourth fifth first 2nd 3rd 4th")
-DETERMINERS = ARTICLES | words("his her one two")
+POSSESSIVE = "'s"  # a word of its own, as in spaCy's parses
+DETERMINERS = ARTICLES | words("his her one two") | {POSSESSIVE}
 TRAILING_PLACES = SIDE_ADJECTIVES | words("far back")  # they follow a noun
 STATES = words("empty full tall only visible stacked")
 # Words that follow a noun and belong to no other class, some of them misspelt.
 AFTERTHOUGHTS = words(
     "close together tiny upside yet creepily anywhere thanks high highest very smack either okay last pic partially curly gloves "
-    "sunglasses slanted frt frm let thrid direcly closes cloestest onright farleft picleft whands wfolded shes"
+    "sunglasses slanted frt frm let thrid direcly closes cloestest onright farleft picleft whands wfolded shes way"
+)
+MARKS = words(", . ; : ! ? ( [ - \u2013 \u2014")  # they end a chunk; a hyphen does so between spaces
+NO_WORDS = re.compile(  # quotes, closing brackets, and those within a chunk: "the (red) dog", "left - most"
+    r"(?<=\bthe )[(\[]|[)\]\"\u201c\u201d]|(?<!\w)['\u2018\u2019]|['\u2019](?!\w)|-(?=\s+most\b)"
 )
 
 
 def parse_by_rules(text: str) -> Parse:
     """Find the noun chunks of a text, in lower case. All depend on the first chunk's noun; where there is none, on the last word."""
     text = text.lower()
-    tokens = re.findall(r"[^\s,.;]+|[,.;]", text)
+    tokens = _split(text)
     chunks: list[Chunk] = []
     start = 0
     while start < len(tokens):
@@ -122,6 +127,12 @@ def parse_by_rules(text: str) -> Parse:
     return Parse(text, tuple(Word(token, "", head) for token, head in zip(tokens, heads, strict=True)), tuple(chunks))
 
 
+def _split(text: str) -> list[str]:
+    """Words, possessive endings and marks."""
+    text = re.sub(r"['\u2019]s\b", f" {POSSESSIVE}", NO_WORDS.sub(" ", text))
+    return re.findall(r"[^\s,.;:!?(\[\u2014]+|[,.;:!?(\[\u2014]", text)
+
+
 def _ends(tokens: list[str], start: int, place: int) -> bool:
     """Whether a chunk that began at `start` ends before the word at `place`; at `start` itself, whether none begins."""
     word = tokens[place]
@@ -129,19 +140,19 @@ def _ends(tokens: list[str], start: int, place: int) -> bool:
     before = tokens[start:place]
     is_verb = word in VERBS or (word.endswith("ing") and word not in NOUNS_IN_ING)
     is_participle = word.endswith("ed") and word not in NOT_PARTICIPLES
-    if word in ",.;" or word in PREPOSITIONS or word in LINKS:
+    if word in MARKS or word in PREPOSITIONS or word in LINKS:
         return True
     if word == "and":  # "black and white" is one look
         return not (before and before[-1] in COLOURS and following in COLOURS)
     if not before:
-        return start > 0 and (is_verb or is_participle)
+        return word == POSSESSIVE or (start > 0 and (is_verb or is_participle))
     previous = before[-1]
     is_last = not following or following in PREPOSITIONS
     modifies = previous in DETERMINERS | COUNTED_ORDINALS | COMMON_PLACES  # "the standing man", but "the man standing"
     return (
         (word in AFTERTHOUGHTS and previous not in DETERMINERS | COMMON_PLACES | COLOURS)
         or (word in DISTANCES and previous not in DETERMINERS)
-        or (is_verb and (not modifies or is_last or following in COMMON_PLACES | DETERMINERS))
+        or (is_verb and (not modifies or is_last or following in COMMON_PLACES | DETERMINERS - {"one", "two"}))
         or (
             word in TRAILING_PLACES - {"back"}
             and not modifies
@@ -159,11 +170,13 @@ def _ends(tokens: list[str], start: int, place: int) -> bool:
 
 def _trim(tokens: list[str], start: int, end: int) -> int:
     """Where a chunk ends without the numbers and places that follow its noun."""
-    while end - start > 1 and tokens[end - 1].isdigit():
+    while end - start > 1 and tokens[end - 1].removeprefix("#").isdigit():
         end -= 1
     while end - start > 1 and tokens[end - 1] in TRAILING_PLACES:
         if all(word in COMMON_PLACES | DETERMINERS for word in tokens[start : end - 1]):
             break
+        end -= 1
+    if end - start > 1 and tokens[end - 1] == POSSESSIVE:
         end -= 1
     return end
 

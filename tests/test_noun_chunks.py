@@ -6,6 +6,7 @@ import pytest
 from golden_states import read_json
 
 from hf_ris.modeling.language_expression import Expression
+from hf_ris.modeling.language_negatives import negative_phrases
 from hf_ris.modeling.language_parsing import parse_by_rules
 
 
@@ -23,10 +24,41 @@ from hf_ris.modeling.language_parsing import parse_by_rules
         ("the woman holding a phone", "the woman"),
         ("half of the pizza", "half"),
         ("white building", "white building"),
+        ("the sitting one", "the sitting one"),
+        ("the man's left hand", "the man 's left hand"),
+        ("the man\u2019s", "the man"),
+        ("giraffe #2 from the left", "giraffe"),
+        ("cat immediately to the right of the bowl", "cat"),
+        ("guy way in the back", "guy"),
+        ("dog - left", "dog"),
+        ("the left - most man", "the left most man"),
+        ("the one that's red", "the one"),
+        ("t-shirt", "t-shirt"),
     ],
 )
 def test_the_referent_comes_first(expression, phrase):
     assert Expression(expression).noun_phrase == phrase
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "where is the dog?",
+        "where's the dog?",
+        "the dog!",
+        '"the dog"',
+        "'the dog'",
+        "\u201cthe dog\u201d",
+        "(the dog)",
+        "the dog (brown)",
+        "the dog: left",
+        "the (red) dog",
+        "the dog's left ear",
+    ],
+)
+def test_marks_are_no_part_of_a_word(text):
+    caption = parse_by_rules("a dog and a cat on a sofa")
+    assert negative_phrases(caption, Expression(text)) == ["a photo of a cat", "a photo of a sofa"]
 
 
 @pytest.mark.parametrize(
