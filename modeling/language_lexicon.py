@@ -88,6 +88,23 @@ RELATIONS_TO_NOTHING = {
 }
 RELATIONS_TO_VIEWERS = {**RELATIONS_TO_NOTHING, "near": ("depth", 1), "far from": ("depth", -1)}
 
+# What is not meant follows them, up to the end of the clause or a "but".
+EXCLUSIONS = tuple(
+    tuple(pattern.split())
+    for pattern in (
+        "not",
+        "neither",
+        "except",
+        "excluding",
+        "all but",
+        "everything but",
+        "anything but",
+        "other than",
+        "rather than",
+        "instead of",
+    )
+)
+
 ARTICLES = words("the a an this that my your")
 POSSESSIVES = words("his her their its")
 REFLEXIVES = words("himself herself itself themselves")

@@ -14,6 +14,7 @@ from .language_lexicon import (
     DEPTHS,
     EDGES,
     EMPHASIS,
+    EXCLUSIONS,
     GROUPS,
     IMAGES,
     MIDDLES,
@@ -85,10 +86,12 @@ def read_places(expression: str) -> tuple[Place, ...]:
     while start < len(tokens):
         if tokens[start] in CLAUSE_ENDS:
             is_of_anchor = False
-        if tokens[start] == "not":  # says what is not meant, up to the next clause
-            start = next((end for end in range(start, len(tokens)) if tokens[end] in CLAUSE_ENDS), len(tokens))
-            continue
-        found = _ordinal(tokens, start) or _relation(tokens, start) or _place_word(tokens, start)
+        found = (
+            _exclusion(tokens, start)
+            or _ordinal(tokens, start)
+            or _relation(tokens, start)
+            or _place_word(tokens, start)
+        )
         if found is None:
             start += 1
             continue
@@ -101,6 +104,7 @@ def read_places(expression: str) -> tuple[Place, ...]:
 
 def _split(expression: str) -> list[str]:
     text = re.sub(r"['\u2019]s\b", "", " ".join(expression.lower().replace("-", " ").split()))
+    text = re.sub(r"\b(is|are|was|were|do|does)n['\u2019]?t\b", r"\1 not", text)
     text = re.sub(r"\b(left|right|top|bottom|upper|lower) most\b", r"\1most", text)
     text = re.sub(r"\b(left|right) hand (side|corner)\b", r"\1 \2", text)
     text = re.sub(r"\binfront\b", "in front", text)
@@ -110,6 +114,16 @@ def _split(expression: str) -> list[str]:
 def _at(tokens: list[str], position: int) -> str:
     """The word at a position, or nothing beyond the ends."""
     return tokens[position] if 0 <= position < len(tokens) else ""
+
+
+def _exclusion(tokens: list[str], start: int) -> Found | None:
+    """ "not the left one", "all but the left one": what is not meant says nothing."""
+    for pattern in EXCLUSIONS:
+        first = start + len(pattern)
+        if tuple(tokens[start:first]) == pattern:
+            ends = CLAUSE_ENDS | {"but"}
+            return None, next((end for end in range(first, len(tokens)) if tokens[end] in ends), len(tokens))
+    return None
 
 
 def _ordinal(tokens: list[str], start: int) -> Found | None:

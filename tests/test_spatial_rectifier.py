@@ -83,6 +83,14 @@ def test_places_lead_to_the_right_region(case):
         "short-sleeve shirt guy",
         "lady big hat",
         "second to last",
+        "the dog that isn't on the left",
+        "the dog that isn\u2019t the biggest",
+        "all but the left dog",
+        "all the apples except the left one",
+        "cup except for the right one",
+        "dog other than the left one",
+        "don't pick the left one",
+        "neither left nor right",
     ],
 )
 def test_words_that_are_no_places_say_nothing(expression):
@@ -129,6 +137,8 @@ def test_words_that_are_no_places_say_nothing(expression):
         ("man in back facing left", ["side"]),
         ("dog behind fence left", ["relation"]),
         ("first man with a bat in his right hand", []),
+        ("not the left one but the right one", ["side"]),
+        ("everything but the left one, on top", ["side"]),
     ],
 )
 def test_what_is_said_is_read_once(expression, kinds):
