@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,12 +24,18 @@ from hf_ris.data.segmentation import encode_segmentations
 from hf_ris.evaluation import PROTOCOLS, evaluate, shuffle_expressions
 from hf_ris.evaluation_questions import Questions
 from hf_ris.evaluation_report import Sample, kind_of
+from hf_ris.evaluation_shards import key_of
 from hf_ris.reporting import table, write_section
 
 
 @pytest.fixture(scope="module")
 def rows() -> datasets.Dataset:
     return datasets.Dataset.from_list(list(islice(RefShapesStream(split="val"), 8)), features=FEATURES)
+
+
+def lines_of(folder: Path) -> list[dict]:
+    """The lines of a run's predictions."""
+    return [json.loads(line) for path in folder.glob("predictions-*.jsonl") for line in path.open()]
 
 
 def tell_the_truth(items):
@@ -131,6 +138,8 @@ def test_a_run_goes_on_where_it_was(rows, tmp_path):
     assert 0 < len(asked) < expected["expressions"]
     assert evaluate(counting, rows, batch_size=2, output=tmp_path / "cut") == expected, "nothing left to do"
     assert (tmp_path / "cut" / "report.html").read_text() == (tmp_path / "whole" / "report.html").read_text()
+    assert lines_of(tmp_path / "cut") == lines_of(tmp_path / "whole")
+    assert len(lines_of(tmp_path / "cut")) == expected["expressions"]
 
     with pytest.raises(ValueError, match="made with"):
         evaluate(say_nothing, rows, batch_size=2, output=tmp_path / "cut")
@@ -197,7 +206,8 @@ def test_killed_or_shared_out_it_ends_with_the_same_numbers(tmp_path):
     output, errors = shared.communicate(timeout=300)
     assert shared.returncode == 0, errors
     assert json.loads(output[output.index("{") :]) == expected  # gloo may talk before
-    assert len(list((tmp_path / "killed").glob("predictions-*.jsonl"))) == 2
+    first, second = (lines_of(tmp_path / name) for name in ("whole", "killed"))
+    assert [key_of(line) for line in first] == [key_of(line) for line in second]
 
 
 def test_the_report_shows_numbers_and_images(rows, tmp_path):
@@ -353,6 +363,7 @@ def test_what_was_missed_is_asked_again(rows, tmp_path, first):
     (output / "predictions-00000.jsonl").rename(output / f"predictions-0000{first}.jsonl")
     whole = evaluate(tell_the_truth, rows, output=output, batch_size=4, on_error="report")
     assert whole["errors"] == 0 and whole["mIoU"] == 1.0
+    assert len(lines_of(output)) == whole["expressions"], "the misses are gone"
     assert evaluate(tell_the_truth, rows, output=output, batch_size=4) == whole
 
 
@@ -375,6 +386,27 @@ def test_expressions_that_ask_nothing_can_be_counted_as_misses(rows):
     results = evaluate(tell_the_truth, dataset, on_error="report")
     assert results["errors"] == 1
     assert results["mIoU"] == pytest.approx(1 - 1 / results["expressions"])
+
+
+def test_a_models_folder_may_be_named_in_any_way(model_folder, rows, tmp_path, monkeypatch):
+    shutil.copytree(model_folder, tmp_path / "e")  # a letter that settings hold, too
+    monkeypatch.chdir(tmp_path)
+    for name in ("e", "./e/", str(tmp_path / "e")):
+        model = pipeline("referring-segmentation", model=name, device="cpu")
+        assert evaluate(model, rows.select([0]), output=tmp_path / "out")["model"] == name
+
+
+def test_images_are_hashed_by_their_order_alone(rows):
+    numbers = rows["image_id"][:]
+    moved, merged = (
+        [{**row, "image_id": change(number)} for row, number in zip(rows, numbers, strict=True)]
+        for change in (lambda number: number + 2**40, lambda number: 7)
+    )
+    first, second, third = (
+        Questions(datasets.Dataset.from_list(list(each), features=FEATURES), 16, "sent", None).fingerprint()
+        for each in (rows, moved, merged)
+    )
+    assert first == second != third
 
 
 def test_a_folder_is_one_runs_alone(rows, tmp_path):

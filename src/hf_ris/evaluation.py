@@ -26,7 +26,7 @@ from .data.features import check_text_column
 from .data.segmentation import decode_mask
 from .evaluation_questions import ImageQuestions, Questions
 from .evaluation_report import render_report
-from .evaluation_shards import SHARDS, Key, Shard, key_of, read_shards
+from .evaluation_shards import SHARDS, Key, Shard, key_of, read_shards, write_answers
 from .modeling.inputs import Request
 from .output_folder import claim_folder, describe_model, hold_folder, write_whole
 from .protocols import PROTOCOLS
@@ -69,7 +69,7 @@ def evaluate(
         name (`str`, *optional*): Name of the dataset in the results; by default the one that `datasets` has.
         on_error (`str`, *optional*, defaults to `"raise"`): For an image that cannot be read and an expression that asks nothing:
             "raise" ends the run, which can be continued; "report" counts the expressions as misses and lists them, and a run that is
-            continued asks them again.
+            continued asks their batches again.
 
     Returns:
         `dict`: The figures of [`ReferringSegmentationIoU`]; the numbers of `expressions`, `referents`, `images` and `errors`
@@ -80,7 +80,7 @@ def evaluate(
         ValueError: If an argument is unknown, an image cannot be read or an expression asks nothing (the message names it), a mask has
             another size than its image, or `output` holds another run's results or is being written by another run.
     """
-    check_options(dataset, protocol, batch_size, text_column, on_error)
+    check_options(protocol, batch_size, text_column, on_error)
 
     # 1. Questions, and all that the answers depend on
     rule = PROTOCOLS[protocol]
@@ -116,6 +116,7 @@ def evaluate(
         description = {**questions.numbers(), "errors": sum("error" in answer for answer in answers), **settings}
         # 4. Report
         if folder and state.is_main_process:
+            write_answers(folder, answers)
             texts = [questions.texts[answer["row"]][answer["expression"]] for answer in answers]
             write_whole(folder / "results.json", json.dumps({**figures, **description}, indent=2, ensure_ascii=False))
             write_whole(folder / "report.html", render_report(figures, description, rule, texts, dataset, answers))
@@ -123,8 +124,8 @@ def evaluate(
     return {**figures, **description}
 
 
-def check_options(dataset: datasets.Dataset, protocol: str, batch_size: int, text_column: str, on_error: str) -> None:
-    """Raise a ValueError that names the argument of [`evaluate`] that is unknown or impossible, whatever the model."""
+def check_options(protocol: str, batch_size: int, text_column: str, on_error: str) -> None:
+    """Raise a ValueError that names the argument of [`evaluate`] that is unknown or impossible, whatever model and dataset."""
     for option, value, allowed in (
         ("protocol", protocol, list(PROTOCOLS)),
         ("on_error", on_error, ["raise", "report"]),
@@ -134,8 +135,6 @@ def check_options(dataset: datasets.Dataset, protocol: str, batch_size: int, tex
     check_text_column(text_column)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    if not len(dataset):
-        raise ValueError("`dataset` must hold at least one row, got an empty one.")
 
 
 def _input_size(ris: Pipeline | Segmenter, protocol: str) -> tuple[int, int]:

@@ -56,7 +56,7 @@ def compare(
     Raises:
         ValueError: If an argument is not possible, the dataset holds something that no model can be asked, or another run writes to `output`.
     """
-    check_options(dataset, protocol, batch_size, text_column, on_error)
+    check_options(protocol, batch_size, text_column, on_error)
     output = Path(output)
     folders = {name: output / folder_name(name) for name in models}
     if not folders or len(set(folders.values())) < len(folders):

@@ -54,8 +54,10 @@ class Questions:
         square: tuple[int, int] | None,
         on_error: str = "raise",
     ) -> None:
+        if not len(dataset):
+            raise ValueError("`dataset` must hold at least one row, got an empty one.")
         self.dataset = dataset
-        self.rows = dataset.select_columns(["ref_id", "image_id", "mask", "expressions"])
+        self.rows = dataset.select_columns(["ref_id", "image_id", "mask", "area", "expressions"])
         self.square = square
         self.on_error = on_error
         self.texts: list[list[str]] = []
@@ -125,10 +127,17 @@ class Questions:
         }
 
     def fingerprint(self) -> str:
-        """A hash of referents, masks and expressions in their order, the same for any copy of the dataset."""
+        """
+        A hash of referents, masks and expressions in their order, the same for any copy of the dataset. Images are numbered as they
+        come: the ids of a folder's depend on where it lies. An empty mask has no size: that of an image that cannot be read may be
+        unknown.
+        """
         digest = blake2b(digest_size=8)
+        numbers: dict[int, int] = {}
         for row in self.rows:
-            digest.update(json.dumps(row, sort_keys=True).encode())
+            image = numbers.setdefault(row["image_id"], len(numbers))
+            mask = row["mask"] if row["area"] else None
+            digest.update(json.dumps({**row, "image_id": image, "mask": mask}, sort_keys=True).encode())
         return digest.hexdigest()
 
     def _keys(self, rows: list[int]) -> list[Key]:

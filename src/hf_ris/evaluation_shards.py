@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .output_folder import write_whole
+
 
 SHARDS = "predictions-*.jsonl"
 Key = tuple[int, int]  # the number of a row, and of an expression in it
@@ -14,16 +16,15 @@ class Shard:
     """The file in `folder` that the process of this number writes its answers to."""
 
     def __init__(self, folder: Path, process: int) -> None:
-        self.path = folder / SHARDS.replace("*", f"{process:05d}")
+        self.path = _path(folder, process)
         if self.path.exists():  # a line that was cut off when the process was killed
             with open(self.path, "r+b") as file:
                 file.truncate(file.read().rfind(b"\n") + 1)
 
     def append(self, answers: Iterable[dict[str, Any]]) -> None:
         """Writes answers, so that they are on disk when this returns."""
-        lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
         with open(self.path, "ab") as file:
-            file.write(lines.encode())
+            file.write(_lines(answers).encode())
 
 
 def read_shards(folder: Path, with_misses: bool = False) -> dict[Key, dict[str, Any]]:
@@ -52,8 +53,25 @@ def read_shards(folder: Path, with_misses: bool = False) -> dict[Key, dict[str, 
     return misses | answers if with_misses else answers
 
 
+def write_answers(folder: Path, answers: Iterable[dict[str, Any]]) -> None:
+    """Write a finished run's answers to one file, instead of those of all processes of all runs so far."""
+    path = _path(folder, 0)
+    write_whole(path, _lines(answers))
+    for other in folder.glob(SHARDS):
+        if other != path:
+            other.unlink()
+
+
+def _path(folder: Path, process: int) -> Path:
+    return folder / SHARDS.replace("*", f"{process:05d}")
+
+
+def _lines(answers: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+
+
 def key_of(answer: dict[str, Any]) -> Key:
     return answer["row"], answer["expression"]
 
 
-__all__ = ["SHARDS", "Key", "Shard", "key_of", "read_shards"]
+__all__ = ["SHARDS", "Key", "Shard", "key_of", "read_shards", "write_answers"]

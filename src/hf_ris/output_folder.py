@@ -67,13 +67,15 @@ def claim_folder(output: Path, settings: dict[str, Any], results: str) -> None:
 
 def compare_settings(output: str | Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
     """
-    Compare what a run depends on with what an earlier run wrote down.
+    Compare what a run depends on with what an earlier run wrote down. A model may be called otherwise, such as by another path, if its
+    weights are the same.
 
     Raises:
         ValueError: If they differ; the message names the first difference.
     """
+    has_same_weights = before.get("weights") == settings.get("weights") is not None
     for name in sorted(before.keys() | settings.keys()):
-        if before.get(name) != settings.get(name):
+        if before.get(name) != settings.get(name) and not (name == "model" and has_same_weights):
             raise ValueError(
                 f"`output` {str(output)!r} holds results made with {name}={before.get(name)!r}, not {settings.get(name)!r}; "
                 "name another folder."
@@ -102,8 +104,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def describe_model(ris: Pipeline) -> dict[str, Any]:
     """Describe what a pipeline's masks depend on: model, revision, weights, settings and thresholds."""
-    # Without the place where its files lie, which differs between machines.
-    settings = (ris.model.describe_settings() + repr(ris.processor)).replace(ris.model.name_or_path or "\0", "")
+    # Without the place where its files lie, which differs between machines. It is quoted there; alone it may be a letter.
+    settings = (ris.model.describe_settings() + repr(ris.processor)).replace(repr(ris.model.name_or_path), "''")
     return {
         "model": ris.model.name_or_path,
         "revision": getattr(ris.model.config, "_commit_hash", None),

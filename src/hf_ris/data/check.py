@@ -30,11 +30,11 @@ ROOT/
   refcoco/   refs(unc).p, refs(google).p, instances.json
   refcoco+/  refs(unc).p, instances.json
   refcocog/  refs(umd).p, refs(google).p, instances.json
-  grefcoco/  grefs(unc).json, instances.json
+  grefcoco/  grefs(unc).p, instances.json
   refclef/   refs(unc).p, refs(berkeley).p, instances.json
   images/mscoco/images/train2014/  COCO_train2014_000000000009.jpg, ...
   images/saiapr_tc-12/  the photos of refclef
-One of the first five is enough, and it may be ROOT itself. refcoco.zip, refcoco+.zip, refcocog.zip, refclef.zip and
+Each .p may also be a .json. One of the first five folders is enough, and it may be ROOT itself. refcoco.zip, refcoco+.zip, refcocog.zip, refclef.zip and
 images/saiapr_tc-12.zip were at bvisionweb1.cs.unc.edu/licheng/referit/data, which is gone; the Internet Archive
 (web.archive.org) keeps that folder. gRefCOCO: github.com/henghuiding/gRefCOCO."""
 
