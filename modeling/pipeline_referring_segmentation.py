@@ -20,11 +20,20 @@ from transformers.utils import logging
 from .configuration_referring_segmentation import TASK
 from .inputs import NO_PROPOSER, Request, read_request
 from .modeling_referring_segmentation import put_card
-from .without_torch import ALLOWED_SOURCES, OUTPUT_FORMATS, as_list, check_answer_options, make_result
+from .without_torch import (
+    ALLOWED_SOURCES,
+    OUTPUT_FORMATS,
+    as_list,
+    check_answer_options,
+    check_integer,
+    check_seconds,
+    make_result,
+)
 
 
 logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
 READ_OPTIONS = ("timeout", "on_error")
+FOR_ZERO_SHOT = ' (it goes with pipeline("zero-shot-referring-segmentation") and its models)'
 ANSWER_OPTIONS = ("threshold", "no_target_threshold", "output_format")
 
 
@@ -149,6 +158,9 @@ class ReferringSegmentationPipeline(Pipeline):
         """
         if inputs is not None and image is not None:
             raise ValueError("`image` is another name for `inputs`; give one of the two.")
+        for name, least in (("batch_size", 1), ("num_workers", 0)):
+            if kwargs.get(name) is not None:
+                check_integer(name, kwargs[name], least)
         paired = pair(image if inputs is None else inputs, text, self.input_keys)
         return [] if paired == [] else super().__call__(paired, **kwargs)
 
@@ -183,12 +195,16 @@ class ReferringSegmentationPipeline(Pipeline):
         answer_options = (*ANSWER_OPTIONS, *checks)
         unknown = sorted(set(options) - {*READ_OPTIONS, *answer_options})
         if unknown:
+            hint = FOR_ZERO_SHOT if unknown[0] in ("explain", "regions") else ""
             raise TypeError(
-                f"{unknown[0]!r} is no option of this pipeline; allowed are {', '.join((*READ_OPTIONS, *answer_options))}."
+                f"{unknown[0]!r} is no option of this pipeline{hint}; allowed are "
+                f"{', '.join((*READ_OPTIONS, *answer_options))}."
             )
         for name in checks.keys() & options.keys():
             checks[name](name, options[name])
         check_answer_options(options)
+        if options.get("timeout") is not None:
+            check_seconds("timeout", options["timeout"])
         if options.get("on_error", "raise") not in (allowed := ["raise", "report"]):
             raise ValueError(f"`on_error` must be one of {allowed}, got {options['on_error']!r}.")
         read, answer = (
@@ -383,16 +399,13 @@ class InputReader:
         if not isinstance(given, Request):
             unknown = sorted(map(str, set(given) - set(self.keys)))
             if unknown:
-                hint = (
-                    ' (`regions` go with pipeline("zero-shot-referring-segmentation") and its models)'
-                    if unknown == ["regions"]
-                    else ""
-                )
+                hint = FOR_ZERO_SHOT if unknown == ["regions"] else ""
                 raise ValueError(f"{unknown[0]!r} is no part of an input; allowed are {', '.join(self.keys)}{hint}.")
             for name in ("image", "text"):
                 if given.get(name) is None:
                     raise ValueError(
-                        f"`{name}` is missing; an input needs an image and its text, this one has {sorted(given)}."
+                        f"`{name}` is missing; an input needs both: the call's `text`, or "
+                        '{"image": ..., "text": ...} in place of the image.'
                     )
             given = read_request(**given, timeout=timeout)
         if self.needs_regions and given.regions is None:
@@ -478,6 +491,8 @@ def pair(inputs: Any, text: Any, keys: Sequence[str]) -> Any:
         inputs = inputs.tolist()
     if is_item(inputs):
         return as_item(inputs, text)
+    if is_table := hasattr(inputs, "iloc"):  # pandas counts by label
+        inputs = inputs.to_dict("records") if inputs.ndim == 2 else inputs.tolist()
     texts = text if text is None or isinstance(text, str) else as_list(text)
     if text is not None and texts is None:
         raise ValueError(f"`text` must be a string or a list of strings, got {type(text).__name__}.")
@@ -489,7 +504,7 @@ def pair(inputs: Any, text: Any, keys: Sequence[str]) -> Any:
             f"`text` holds {len(texts)} entries for {len(inputs)} images; give one expression (or one list of them) for "
             "each image, or a single string for all."
         )
-    if isinstance(inputs, list | tuple):
+    if isinstance(inputs, list | tuple) and not is_table:
         texts = texts if isinstance(texts, list) else [texts] * len(inputs)
         return [as_item(item, each) for item, each in zip(inputs, texts, strict=True)]
     if is_sequence:
@@ -511,7 +526,9 @@ def pair(inputs: Any, text: Any, keys: Sequence[str]) -> Any:
 
 def is_item(value: Any) -> bool:
     """Whether this is one input, and not a collection of them."""
-    kinds = str | bytes | bytearray | os.PathLike | dict | Request | Image.Image | np.ndarray | torch.Tensor
+    kinds = (
+        str | bytes | bytearray | memoryview | os.PathLike | dict | Request | Image.Image | np.ndarray | torch.Tensor
+    )
     return isinstance(value, kinds) or hasattr(value, "read")
 
 

@@ -107,7 +107,12 @@ def _find_source(given: Any, argument: str, timeout: float | None) -> tuple[Byte
     if isinstance(given, bytes | bytearray | memoryview):
         return BytesIO(given), unreadable
     if hasattr(given, "read"):
-        content = given.read()
+        try:
+            if hasattr(given, "seekable") and given.seekable():
+                given.seek(0)  # as PIL does: it may have been read, or just been written
+            content = given.read()
+        except Exception as error:  # files of any library
+            raise ValueError(f"`{argument}` cannot be read: {error}") from error
         if not isinstance(content, bytes):
             raise ValueError(f"`{argument}` must be a file that is open for reading bytes (mode 'rb').")
         return BytesIO(content), unreadable
@@ -115,7 +120,7 @@ def _find_source(given: Any, argument: str, timeout: float | None) -> tuple[Byte
         raise ValueError(f"`{argument}` must be {ALLOWED_SOURCES}, got {describe(given)}.")
 
     text = os.fsdecode(given)
-    if text.startswith(("http://", "https://")):
+    if text[:8].lower().startswith(("http://", "https://")):
         try:
             return BytesIO(_fetch(text, timeout)), unreadable
         except Exception as error:
@@ -128,8 +133,8 @@ def _find_source(given: Any, argument: str, timeout: float | None) -> tuple[Byte
     if "\0" not in text and os.path.isfile(text):
         return text, unreadable
     nothing = (
-        f"must be {ALLOWED_SOURCES}; {describe(text)} is neither an existing file, nor a URL starting with http://, "
-        "https:// or file://, nor an image in base64."
+        f"{describe(text)} is neither an existing file, nor a URL starting with http://, https:// or file://, nor an image in "
+        "base64."
     )
     try:
         return BytesIO(base64.b64decode("".join(text.split(",", 1)[-1].split()), validate=True)), nothing
@@ -189,7 +194,12 @@ def _image_from_array(array: Any, argument: str) -> Image.Image:
         raise ValueError(f"`{argument}` holds no pixel: its shape is {shape}.")
 
     if is_tensor(array):
-        array = to_array(array)
+        try:
+            array = to_array(array)
+        except (TypeError, RuntimeError) as error:  # a sparse or quantized tensor, one without data
+            raise ValueError(
+                f"`{argument}` must be a tensor that NumPy can take, got {array.dtype}: {error}"
+            ) from error
     pixels = _to_uint8(array, argument)
     if channel_axis is not None:
         pixels = np.moveaxis(pixels, channel_axis, -1)
@@ -227,8 +237,10 @@ def _to_rgb(image: Image.Image, argument: str) -> Image.Image:
     if image.mode.startswith("I"):
         # PIL's own conversion clips everything above 255 to white. Mode "I" has 32 bits but stems from 16-bit files.
         values = np.asarray(image)
-        values = values if image.mode == "I" and values.max() <= 255 else _scale_16_bit(values)
-        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+        grey = values if image.mode == "I" and values.max() <= 255 else _scale_16_bit(values)
+        if isinstance(clear := image.info.get("transparency"), int):  # the grey level that is transparent
+            grey = np.where(values == clear, 255, grey)
+        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         return Image.fromarray(_to_uint8(np.asarray(image), argument)).convert("RGB")
     if image.mode == "La":
@@ -318,6 +330,24 @@ def check_probability(name: str, value: Any) -> None:
     # A boolean is a number to Python, but no probability.
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= float(value) <= 1.0:
         raise ValueError(f"`{name}` must be a number between 0 and 1, got {value!r}.")
+
+
+def check_integer(name: str, value: Any, least: int) -> None:
+    """
+    Raises:
+        ValueError: If a value is no whole number of at least `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """
+    Raises:
+        ValueError: If a value is no number of seconds that can be waited for.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value <= threading.TIMEOUT_MAX:
+        raise ValueError(f"`{name}` must be a number of seconds above 0, or None, got {value!r}.")
 
 
 class TextWarnings:
@@ -499,7 +529,7 @@ def check_answer_options(options: Mapping[str, Any]) -> None:
     for name in ("threshold", "no_target_threshold"):
         if options.get(name) is not None:
             check_probability(name, options[name])
-    if "output_format" in options and options["output_format"] not in OUTPUT_FORMATS:
+    if "output_format" in options and options["output_format"] not in list(OUTPUT_FORMATS):
         raise ValueError(f"`output_format` must be one of {list(OUTPUT_FORMATS)}, got {options['output_format']!r}.")
 
 
@@ -533,7 +563,9 @@ __all__ = [
     "as_list",
     "check_answer_options",
     "check_expressions",
+    "check_integer",
     "check_probability",
+    "check_seconds",
     "load_image",
     "make_result",
     "mask_to_box",

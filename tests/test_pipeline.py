@@ -1,5 +1,6 @@
 """The pipeline: every way to call it, what comes back, and what it refuses."""
 
+import io
 import itertools
 import logging
 import subprocess
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers
@@ -234,6 +236,37 @@ def test_columns_arrays_and_any_sequence(ris, images):
         ris(dataset["image"], text=dataset["text"][:2])
 
 
+def test_tables_are_read_by_position(ris, images, tmp_path):
+    paths = [str(tmp_path / f"{number}.png") for number in range(len(images))]
+    for image, path in zip(images, paths, strict=True):
+        image.save(path)
+    table = pd.DataFrame({"image": paths, "text": ["the red mug", "a tree", "the star"], "other": 1}).iloc[::-1]
+    expected = [ris(path, text=text) for path, text in zip(table["image"], table["text"], strict=True)]
+    assert_same(list(ris(table["image"], text=table["text"])), expected)
+    assert_same(list(ris(table["image"], text=list(table["text"]))), expected)
+    assert_same(list(ris(table)), expected)
+
+
+def test_files_that_were_read_and_bytes_of_any_kind(ris, images):
+    buffer = io.BytesIO()
+    images[0].save(buffer, "PNG")
+    expected = ris(images[0], text="a tree")
+    for given in (buffer, buffer, memoryview(buffer.getvalue())):  # its end is where the file stands, both times
+        assert_same([ris(given, text="a tree")], [expected])
+
+
+def test_what_cannot_be_read_is_reported_alone(ris, images):
+    class Gone:
+        def read(self):
+            raise OSError("the disk is gone")
+
+    unfit = [Gone(), torch.zeros(4, 4).to_sparse(), torch.zeros(3, 4, 4, device="meta")]
+    *errors, answer = ris([*unfit, images[0]], text="a tree", on_error="report")
+    assert all("`image`" in error["error"] for error in errors)
+    assert "disk is gone" in errors[0]["error"]
+    assert_same([answer], [ris(images[0], text="a tree")])
+
+
 def test_files_urls_and_arrays_of_paths(ris, images, tmp_path):
     paths = [tmp_path / f"scene {number}.png" for number in range(2)]
     for image, path in zip(images, paths, strict=False):
@@ -413,6 +446,11 @@ def test_real_photos_keep_their_sizes(ris, real_data):
         (None, {"text": "a tree"}, "`inputs` must be"),
         ("image", {"text": "a tree", "no_target_threshold": -1}, "`no_target_threshold`"),
         ("image", {"text": "a tree", "output_format": "tensor"}, r"`output_format` must be one of \['pil', 'array'"),
+        ("image", {"text": "a tree", "output_format": ["pil"]}, "`output_format` must be one of"),
+        ("generator", {"text": "a tree", "batch_size": 0}, "`batch_size` must be a whole number of at least 1, got 0"),
+        ("generator", {"text": "a tree", "num_workers": 1.5}, "`num_workers` must be a whole number"),
+        ("image", {"text": "a tree", "timeout": "a"}, "`timeout` must be a number of seconds"),
+        ("image", {"text": "a tree", "timeout": float("inf")}, "`timeout` must be a number of seconds"),
     ],
 )
 def test_unfit_calls_are_refused(ris, images, inputs, options, message):
@@ -432,6 +470,8 @@ def test_unfit_calls_are_refused(ris, images, inputs, options, message):
 def test_a_misspelt_option_is_refused(ris, images):
     with pytest.raises(TypeError, match="treshold"):
         ris(images[0], text="a tree", treshold=0.3)
+    with pytest.raises(TypeError, match=r"'explain' .*zero-shot-referring-segmentation"):
+        ris(images[0], text="a tree", explain=True)
 
 
 def test_a_misspelt_or_foreign_key_is_refused(ris, images):

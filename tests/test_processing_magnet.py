@@ -158,6 +158,12 @@ def test_sixteen_bit_png_is_scaled():
     np.testing.assert_allclose(loaded[..., 0], values / 257, atol=0.51)
 
 
+def test_transparent_grey_of_sixteen_bits_is_white():
+    values = np.array([[0, 64764], [64764, 30000]], np.uint16)
+    loaded = np.asarray(load_image(encode(Image.fromarray(values), transparency=64764)))
+    assert (loaded[..., 0] == [[0, 255], [255, 117]]).all()
+
+
 def huge_png() -> bytes:
     """A few bytes that claim to be 60,000 x 60,000 pixels."""
     chunks = [b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0), b"IDAT"]
