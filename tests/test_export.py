@@ -1,8 +1,10 @@
 """A model that was exported to ONNX answers as the model does: in the pipeline, and without torch."""
 
+import copy
 import json
 import logging
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -208,6 +210,20 @@ def test_other_precisions(sources, exports, images, tmp_path, options, error):
     assert given.dtype == np.float32
     assert np.abs(given - expected).max() < error * np.abs(expected).max()
     assert np.abs(given - expected).max() > 0
+
+
+def test_it_is_copied_pickled_and_saved_in_its_place(exports, images):
+    ris = ask(exports["magnet"])
+    expected = ris(images[0], text=TEXTS)
+    ris.save_pretrained(exports["magnet"])
+    for again in (copy.deepcopy(ris), pickle.loads(pickle.dumps(ris)), ask(exports["magnet"])):
+        assert_same(again(images[0], text=TEXTS), expected)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
+def test_unfit_threads_are_named(exports, threads):
+    with pytest.raises(ValueError, match="`threads` must be a whole number of at least 1"):
+        ExportedModel(exports["magnet"], threads=threads)
 
 
 def test_threads_ask_one_model(exports, images):

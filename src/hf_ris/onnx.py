@@ -25,6 +25,7 @@ from .modeling.without_torch import (
     TextWarnings,
     check_answer_options,
     check_expressions,
+    check_integer,
     load_image,
     make_result,
     row_bands,
@@ -78,13 +79,26 @@ class ExportedModel:
     """
 
     def __init__(self, folder: str | Path, providers: Sequence[str] | None = None, threads: int | None = None) -> None:
+        threads = count_threads() if threads is None else threads
+        check_integer("threads", threads, 1)
         self.folder = Path(folder)
         self.config = read_config(self.folder)
         self.preparation, self.reading = self.config["preparation"], self.config["reading"]
         self.providers = find_providers(providers)
         self.text_warnings = TextWarnings()
-        threads = count_threads() if threads is None else threads
-        self.graphs = {part: self._open(name, threads) for part, name in self.config["graphs"].items()}
+        self.threads = int(threads)
+        self._open_graphs()
+
+    def _open_graphs(self) -> None:
+        self.graphs = {part: self._open(name) for part, name in self.config["graphs"].items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the opened graphs, so that the model can be pickled and copied; they are opened again."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("graphs", "tokenizer")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open_graphs()
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -94,9 +108,9 @@ class ExportedModel:
         tokenizer.no_truncation()
         return tokenizer
 
-    def _open(self, name: str, threads: int) -> onnxruntime.InferenceSession:
+    def _open(self, name: str) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = self.threads
         # Threads that wait in a loop would take the cores from whatever else this process does.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3

@@ -150,7 +150,9 @@ class OnnxForReferringSegmentation(PreTrainedModel):
         return ReferringSegmentationOutput(logits=torch.from_numpy(answers.logits), confidence=confidence)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Copy the folder."""
+        """Copy the folder, unless it is the same one."""
+        if Path(save_directory).resolve() == self.exported.folder.resolve():
+            return
         shutil.copytree(self.exported.folder, save_directory, dirs_exist_ok=True)
 
     def describe_settings(self) -> str:
