@@ -213,6 +213,10 @@ class GlobalLocalConfig(ZeroShotSegmentationConfig):
         check_least(self, masking_block=0, spatial_guidance=0)
         if self.spatial_guidance and self.mode == "paper":
             raise ValueError(f"`spatial_guidance` must be 0 with mode='paper', got {self.spatial_guidance}.")
+        if self.mode == "paper" and self.image_text_config.model_type == "siglip2":
+            raise ValueError(
+                "`mode` must be 'default' with a SigLIP 2 of any size: it reads patches, where the paper's code crops pixels."
+            )
 
 
 @strict

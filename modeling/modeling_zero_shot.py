@@ -141,7 +141,8 @@ class ZeroShotPreTrainedModel(ComposedPreTrainedModel):
                     image.copy(), self.find_regions(image) if given is None else np.array(given)
                 )
                 answers += self._answer(cached, texts)
-                regions.append(cached.regions)
+                # Beside an image whose regions a detector finds for each expression, given ones count for each, too.
+                regions += [cached.regions] * (1 if self.detector is None else each)
             self._images.keep(key, cached, self.config.cache_size, self.config.cache_bytes)
         return self._pack(answers, regions, explain)
 

@@ -107,8 +107,8 @@ class ZeroShotReferringSegmentationPipeline(ReferringSegmentationPipeline):
 
 def _with_regions(value: Any, text: Any, regions: Any) -> dict[str, Any]:
     item = as_item(value, text)
-    if not isinstance(item, dict):
-        raise ValueError("`regions` were given twice: as an argument and inside the request.")
+    if not isinstance(item, dict) or item.get("regions") is not None:
+        raise ValueError("`regions` were given twice: as an argument and inside the inputs.")
     return {**item, "regions": regions}
 
 

@@ -33,6 +33,7 @@ from transformers import (
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from .clip_resnet import CLIPResNetModel
+from .language_lexicon import ARTICLES
 from .layers import attend
 from .without_torch import TextWarnings
 
@@ -141,8 +142,9 @@ class Part(nn.Module, ABC):
         return "\n".join(described)
 
     def warn_of_unknown_words(self, expressions: Sequence[str]) -> None:
-        """Warn, once each, of words that the vocabulary does not have."""
-        tokenizer, texts = self.processor.tokenizer, [text.lower() for text in expressions]
+        """Warn, once each, of words that the vocabulary does not have; articles say nothing that could be missed."""
+        tokenizer = self.processor.tokenizer
+        texts = [" ".join(word for word in text.lower().split() if word not in ARTICLES) for text in expressions]
         if tokenizer.is_fast:
             self.text_warnings.unknown_words(texts, tokenizer(texts, verbose=False).encodings, tokenizer.unk_token_id)
 

@@ -14,6 +14,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.utils import logging
 
+from .without_torch import check_integer
 from .zero_shot_parts import in_batches, pad_slender
 from .zero_shot_regions import (
     WITHOUT_PROMPTS,
@@ -112,6 +113,7 @@ class Segmenter(Proposer):
         min_region_area: int = 800,
     ) -> None:
         super().__init__(config)
+        check_integer("points_per_side", points_per_side, 1)
         self.points_per_side = points_per_side
         self.min_iou = min_iou
         self.min_stability = min_stability

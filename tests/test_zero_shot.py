@@ -145,6 +145,8 @@ def test_unfit_regions_are_named(ris, picture, given, message):
     bad, good = ris(items, on_error="report", batch_size=2)
     assert re.search(message, bad["error"])
     assert good["box"] is not None
+    with pytest.raises(ValueError, match="`regions` were given twice"):
+        ris(items[1], regions=given)
 
 
 def test_unfit_regions_are_named_by_the_model(ris, picture, regions):
@@ -429,6 +431,10 @@ def test_saved_and_loaded_in_any_precision(parts, picture, regions, tmp_path, na
         assert len({weight.dtype for weight in changed.parameters()}) == 1
     automatic = pipeline(TASK, model=str(tmp_path / str(torch.float16)), dtype="auto", device="cpu")
     assert {weight.dtype for weight in automatic.model.parameters()} == {torch.float16}
+    for named, dtype in (("bfloat16", torch.bfloat16), ("auto", torch.float32)):
+        composed = compose_named(parts, name, dtype=named)
+        assert {weight.dtype for weight in composed.model.parameters()} == {dtype}
+        assert composed(picture, text="the red dog", regions=regions)["box"] is not None
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
@@ -491,6 +497,11 @@ def test_the_card_names_parts_and_licences(parts, tmp_path):
         ({"system": "tas", "proposer": "clip"}, r"`proposer` must be one of \['sam'.*got the 'clip'"),
         ({"system": "tas", "alpha": 0.2}, "TASConfig has no field 'alpha'"),
         ({"system": "tas", "mode": "papers"}, "`mode` must be one of"),
+        ({"system": "tas", "dtype": "half-full"}, "`dtype` must be a dtype of torch, its name or 'auto'"),
+        (
+            {"system": "tas", "proposer": "sam", "proposer_options": {"points_per_side": 0}},
+            "`points_per_side` must be a whole number of at least 1",
+        ),
         ({"system": "tas", "proposer_options": {"points": 3}, "proposer": "sam"}, "does not take .*points"),
     ],
     ids=lambda value: str(value) if isinstance(value, str) else None,

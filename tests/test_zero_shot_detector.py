@@ -103,6 +103,18 @@ def test_given_regions_need_no_detector(folders, images):
     assert len(explanation["regions"]) == 2 and "D" not in explanation["terms"]
 
 
+@pytest.mark.parametrize("explain", [False, True])
+def test_given_regions_may_lie_beside_detected_ones(folders, images, explain):
+    ris = compose(folders, "global-local", (folders["grounding-dino"], folders["sam2"]), **LOW)
+    regions = np.zeros((2, images[0].height, images[0].width), bool)
+    regions[0, :20], regions[1, 30:] = True, True
+    detected, given = {"image": images[0], "text": TEXTS}, {"image": images[0], "text": TEXTS, "regions": regions}
+    alone = [ris(each) for each in (detected, given, detected)]
+    together = ris([detected, given, detected], batch_size=3, explain=explain)
+    for answers, expected in zip(together, alone, strict=True):
+        assert np.array_equal(masks(answers), masks(expected))
+
+
 def test_nothing_detected_is_an_answer(folders, images):
     for system in ("global-local", "tas"):
         ris = compose(folders, system, (folders["grounding-dino"], folders["sam2"]), detector_threshold=1.0)

@@ -66,7 +66,7 @@ def zero_shot(
     proposer: str | Path | Sequence[str | Path] | None = None,
     captioner: str | Path | None = None,
     device: str | int | torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     **options: Any,
 ) -> Pipeline:
     """
@@ -86,8 +86,8 @@ def zero_shot(
             Folder or Hub id of a BLIP, BLIP-2 or Florence-2; `"none"` for V alone. TAS only.
         device (*optional*):
             Where it runs; by default the first accelerator.
-        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
-            The networks' precision.
+        dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):
+            The networks' precision, or its name; `"auto"` keeps what each part was saved in.
         options:
             Fields of the system's configuration, such as `mode` or `caption_weight`.
 
@@ -125,7 +125,7 @@ def grounded(
     detector: str | Path = "IDEA-Research/grounding-dino-tiny",
     segmenter: str | Path = "facebook/sam2.1-hiera-tiny",
     device: str | int | torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     **options: Any,
 ) -> Pipeline:
     """
@@ -138,8 +138,8 @@ def grounded(
             Folder or Hub id of a SAM, SAM-HQ, SAM 2 or EdgeTAM.
         device (*optional*):
             Where it runs; by default the first accelerator.
-        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
-            The networks' precision.
+        dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):
+            The networks' precision, or its name; `"auto"` keeps what each part was saved in.
         options:
             Fields of [`GroundedConfig`], such as `select` and `max_instances`.
 
@@ -161,12 +161,18 @@ def compose(
     sources: dict[str, str],
     task: str,
     device: str | int | torch.device | None,
-    dtype: torch.dtype,
+    dtype: torch.dtype | str,
     options: dict[str, Any],
 ) -> Pipeline:
     """Compose a model of parts from these sources, by name; `options` are fields of its configuration."""
+    if isinstance(dtype, str) and dtype != "auto":
+        dtype = getattr(torch, dtype, dtype)
+    if dtype != "auto" and not isinstance(dtype, torch.dtype):
+        raise ValueError(f"`dtype` must be a dtype of torch, its name or 'auto', got {dtype!r}.")
     config_class = model_class.config_class
-    check_fields(options, config_class.__dataclass_fields__.keys() - {"parts"}, config_class.__name__)
+    fields = config_class.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys() - {"parts"}
+    options_of_system = [name for name in fields if not name.startswith("_") and "_config" not in name]
+    check_fields(options, options_of_system, config_class.__name__)
     classes = dict(model_class.part_classes)
     if "detector" in sources and "proposer" in sources:
         classes["proposer"] = SEGMENTERS
@@ -183,7 +189,7 @@ def compose(
     configs = {f"{name}_config": part.config for name, part in loaded.items()}
     config = config_class(**configs, parts=parts, **options)
     with torch.device("meta"):  # all weights are the parts' own
-        model = model_class._from_config(config, dtype=dtype)
+        model = model_class._from_config(config, dtype=None if dtype == "auto" else dtype)
     for name, part in model.named_parts():
         if loaded[name].network is not None:
             part.network, part.processor = loaded[name].network, loaded[name].processor
@@ -200,7 +206,7 @@ class LoadedPart(NamedTuple):
     processor: Any = None
 
 
-def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: torch.dtype) -> LoadedPart:
+def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: torch.dtype | str) -> LoadedPart:
     """
     Load a part's network and processor from a source as in [`zero_shot`]; `classes` are the part's by `model_type`.
 
@@ -224,7 +230,7 @@ def load_part(name: str, source: str, classes: Mapping[str, type[Part]], dtype: 
     return LoadedPart(network.config, network, classes[kind].processor_class.from_pretrained(source))
 
 
-def load_released_clip(source: str, dtype: torch.dtype, tokenizer: str = CLIP_TOKENIZER) -> LoadedPart:
+def load_released_clip(source: str, dtype: torch.dtype | str, tokenizer: str = CLIP_TOKENIZER) -> LoadedPart:
     """
     Load a CLIP under OpenAI's names from a file or `hub-id::file`: OpenAI's own archives (ViT-B-32.pt, RN50.pt, …) and open_clip's
     weights. All of OpenAI's have one tokenizer.
@@ -251,7 +257,7 @@ def load_released_clip(source: str, dtype: torch.dtype, tokenizer: str = CLIP_TO
         **{f"image_{name}": list(colours[name]) for name in ("mean", "std") if name in colours},
     )
     processor = CLIPProcessor(images, CLIPTokenizer.from_pretrained(tokenizer))
-    return LoadedPart(config, network.to(dtype).eval(), processor)
+    return LoadedPart(config, (network if dtype == "auto" else network.to(dtype)).eval(), processor)
 
 
 def _read_open_clip_config(source: str, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from ..modeling.configuration_magnet import MagNetConfig
 from ..modeling.modeling_referring_segmentation import render_card
+from ..modeling.without_torch import check_integer
 from ..reporting import table
 from ..systems import CRIS, MAGNET, System
 from .files import CLIP_TOKENIZER, Checkpoint, locate, read_state_dict
@@ -120,6 +121,8 @@ def convert(
     """
     if system not in PUBLISHED_SYSTEMS:
         raise ValueError(f"`system` must be one of {list(PUBLISHED_SYSTEMS)}, got {system!r}.")
+    if image_size is not None:
+        check_integer("image_size", image_size, 32)
     published = PUBLISHED_SYSTEMS[system]
     output = Path(output).resolve()
     if os.path.ismount(output) or output == Path.cwd():
