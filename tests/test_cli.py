@@ -72,7 +72,10 @@ def test_overlay_and_masks_are_written(segment, tmp_path, images):
         (["a tree", "--output", "overlay.xbm"], {}, "--output must end like an image"),  # black and white only
         (["a tree", "--device", "banana"], {}, "--device must name a device"),
         ([], {}, "EXPRESSION is missing"),
-        (["a tree", "--expressions", "all.csv"], {}, "--expressions must be left out for a single image"),
+        (["a tree", "--expressions", "all.csv"], {}, "--expressions goes with a folder of images"),
+        (["a tree", "--mask-dir", __file__], {}, "--mask-dir must lie in a folder that can be written to"),
+        (["a tree", "--output", f"{__file__}/overlay.png"], {}, "--output must lie in a folder"),
+        (["a tree", "--model", "nowhere"], {}, "nowhere is no folder here"),
     ],
 )
 def test_wrong_input_ends_with_a_message(segment, arguments, options, message):

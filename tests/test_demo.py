@@ -103,6 +103,7 @@ def test_the_api_is_documented(client):
         ("a" * 201, "tiny", "201 characters"),
         ("the mug", "../../etc", "no model on the Hub"),
         ("the mug", "src/hf_ris", "no model on the Hub"),
+        ("!?", "tiny", "got '!\\?'"),
     ],
 )
 def test_what_is_wrong_is_said(client, image_file, text, model, message):
@@ -119,6 +120,12 @@ def test_huge_images_are_refused(client, tmp_path):
     Image.new("1", (8000, 7000)).save(tmp_path / "huge.png")
     with pytest.raises(AppError, match="56 million pixels"):
         client.predict(handle_file(tmp_path / "huge.png"), "the mug", "tiny", 0.5, api_name="/segment")
+
+
+def test_a_broken_file_is_named_in_plain_words(client, tmp_path):
+    (tmp_path / "broken.png").write_text("no image")
+    with pytest.raises(AppError, match=r"^The file is no image that can be read\.$"):
+        client.predict(handle_file(tmp_path / "broken.png"), "the mug", "tiny", 0.5, api_name="/segment")
 
 
 def test_large_images_are_reduced(client, tmp_path):

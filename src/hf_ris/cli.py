@@ -8,7 +8,7 @@ import time
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -110,7 +110,7 @@ def segment(
         _segment_folder(Path(image), expressions_file, output, model, device, batch_size, options)
     else:
         if expressions_file is not None:
-            raise ValueError(f"--expressions must be left out for a single image, got {image!r}.")
+            raise ValueError(f"--expressions goes with a folder of images; there is no folder {image!r}.")
         _segment_image(image, expressions or [], output, mask_dir, explain, as_json, model, device, options)
 
 
@@ -136,6 +136,8 @@ def _segment_image(
         _check_writable(output)
     if explain is not None:
         _check_writable(explain, "--explain")
+    if mask_dir is not None:
+        _check_folder(mask_dir, "--mask-dir")
     request = read_request(image, expressions)
     model = model or ("bundled-zero-shot" if explain else "bundled")
     ris = _load_pipeline(model, device, None if explain else TASK)
@@ -473,10 +475,8 @@ def push(
     ] = None,
     is_dataset: Annotated[bool, typer.Option("--dataset", help="SOURCE is a folder of hf-ris data export.")] = False,
     space: Annotated[
-        str | None,
-        typer.Option(
-            help="Kind of Space that SOURCE is: gradio (spaces_demo) or static (spaces_demo/web).", metavar="SDK"
-        ),
+        Literal["gradio", "static"] | None,
+        typer.Option(help="Kind of Space that SOURCE is: of spaces_demo, or of spaces_demo/web."),
     ] = None,
     wheel: Annotated[
         Path | None,
@@ -565,6 +565,14 @@ def _check_writable(output: Path, option: str = "--output") -> None:
         raise ValueError(
             f"{option} must end like an image that can be written (.png, .jpg, ...), got {str(output)!r}."
         ) from error
+    _check_folder(output.parent, option)
+
+
+def _check_folder(folder: Path, option: str) -> None:
+    """Refuse a folder that cannot be made, or written to."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ValueError(f"{option} must lie in a folder that can be written to; {str(nearest)!r} is none.")
 
 
 def _load_pipeline(model: str, device: str | None, task: str | None = TASK, **options: Any) -> Any:

@@ -91,7 +91,7 @@ def label(
 ) -> None:
     """
     Label a dataset of any size: the masks of expressions as Parquet files, a dataset to train on, or COCO JSON. A stopped run goes on
-    where it was. Where Ray is installed (pip install hf_ris[scale]), several workers do it, here or on a cluster.
+    where it was. Where Ray is installed (pip install "hf_ris[scale]"), several workers do it, here or on a cluster.
     """
     note("loading libraries ...")
     from .folder import read_entries

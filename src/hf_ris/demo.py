@@ -149,6 +149,8 @@ def _question() -> tuple[Any, ...]:
         height=380,
         elem_id="image",
     )
+    # The file as it is: Gradio would open it, and answer for a broken one with its own words and the server's paths.
+    image.preprocess = lambda payload: payload and payload.path  # type: ignore[method-assign]
     text = gr.Textbox(
         label="Expressions, one a line",
         lines=3,

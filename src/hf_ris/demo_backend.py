@@ -204,7 +204,7 @@ def find_cause(error: BaseException | None, kind: type[Exception]) -> BaseExcept
 def explain(error: Exception) -> str:
     """Say in a sentence what went wrong, to a visitor; what is not the visitor's mistake is logged."""
     if isinstance(error, ValueError):
-        return escape(str(error))
+        return str(error)
     if find_cause(error, GatedRepoError):
         return f"This model is gated. {HOW_TO_GET_ACCESS}"
     logger.error("A request failed.", exc_info=error)
@@ -318,7 +318,7 @@ class DemoBackend:
             with self.models.fetch(name):
                 yield f"{shown} is ready."
         except Exception as error:
-            yield f"{shown} cannot be asked. {explain(error)}"
+            yield f"{shown} cannot be asked. {escape(explain(error))}"
 
     def on_page(
         self,
@@ -361,7 +361,7 @@ class DemoBackend:
                     yield slider, set_for if is_zero_shot else name, *outputs
                     slider = gr.skip()  # which may have been moved meanwhile
         except Exception as error:  # the last answer stays
-            message = explain(error)
+            message = escape(explain(error))
             gr.Warning(message, title="That did not work")
             yield *(gr.skip(),) * (NUM_OUTPUTS - 1), f"That did not work. {message}"
 

@@ -58,6 +58,10 @@ def load_pipeline(
             raise OSError(
                 f"--model {source} is gated: ask for access at https://huggingface.co/{source}, then run `hf auth login`, or set HF_TOKEN."
             ) from error
+        if "/" not in source:
+            raise OSError(
+                f"--model {model} is no folder here, and it cannot be fetched from the Hub: {error}"
+            ) from error
         raise
     if device is not None:  # under `torchrun`, transformers leaves the model where it is
         ris.model.to(device)

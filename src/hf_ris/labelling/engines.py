@@ -286,7 +286,7 @@ def open_engine(choice: ModelChoice, workers: Workers, note: Note) -> Iterator[I
     except ImportError as error:
         if workers.most or workers.cores or workers.address or workers.gpus:
             raise ImportError(
-                "Ray is needed for workers, and is not installed: `pip install hf_ris[scale]`."
+                'Ray is needed for workers, and is not installed: `pip install "hf_ris[scale]"`.'
             ) from error
         note("Ray is not installed: labelling in this process")
         yield InProcess(choice, note)
