@@ -49,11 +49,29 @@ SIZES = {
     **dict.fromkeys(("longest", "longer"), ("length", 1, True)),
 }
 
-FIRST_ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"]
+FIRST_ORDINALS = [
+    "first",
+    "second",
+    "third",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+    "eleventh",
+    "twelfth",
+]
 ORDINALS = {
     **{word: rank for rank, word in enumerate(FIRST_ORDINALS, start=1)},
-    **{word: rank for rank, word in enumerate(["1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th"], start=1)},
+    **{word: rank for rank, word in enumerate(["1st", "2nd", "3rd", *(f"{n}th" for n in range(4, 21))], start=1)},
     "last": -1,
+}
+# "one" is left out: "the one from the left" counts nothing.
+NUMBERS = {
+    **{word: number for number, word in enumerate(["two", "three", "four", "five", "six", "seven", "eight"], start=2)},
+    **{str(number): number for number in range(1, 21)},
 }
 
 # What relates two things, by relation. A longer pattern stands before one that it begins with.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from .language_lexicon import ARTICLES, COLOURS, COMMON_PLACES, SIDE_ADJECTIVES, words
+from .language_lexicon import ARTICLES, COLOURS, COMMON_PLACES, ORDINALS, SIDE_ADJECTIVES, words
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ NOUNS_IN_ING = words(
 )
 NOT_PARTICIPLES = words("red bed sled shed seed weed striped checkered polka") | COLOURS
 DISTANCES = words("nearest closest furthest farthest nearer closer further farther far")
-COUNTED_ORDINALS = words("second third fourth fifth first 2nd 3rd 4th")
+COUNTED_ORDINALS = frozenset(ORDINALS) - {"last"}
 POSSESSIVE = "'s"  # a word of its own, as in spaCy's parses
 DETERMINERS = ARTICLES | words("his her one two") | {POSSESSIVE}
 TRAILING_PLACES = SIDE_ADJECTIVES | words("far back")  # they follow a noun
@@ -151,7 +151,7 @@ def _ends(tokens: list[str], start: int, place: int) -> bool:
     modifies = previous in DETERMINERS | COUNTED_ORDINALS | COMMON_PLACES  # "the standing man", but "the man standing"
     return (
         (word in AFTERTHOUGHTS and previous not in DETERMINERS | COMMON_PLACES | COLOURS)
-        or (word in DISTANCES and previous not in DETERMINERS)
+        or (word in DISTANCES and previous not in DETERMINERS | COUNTED_ORDINALS)
         or (is_verb and (not modifies or is_last or following in COMMON_PLACES | DETERMINERS - {"one", "two"}))
         or (
             word in TRAILING_PLACES - {"back"}

@@ -6,7 +6,7 @@ place is left out: "the right hand" of someone, "a white top", "the only one lef
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .language_lexicon import (
     ARTICLES,
@@ -20,6 +20,7 @@ from .language_lexicon import (
     MIDDLES,
     MIRRORED,
     MIRRORED_WORD,
+    NUMBERS,
     ORDINALS,
     PEOPLE,
     PLAIN_COLOURS,
@@ -69,7 +70,7 @@ class Place:
     words: str  # those that say it
     axis: str  # what is compared: "x", "y", "depth", "area", "height", "width", "length"; for a relation, its name
     sign: int = 1  # 1 if more of it is meant, -1 if less
-    rank: int = 0  # an ordinal's number, counted from the end that `sign` names; the last is -1
+    rank: int = 0  # of an ordinal, or of "second closest to": counted from the end that `sign` names; the last is -1
     extreme: bool = False  # whether nothing lies beyond the referent
     anchors: tuple[str, ...] = ()  # the things that a relation is to
 
@@ -127,38 +128,93 @@ def _exclusion(tokens: list[str], start: int) -> Found | None:
 
 
 def _ordinal(tokens: list[str], start: int) -> Found | None:
-    """ "second man from the left", "third from right", "2nd left", "second to last", "from the left the second"."""
-    word = tokens[start]
-    nearby = range(start + 1, min(start + 9, len(tokens)))
-    if word in {"second", "2nd", "next"} and tokens[start + 1 : start + 3] == ["to", "last"]:
-        last = next((end for end in range(start + 3, min(start + 9, len(tokens))) if tokens[end] in SIDES), None)
-        if last is None:  # of an order that is not said
-            return None, start + 3
-        return Place("ordinal", " ".join(tokens[start : last + 1]), *SIDES[tokens[last]], -2), last + 1
-    if word in ORDINALS:
-        if _at(tokens, start + 1) in ROWS:  # rows are not counted
-            end = start + 1
-            if _at(tokens, start + 2) == "from":
-                ends = {*SIDES, "front", "back"}
-                end = next((each for each in range(end, min(end + 4, len(tokens))) if tokens[each] in ends), end)
-            return None, end + 1
-        for end in nearby:
-            is_end = tokens[end] in ("front", "back") or (tokens[end] in SIDES and not _is_trap(tokens, end))
-            if is_end and _at(tokens, end + 1) not in ROWS:
-                return _ordered(tokens, start, end, (SIDES | DEPTHS)[tokens[end]], ORDINALS[word])
-            if tokens[end] in CLAUSE_ENDS or tokens[end] in ORDINALS:
-                break
-    if word == "from":
-        for end in nearby[:5]:
-            side = next((each for each in tokens[start:end] if each in SIDES), None)
-            if tokens[end] in ORDINALS and side:
-                return _ordered(tokens, start, end, SIDES[side], ORDINALS[tokens[end]])
+    """Read a rank in an order."""
+    if tokens[start] in ORDINALS:
+        readers = (_to_last, _row, _superlative, _counted)
+    else:
+        readers = (_to_last, _number, _from_side, _after_side)
+    return next((found for read in readers if (found := read(tokens, start))), None)
+
+
+def _to_last(tokens: list[str], start: int) -> Found | None:
+    """ "second to last from the right", "next to last"."""
+    if tokens[start] not in {*ORDINALS, "next"} or tokens[start + 1 : start + 3] != ["to", "last"]:
+        return None
+    last = next((end for end in range(start + 3, min(start + 9, len(tokens))) if tokens[end] in SIDES), None)
+    if last is None:  # of an order that is not said
+        return None, start + 3
+    return _ordered(tokens, start, last, SIDES[tokens[last]], -ORDINALS.get(tokens[start], 2))
+
+
+def _row(tokens: list[str], start: int) -> Found | None:
+    """ "second row from the left": rows are not counted."""
+    if _at(tokens, start + 1) not in ROWS:
+        return None
+    end = start + 1
+    if _at(tokens, start + 2) == "from":
+        ends = {*SIDES, "front", "back"}
+        end = next((each for each in range(end, min(end + 4, len(tokens))) if tokens[each] in ends), end)
+    return None, end + 1
+
+
+def _superlative(tokens: list[str], start: int) -> Found | None:
+    """ "second largest", "third closest to the tree": they are counted by what the superlative compares."""
+    rank = ORDINALS[tokens[start]]
+    if rank < 0 or not _is_superlative(_at(tokens, start + 1)):
+        return None
+    place, end = _relation(tokens, start + 1) or _place_word(tokens, start + 1) or (None, start)
+    if place is None or not (place.extreme or place.kind == "relation"):
+        return None
+    kind = "relation" if place.kind == "relation" else "ordinal"
+    return replace(place, kind=kind, words=f"{tokens[start]} {place.words}", rank=rank, extreme=False), end
+
+
+def _counted(tokens: list[str], start: int) -> Found | None:
+    """ "second man from the left", "third from right", "2nd left", "last one on the right"."""
+    for end in range(start + 1, min(start + 9, len(tokens))):
+        if _is_end(tokens, end) and _at(tokens, end + 1) not in ROWS:
+            return _ordered(tokens, start, end, (SIDES | DEPTHS)[tokens[end]], ORDINALS[tokens[start]])
+        if tokens[end] in CLAUSE_ENDS or tokens[end] in ORDINALS:
+            break
     return None
 
 
+def _number(tokens: list[str], start: int) -> Found | None:
+    """ "number 3 from the left"; in "the two from the left" both are meant."""
+    if tokens[start] not in NUMBERS or _at(tokens, start + 1) != "from" or _at(tokens, start - 1) in ARTICLES:
+        return None
+    end = start + 3 if _at(tokens, start + 2) in ARTICLES else start + 2
+    if not _is_end(tokens, end):
+        return None
+    return _ordered(tokens, start, end, (SIDES | DEPTHS)[tokens[end]], NUMBERS[tokens[start]])
+
+
+def _from_side(tokens: list[str], start: int) -> Found | None:
+    """ "from the left the second"."""
+    for end in range(start + 1, min(start + 6, len(tokens))) if tokens[start] == "from" else ():
+        side = next((each for each in tokens[start:end] if each in SIDES), None)
+        if tokens[end] in ORDINALS and side:
+            return _ordered(tokens, start, end, SIDES[side], ORDINALS[tokens[end]])
+    return None
+
+
+def _after_side(tokens: list[str], start: int) -> Found | None:
+    """ "the left second dog", but not "top second from left"."""
+    rank = ORDINALS.get(_at(tokens, start + 1), 0)
+    if rank <= 0 or tokens[start] not in SIDES or _is_trap(tokens, start) or _ordinal(tokens, start + 1):
+        return None
+    return _ordered(tokens, start, start + 1, SIDES[tokens[start]], rank)
+
+
+def _is_end(tokens: list[str], position: int) -> bool:
+    """Whether a word names an end that is counted from."""
+    word = _at(tokens, position)
+    return word in ("front", "back") or (word in SIDES and not _is_trap(tokens, position))
+
+
 def _ordered(tokens: list[str], start: int, last: int, axis: tuple[str, int], rank: int) -> Found:
-    if rank == -1 and "from" not in tokens[start:last]:  # "the last one on the right"
-        rank = 1
+    if rank < 0 and "from" not in tokens[start:last]:  # "the last one on the right"
+        rank = -rank
     return Place("ordinal", " ".join(tokens[start : last + 1]), *axis, rank), last + 1
 
 
@@ -170,7 +226,7 @@ def _relation(tokens: list[str], start: int) -> Found | None:
         if tuple(tokens[start:end]) != pattern:
             continue
         following = _at(tokens, end)
-        if pattern == ("nearest",) and following not in ARTICLES and (not start or before in ARTICLES):
+        if pattern == ("nearest",) and following not in ARTICLES and (not start or before in {*ARTICLES, *ORDINALS}):
             continue  # "the nearest car" is near to the viewer
         is_adverb = pattern == ("over",) and following in ("there", "here", "by", "on", "in", "to", "")
         if is_adverb or (pattern == ("behind",) and before == "from"):  # "seen from behind"
@@ -233,7 +289,7 @@ def _is_group(tokens: list[str]) -> bool:
 
 def _place_word(tokens: list[str], start: int) -> Found | None:
     word, before, after = (_at(tokens, start + step) for step in (0, -1, 1))
-    is_extreme = word.endswith(("most", "est")) or before in EMPHASIS
+    is_extreme = _is_superlative(word) or before in EMPHASIS
     place: Place | None = None
     if word in SIDES and not _is_trap(tokens, start):
         place = Place("side", word, *SIDES[word], extreme=is_extreme)
@@ -259,6 +315,10 @@ def _far_side(tokens: list[str], start: int) -> Found | None:
     if tokens[start : start + 2] == ["far", "away"]:
         return Place("side", "far away", "depth", -1), start + 2
     return None
+
+
+def _is_superlative(word: str) -> bool:
+    return word.endswith(("most", "est")) and word != "west"
 
 
 def _is_part(word: str) -> bool:

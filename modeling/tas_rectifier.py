@@ -104,19 +104,26 @@ def rate_place(
     if place.kind == "relation":
         if score_phrase is None:
             return np.zeros(len(candidates))
-        anchors = [score_phrase(phrase) for phrase in place.anchors]
-        return _relate(place.axis, layout, candidates, anchors)
+        return _relate(place, layout, candidates, [score_phrase(phrase) for phrase in place.anchors])
     if place.kind == "middle":
         return _middle(place.axis, layout, candidates)
     values = place.sign * _measure(place.axis, layout)[candidates]
     if place.kind == "ordinal":
-        order = np.argsort(-values, kind="stable")
-        rank = place.rank - 1 if place.rank > 0 else place.rank
-        # Where there are fewer than it counts to, the farthest one is meant.
-        return np.arange(len(candidates)) == order[max(-len(order), min(rank, len(order) - 1))]
+        return _at_rank(values, place.rank)
     if place.extreme:
-        return (values == values.max()).astype(float)
+        return _at_best(values)
     return _spread(values) * (SOFT_SIZE if place.kind == "size" else 1.0)
+
+
+def _at_best(values: np.ndarray) -> np.ndarray:
+    return (values == values.max()).astype(float)
+
+
+def _at_rank(values: np.ndarray, rank: int) -> np.ndarray:
+    """1 for the value of a rank, counted from the largest, 0 for others; where there are fewer, the last of them has it."""
+    order = np.argsort(-values, kind="stable")
+    number = rank - 1 if rank > 0 else rank
+    return (np.arange(len(values)) == order[max(-len(order), min(number, len(order) - 1))]).astype(float)
 
 
 def _measure(axis: str, layout: Layout) -> np.ndarray:
@@ -154,14 +161,17 @@ def _middle(axis: str, layout: Layout, candidates: np.ndarray) -> np.ndarray:
     return 1 - off - 0.01 * np.abs(centres[:, along] - middle)
 
 
-def _relate(name: str, layout: Layout, candidates: np.ndarray, anchors: Sequence[np.ndarray]) -> np.ndarray:
+def _relate(place: Place, layout: Layout, candidates: np.ndarray, anchors: Sequence[np.ndarray]) -> np.ndarray:
     """Rate how well the candidates stand to the best of the regions that the relation may be to."""
-    if name == "between":
+    if place.axis == "between":
         return _between(layout, candidates, anchors)
-    stands = np.array([[_stand(name, layout, one, other) for other in range(len(anchors[0]))] for one in candidates])
+    others = range(len(anchors[0]))
+    stands = np.array([[_stand(place.axis, layout, one, other) for other in others] for one in candidates])
     stands[layout.overlaps[candidates] > SAME] = 0.0  # a thing stands in no relation to itself
     values = (stands * anchors[0]).max(axis=1)
-    return (values == values.max()).astype(float) if name in SUPERLATIVE_RELATIONS else values
+    if place.rank:
+        return _at_rank(values, place.rank)
+    return _at_best(values) if place.axis in SUPERLATIVE_RELATIONS else values
 
 
 def _stand(name: str, layout: Layout, one: int, other: int) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_parts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,6 +84,8 @@ def test_places_lead_to_the_right_region(case):
         "short-sleeve shirt guy",
         "lady big hat",
         "second to last",
+        "the two",
+        "row two",
         "the dog that isn't on the left",
         "the dog that isn\u2019t the biggest",
         "all but the left dog",
@@ -137,12 +140,46 @@ def test_words_that_are_no_places_say_nothing(expression):
         ("man in back facing left", ["side"]),
         ("dog behind fence left", ["relation"]),
         ("first man with a bat in his right hand", []),
+        ("the two from the left", ["side"]),
+        ("second nearest car", ["ordinal"]),
+        ("top second from left", ["side", "ordinal"]),
         ("not the left one but the right one", ["side"]),
         ("everything but the left one, on top", ["side"]),
     ],
 )
 def test_what_is_said_is_read_once(expression, kinds):
     assert [place.kind for place in read_places(expression)] == kinds
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer"),
+    [
+        ("ninth dog from the left", 8),
+        ("9th dog from left", 8),
+        ("tenth dog from the left", 9),
+        ("number 3 from the left", 2),
+        ("dog #3 from the left", 2),
+        ("two from the left", 1),
+        ("the left second dog", 1),
+        ("last dog on the right", 9),
+        ("second to last dog on the right", 8),
+        ("dog, third to last from the left", 7),
+        ("second largest dog", 1),
+        ("second biggest dog on the right", 1),
+        ("third smallest dog", 7),
+        ("third tallest", 2),
+        ("second closest dog", 8),
+        ("third closest to the camera", 7),
+        ("dog second closest to the tree", 7),
+        ("second furthest from the left", 8),
+    ],
+)
+def test_ranks_are_counted_in_the_order_that_is_said(expression, answer):
+    """Ten dogs in a row: to the right they are smaller and nearer; the tree stands beside the ninth."""
+    boxes = [(number * 40, 10 + 2 * number, number * 40 + 35 - number, 40 + number) for number in range(10)]
+    layout = Layout.of(tiny_parts.boxes((60, 400), *boxes, (312, 0, 320, 60)))
+    fits = np.array([1.0] * 10 + [0.1])
+    assert rectify(Expression(expression), layout, fits, lambda _: 1.1 - fits)[0] == answer
 
 
 def test_relations_need_something_that_finds_what_they_are_to():
