@@ -29,7 +29,7 @@ def batches(steps: int, size: int, learning_rate: float, warmup_steps: int = 50)
 
 RECIPES = {
     "magnet-tiny-refshapes": Recipe(
-        about="the bundled checkpoint, from nothing, on drawings, in about half an hour on one GPU with 16 cores beside it",
+        about="the bundled checkpoint, from nothing, on drawings, in about 20 minutes on one GPU with 16 cores beside it",
         build=build_magnet_tiny,
         config={"mask_grounding_loss_weight": 1.0, "alignment_loss_weight": 0.5},
         refshapes=NAMES,

@@ -61,7 +61,7 @@ class Workers:
         least, most (`int`, *optional*): Numbers of workers between which Ray chooses; each has a model of its own. 0 and 0 are this
             process, without Ray. By default there is one for each GPU, or as many as the CPU cores allow; this process does the
             work where Ray is not installed.
-        cores (`int`, *optional*): CPU cores of a worker. Without GPUs 1, which labels most for each core; with GPUs their share.
+        cores (`int`, *optional*): CPU cores of a worker. Without GPUs 1, the highest throughput per core; with GPUs their share.
         address (`str`, *optional*): A cluster of Ray, such as "auto" or "10.0.0.1:6379". By default that of the variable
             `RAY_ADDRESS`, or Ray is started on this machine.
         gpus (`float`, *optional*): GPUs of a worker, by default 1 where the cluster has any; with 0.5 two share one.
