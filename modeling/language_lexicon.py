@@ -17,12 +17,16 @@ def words(text: str) -> frozenset[str]:
 SIDES = {
     **dict.fromkeys(("left", "leftmost", "lefthand", "west", "western"), ("x", -1)),
     **dict.fromkeys(("right", "rightmost", "righthand", "east", "eastern"), ("x", 1)),
-    **dict.fromkeys(("top", "topmost", "upper", "uppermost", "highest", "north", "northern"), ("y", -1)),
+    **dict.fromkeys(("top", "topmost", "upper", "uppermost", "higher", "highest", "north", "northern"), ("y", -1)),
     **dict.fromkeys(("bottom", "bottommost", "lower", "lowest", "lowermost", "south", "southern"), ("y", 1)),
 }
 DEPTHS = {
-    **dict.fromkeys(("front", "foreground", "closest", "nearest", "closer", "nearer"), ("depth", 1)),
-    **dict.fromkeys(("back", "background", "rear", "furthest", "farthest", "further", "farther"), ("depth", -1)),
+    **dict.fromkeys(
+        ("front", "frontmost", "foreground", "near", "closest", "nearest", "closer", "nearer"), ("depth", 1)
+    ),
+    **dict.fromkeys(
+        ("back", "backmost", "background", "rear", "furthest", "farthest", "further", "farther"), ("depth", -1)
+    ),
 }
 MIDDLES = words("middle center centre central mid")
 SIDE_ADJECTIVES = words("left right upper lower leftmost rightmost")  # those that are no nouns: "top" may be a shirt
@@ -125,6 +129,7 @@ EXCLUSIONS = tuple(
 
 ARTICLES = words("the a an this that my your")
 POSSESSIVES = words("his her their its")
+OWNERS = POSSESSIVES | words("whose 's")  # what follows them has places of its own
 REFLEXIVES = words("himself herself itself themselves")
 EMPHASIS = words("far very extreme most way furthest farthest")
 PLAIN_COLOURS = words("red green blue yellow orange purple pink brown black white gray grey")
@@ -135,8 +140,9 @@ IMAGES = IMAGE_NOUNS | words("view page pict")
 EDGES = words("side edge corner end half part section border")  # of the image, where nothing else is said
 ROWS = words("row shelf rack tier layer level line")
 GROUPS = words(
-    "group bunch row line pack herd stack pile pair two three four them all both other others rest set couple"
+    "group bunch row line pack herd stack pile pair two three four five six them all both other others rest set couple"
 )
+GROUP_LEADS = GROUPS - words("row line them other others rest")  # "the three dogs", "the pair of dogs"
 VIEWERS = words("us camera you viewer me front photographer foreground")
 PEOPLE = words("boy girl kid child baby brother sister guy man woman lady dude person")  # "little girl" is no size
 BODY_PARTS = words(  # and those of things: they have a left of their own

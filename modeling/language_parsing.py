@@ -140,7 +140,8 @@ def _ends(tokens: list[str], start: int, place: int) -> bool:
     before = tokens[start:place]
     is_verb = word in VERBS or (word.endswith("ing") and word not in NOUNS_IN_ING)
     is_participle = word.endswith("ed") and word not in NOT_PARTICIPLES
-    if word in MARKS or word in PREPOSITIONS or word in LINKS:
+    is_adjective = bool(before) and before[-1] in ("the", "a", "an")  # "the near zebra"
+    if word in MARKS or word in LINKS or (word in PREPOSITIONS and not is_adjective):
         return True
     if word == "and":  # "black and white" is one look
         return not (before and before[-1] in COLOURS and following in COLOURS)

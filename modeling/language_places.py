@@ -15,6 +15,7 @@ from .language_lexicon import (
     EDGES,
     EMPHASIS,
     EXCLUSIONS,
+    GROUP_LEADS,
     GROUPS,
     IMAGES,
     MIDDLES,
@@ -22,6 +23,7 @@ from .language_lexicon import (
     MIRRORED_WORD,
     NUMBERS,
     ORDINALS,
+    OWNERS,
     PEOPLE,
     PLAIN_COLOURS,
     POSSESSIVES,
@@ -55,6 +57,7 @@ BEFORE_SIZES = (
     | REQUESTS
     | {*SIDES, *DEPTHS, *ORDINALS, *SIZES, ",", "on", "one", "two", "three"}
 )
+NEAR_FOLLOWERS = {"", *SIDES, *MIDDLES, *EDGES, *IMAGES, *VIEWERS, *DEPTHS}  # "near the top" without its article
 CLAUSE_ENDS = words(", . ;")
 PHRASE_ENDS = CLAUSE_ENDS | words(
     "with wearing in holding who that which at on from and is are has having carrying whose"
@@ -74,6 +77,9 @@ class Place:
     extreme: bool = False  # whether nothing lies beyond the referent
     anchors: tuple[str, ...] = ()  # the things that a relation is to
 
+
+# "on the dog's left" is a relation to the dog, "on the dog's left ear" is none.
+OWNED_SIDE = re.compile(r"\b(on|to|at) ((?:\w+ ){0,2}\w+)'s ((?:left|right)(?: side)?)(?=\W*$|[,.;])")
 
 Found = tuple[Place | None, int]  # the place, if words for one say something, and where to read on
 
@@ -104,12 +110,14 @@ def read_places(expression: str) -> tuple[Place, ...]:
 
 
 def _split(expression: str) -> list[str]:
-    text = re.sub(r"['\u2019]s\b", "", " ".join(expression.lower().replace("-", " ").split()))
-    text = re.sub(r"\b(is|are|was|were|do|does)n['\u2019]?t\b", r"\1 not", text)
-    text = re.sub(r"\b(left|right|top|bottom|upper|lower) most\b", r"\1most", text)
+    text = " ".join(expression.lower().replace("-", " ").replace("\u2019", "'").split())
+    text = re.sub(r"\b(that|who|what|where|there|here|it|he|she)'s\b", r"\1", text)  # it means "is"
+    text = re.sub(r"\b(is|are|was|were|do|does)n'?t\b", r"\1 not", text)
+    text = re.sub(r"\b(left|right|top|bottom|upper|lower|front|back) most\b", r"\1most", text)
     text = re.sub(r"\b(left|right) hand (side|corner)\b", r"\1 \2", text)
+    text = OWNED_SIDE.sub(r"\1 the \3 of \2", text)
     text = re.sub(r"\binfront\b", "in front", text)
-    return re.findall(r"[^\W_]+|[,.;]", text)
+    return re.findall(r"'s\b|[^\W_]+|[,.;]", text)
 
 
 def _at(tokens: list[str], position: int) -> str:
@@ -226,7 +234,8 @@ def _relation(tokens: list[str], start: int) -> Found | None:
         if tuple(tokens[start:end]) != pattern:
             continue
         following = _at(tokens, end)
-        if pattern == ("nearest",) and following not in ARTICLES and (not start or before in {*ARTICLES, *ORDINALS}):
+        is_adjective = following not in ARTICLES and (not start or before in {*ARTICLES, *ORDINALS})
+        if is_adjective and (pattern == ("nearest",) or (pattern == ("near",) and following not in NEAR_FOLLOWERS)):
             continue  # "the nearest car" is near to the viewer
         is_adverb = pattern == ("over",) and following in ("there", "here", "by", "on", "in", "to", "")
         if is_adverb or (pattern == ("behind",) and before == "from"):  # "seen from behind"
@@ -253,7 +262,8 @@ def _resolve_relation(tokens: list[str], start: int, pattern: tuple[str, ...], n
     is_viewer = bool(first) and first <= VIEWERS
     is_image = is_viewer or any(each & (IMAGES | VIEWERS) or (each and each <= MIDDLES) for each in nouns)
     phrases = tuple(" ".join(anchor) for anchor, each in zip(anchors, nouns, strict=True) if each)
-    if phrases and not is_image and not _is_group(anchors[0]):
+    is_group = _is_group(anchors[0]) or _is_one_of(tokens, start, pattern, anchors[0])
+    if phrases and not is_image and not is_group:
         return Place("relation", said, name, anchors=phrases), end
     axis, sign = (RELATIONS_TO_VIEWERS if is_viewer else RELATIONS_TO_NOTHING).get(name, ("", 0))
     # "right" and "left" have traps of their own.
@@ -266,6 +276,9 @@ def _read_anchors(tokens: list[str], start: int, name: str) -> tuple[list[list[s
     """The things that a relation is to, one or with "between" two, and where their words end."""
     anchors: list[list[str]] = []
     end = start
+    if name == "between" and (second := _second_anchor(tokens, start)):
+        anchors.append(tokens[start : second - 1])
+        end = second
     while True:
         first = end
         while end < len(tokens) and tokens[end] not in PHRASE_ENDS:
@@ -283,8 +296,21 @@ def _read_anchors(tokens: list[str], start: int, name: str) -> tuple[list[list[s
         end += 1
 
 
+def _second_anchor(tokens: list[str], start: int) -> int | None:
+    """Where the second of two things begins: after "and" in "between the man in red and the boy"; not for "the two men in red"."""
+    clause = range(start, next((end for end in range(start, len(tokens)) if tokens[end] in CLAUSE_ENDS), len(tokens)))
+    both = next((place + 1 for place in clause if place > start and tokens[place] == "and"), None)
+    return None if both is None or not GROUPS.isdisjoint(tokens[start:both]) else both
+
+
 def _is_group(tokens: list[str]) -> bool:
     return bool(tokens) and (tokens[-1] in GROUPS or tokens[-2:] == ["other", "one"])
+
+
+def _is_one_of(tokens: list[str], start: int, pattern: tuple[str, ...], anchor: list[str]) -> bool:
+    """Whether one of a group is meant, as in "right of the three dogs"; a "man right of the three dogs" is none of them."""
+    names_none = set(tokens[:start]) <= ARTICLES | EMPHASIS | REQUESTS
+    return names_none and pattern in (("left", "of"), ("right", "of")) and not GROUP_LEADS.isdisjoint(anchor)
 
 
 def _place_word(tokens: list[str], start: int) -> Found | None:
@@ -293,7 +319,7 @@ def _place_word(tokens: list[str], start: int) -> Found | None:
     place: Place | None = None
     if word in SIDES and not _is_trap(tokens, start):
         place = Place("side", word, *SIDES[word], extreme=is_extreme)
-    elif word in MIDDLES and not (_is_part(after) or before in POSSESSIVES or after in ("aged", "air", "swing")):
+    elif word in MIDDLES and not (_is_part(after) or before in OWNERS or after in ("aged", "air", "swing")):
         axis = "y" if after in ROWS else "image" if IMAGES & set(tokens[start + 1 : start + 4]) else "order"
         place = Place("middle", word, axis)
     elif word in EMPHASIS and (far := _far_side(tokens, start)):
@@ -340,7 +366,7 @@ def _is_depth_trap(tokens: list[str], position: int) -> bool:
     is_turned = after in ("of", "to", "turned", "facing") and before not in ("in", "at")
     is_of_body = word == "back" and (is_turned or before in WEARING - {"in"})
     is_gaze = before not in ("in", "the", "on", "at") and _is_gazed_at(tokens, position)
-    return before in POSSESSIVES or _is_part(after) or is_of_body or is_gaze
+    return before in OWNERS or _is_part(after) or is_of_body or is_gaze
 
 
 def _is_gazed_at(tokens: list[str], position: int) -> bool:
@@ -371,7 +397,7 @@ def _is_trap(tokens: list[str], position: int) -> bool:
         "upper": after in ("body", "lip"),
         "lower": after in ("body", "case", "lip"),
     }
-    return before in POSSESSIVES or is_part or _is_gazed_at(tokens, position) or is_trap_of_word.get(word, False)
+    return before in OWNERS or is_part or _is_gazed_at(tokens, position) or is_trap_of_word.get(word, False)
 
 
 def swap_sides(text: str) -> str:

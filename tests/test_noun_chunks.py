@@ -34,6 +34,7 @@ from hf_ris.modeling.language_parsing import parse_by_rules
         ("the left - most man", "the left most man"),
         ("the one that's red", "the one"),
         ("t-shirt", "t-shirt"),
+        ("the near zebra", "the near zebra"),
     ],
 )
 def test_the_referent_comes_first(expression, phrase):

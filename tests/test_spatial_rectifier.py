@@ -94,6 +94,11 @@ def test_places_lead_to_the_right_region(case):
         "dog other than the left one",
         "don't pick the left one",
         "neither left nor right",
+        "the guy whose back is to us",
+        "man's back",
+        "the car's back",
+        "the man\u2019s left hand",
+        "cat on the dog's left ear",
     ],
 )
 def test_words_that_are_no_places_say_nothing(expression):
@@ -141,6 +146,21 @@ def test_words_that_are_no_places_say_nothing(expression):
         ("dog behind fence left", ["relation"]),
         ("first man with a bat in his right hand", []),
         ("the two from the left", ["side"]),
+        ("the one that's on the left", ["side"]),
+        ("the near zebra", ["side"]),
+        ("near the zebra", ["relation"]),
+        ("near left", ["side"]),
+        ("higher kite", ["side"]),
+        ("frontmost", ["side"]),
+        ("the back most one", ["side"]),
+        ("cat on the dog's left", ["relation"]),
+        ("cat on the picture's left side", ["side"]),
+        ("cup next to the man's hand", ["relation"]),
+        ("right of the three", ["side"]),
+        ("right of the three dogs", ["side"]),
+        ("left of the pair of giraffes", ["side"]),
+        ("man right of the three dogs", ["relation"]),
+        ("right of the other dog", ["relation"]),
         ("second nearest car", ["ordinal"]),
         ("top second from left", ["side", "ordinal"]),
         ("not the left one but the right one", ["side"]),
@@ -167,9 +187,9 @@ def test_what_is_said_is_read_once(expression, kinds):
         ("second largest dog", 1),
         ("second biggest dog on the right", 1),
         ("third smallest dog", 7),
-        ("third tallest", 2),
+        ("third tallest dog", 2),
         ("second closest dog", 8),
-        ("third closest to the camera", 7),
+        ("dog third closest to the camera", 7),
         ("dog second closest to the tree", 7),
         ("second furthest from the left", 8),
     ],
@@ -180,6 +200,26 @@ def test_ranks_are_counted_in_the_order_that_is_said(expression, answer):
     layout = Layout.of(tiny_parts.boxes((60, 400), *boxes, (312, 0, 320, 60)))
     fits = np.array([1.0] * 10 + [0.1])
     assert rectify(Expression(expression), layout, fits, lambda _: 1.1 - fits)[0] == answer
+
+
+@pytest.mark.parametrize(
+    ("expression", "anchors"),
+    [
+        ("between the cat and the dog", ("the cat", "the dog")),
+        ("between the man in red and the boy", ("the man in red", "the boy")),
+        ("cup between the man next to the tree and the boy", ("the man next to the tree", "the boy")),
+        ("between the two men in red and blue", ("the two men",)),
+        ("between the chairs, the dog and the cat", ("the chairs",)),
+    ],
+)
+def test_between_names_one_or_two_things(expression, anchors):
+    (place,) = read_places(expression)
+    assert place.anchors == anchors
+
+
+@pytest.mark.parametrize(("expression", "extreme"), [("west side", False), ("left side", False), ("leftmost", True)])
+def test_only_superlatives_are_extreme(expression, extreme):
+    assert [place.extreme for place in read_places(expression)] == [extreme]
 
 
 def test_relations_need_something_that_finds_what_they_are_to():
