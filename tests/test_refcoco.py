@@ -1,7 +1,9 @@
 """RefCOCO from its authors' files and from copies gives the same rows, and what is wrong with a copy is named."""
 
 import json
+import logging
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -318,11 +320,25 @@ def test_photos_that_went_after_a_split_was_cached_are_named(load, root):
         load()
 
 
-def test_unreadable_photos_are_named(load, root, tmp_path):
+def test_unreadable_photos_are_found_when_they_are_asked_about(load, root, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    whole = load()
     (root / PHOTOS / "photo_1.jpg").write_bytes(b"")
-    for options in ({}, {"num_proc": 2}):
-        with pytest.raises(ValueError, match=r"photo_1\.jpg"):
-            load(**options)
+    for options in ({}, {"num_proc": 2}, {"streaming": True}):
+        rows = load(cache_dir=tmp_path / f"other{len(options)}", **options)
+        undecoded = rows.cast_column("image", datasets.Image(decode=False)).remove_columns("image")
+        assert list(undecoded) == list(whole.remove_columns("image"))
+    assert re.search(r"photo_1\.jpg cannot be read", caplog.text)
+
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    rows = as_jxu124([each for each in REFS if each["split"] == "train"])
+    about = json.dumps({"height": HEIGHT, "width": WIDTH})
+    rows.add_column("raw_image_info", [about] * len(rows)).to_parquet(copy / "train.parquet")
+    assert load(root=copy, image_root=root)["mask"][:] == whole["mask"][:]
+    rows.to_parquet(copy / "train.parquet")
+    with pytest.raises(ValueError, match=r"photo_1\.jpg cannot be read"):  # its size is said nowhere
+        load(root=copy, image_root=root)
 
 
 @pytest.mark.parametrize(

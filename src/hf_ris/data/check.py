@@ -34,9 +34,9 @@ ROOT/
   refclef/   refs(unc).p, refs(berkeley).p, instances.json
   images/mscoco/images/train2014/  COCO_train2014_000000000009.jpg, ...
   images/saiapr_tc-12/  the photos of refclef
-Each .p may also be a .json. One of the first five folders is enough, and it may be ROOT itself. refcoco.zip, refcoco+.zip, refcocog.zip, refclef.zip and
-images/saiapr_tc-12.zip were at bvisionweb1.cs.unc.edu/licheng/referit/data, which is gone; the Internet Archive
-(web.archive.org) keeps that folder. gRefCOCO: github.com/henghuiding/gRefCOCO."""
+Each .p may also be a .json. One of the first five folders is enough, and it may be ROOT itself. refcoco.zip, refcoco+.zip,
+refcocog.zip, refclef.zip and images/saiapr_tc-12.zip were at bvisionweb1.cs.unc.edu/licheng/referit/data, which is gone; the
+Internet Archive (web.archive.org) keeps that folder. gRefCOCO: github.com/henghuiding/gRefCOCO."""
 
 PHOTOS = """\
 The photos are COCO's train2014 (but those of refclef): fetch http://images.cocodataset.org/zips/train2014.zip (13 GB), unpack it, and put the folder

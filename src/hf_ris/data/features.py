@@ -1,12 +1,16 @@
 """Columns of every dataset, one row per referent, and functions that read them."""
 
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import datasets
 from PIL import ExifTags, Image
+from transformers.utils import logging
 
+
+logger = logging.get_logger(f"transformers.{__name__}")  # under transformers' verbosity
 
 FEATURES = datasets.Features(
     {
@@ -52,15 +56,32 @@ def expression_text(expression: dict[str, Any], text_column: str) -> str:
     return expression[text_column] if expression[text_column].strip() else expression["raw"]
 
 
-def image_size(image: str | Path | bytes | dict[str, Any]) -> tuple[int, int]:
-    """Read the (height, width) of a file, its bytes, or an undecoded column's value, upright as `datasets` will decode it."""
+def image_size(image: str | Path | bytes | dict[str, Any], fallback: tuple[int, int] | None = None) -> tuple[int, int]:
+    """
+    Read the (height, width) of a file, its bytes, or an undecoded column's value, upright as `datasets` will decode it. With a
+    `fallback`, an image that cannot be read is warned of and has this size: whoever decodes it finds out again.
+
+    Raises:
+        ValueError: If it cannot be read and there is no `fallback`; the message names the file.
+    """
     source = (image["path"] if image["bytes"] is None else image["bytes"]) if isinstance(image, dict) else image
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as opened:
             is_rotated = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return opened.size if is_rotated else opened.size[::-1]
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{'an image' if isinstance(source, bytes) else source} cannot be read: {error}") from error
+    except Exception as error:  # a PNG is decoded here, and decoders raise anything on damaged files
+        message = f"{'an image' if isinstance(source, bytes) else source} cannot be read: {error}"
+        if fallback is None:
+            raise ValueError(message) from error
+        logger.warning_once(f"{message}. Its rows are kept, and cannot be decoded.")
+        return fallback
 
 
-__all__ = ["FEATURES", "check_text_column", "image_size", "plain_split", "expression_text"]
+def generation_error(error: datasets.exceptions.DatasetGenerationError) -> str:
+    """Read why rows could not be made. An error in another process comes as a traceback, which ends with its message."""
+    text = str(error.__cause__)
+    messages = re.findall(r"^(?!\S*DatasetGenerationError)(?:\w+\.)*\w*Error: (.*)$", text, re.MULTILINE)
+    return str(messages[-1]) if messages and "Traceback" in text else text
+
+
+__all__ = ["FEATURES", "check_text_column", "expression_text", "generation_error", "image_size", "plain_split"]

@@ -13,7 +13,7 @@ import datasets
 from transformers.utils import logging
 
 from .check import PUBLISHED
-from .features import FEATURES, image_size, plain_split
+from .features import FEATURES, generation_error, image_size, plain_split
 from .refer import (
     Annotations,
     Partition,
@@ -71,7 +71,8 @@ def load_refcoco(
         image stand together.
 
     Raises:
-        ValueError: If an argument is unknown, files are missing or damaged, or photos are missing.
+        ValueError: If an argument is unknown, files are missing or damaged, or photos are missing. A photo that cannot be read is
+            warned of, and raises an error when it is decoded.
 
     Example:
 
@@ -111,17 +112,10 @@ def load_refcoco(
     try:
         builder.download_and_prepare(num_proc=num_proc)
     except datasets.exceptions.DatasetGenerationError as error:
-        raise ValueError(f"{str(root)!r}: {_reason(error)}") from error
+        raise ValueError(f"{str(root)!r}: {generation_error(error)}") from error
     rows = builder.as_dataset(split)
     check_images(builder.config.image_folder, rows["file_name"])  # a cached split's photos may have been removed
     return rows
-
-
-def _reason(error: BaseException) -> str:
-    """Read why rows could not be made. An error in another process comes as a traceback, which ends with its message."""
-    text = str(error.__cause__)
-    messages = re.findall(r"^(?!\S*DatasetGenerationError)(?:\w+\.)*\w*Error: (.*)$", text, re.MULTILINE)
-    return str(messages[-1]) if messages and "Traceback" in text else text
 
 
 @dataclass
@@ -169,7 +163,8 @@ class ReferBuilder(datasets.GeneratorBasedBuilder):
     def _generate_examples(self, referents: list[dict[str, Any]], file: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, referent in enumerate(referents):
             path = Path(self.config.image_folder, referent["file_name"])
-            size, annotated = image_size(path), (referent["height"], referent["width"])
+            annotated = referent["height"], referent["width"]
+            size = image_size(path, fallback=annotated)
             if size != annotated:
                 raise ValueError(f"{path} is {size} (height, width), its annotation says {annotated}")
             try:
@@ -284,12 +279,21 @@ def _make_rows(
         row = dict(zip(batch, values, strict=True))
         try:
             image = row["image"] if folder is None else {"path": str(folder / _image_name(row)), "bytes": None}
-            size = image_size(image)
+            size = image_size(image, fallback=_annotated_size(row))
             made += [_make_row({"split": split, "category": "", **each}, image, *size) for each in read(row)]
         except (KeyError, TypeError, ValueError) as error:
             reason = error if isinstance(error, ValueError) else f"a row is damaged: {error!r}"
             raise ValueError(f"{source!r}: {reason}") from error
     return {column: [row[column] for row in made] for column in FEATURES}
+
+
+def _annotated_size(row: dict[str, Any]) -> tuple[int, int] | None:
+    """Read an image's (height, width) from what a copy says of it; lmms-lab's says nothing."""
+    if "samples" in row:
+        return next((tuple(sample["mask"]["size"]) for sample in row["samples"]), None)
+    raw = row.get("raw_image_info")
+    about = json.loads(raw) if raw else row.get("image_info") or {}
+    return (about["height"], about["width"]) if {"height", "width"} <= set(about) else None
 
 
 def _image_name(row: dict[str, Any]) -> str:
