@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from hf_ris import __version__
 from hf_ris.cli import app
+from hf_ris.cli_data import READ
+from hf_ris.data.refer import PARTITIONS
 
 
 @pytest.fixture
@@ -88,6 +90,11 @@ def test_wrong_input_ends_with_a_message(segment, arguments, options, message):
 def test_messages_name_the_option_that_was_typed(tmp_path):
     for command, message in (
         (["evaluate", "bundled", "refshapes", "--protocol", "nope"], "--protocol must be one of"),
+        (["evaluate", "bundled", "refcocoo"], "The dataset must be one of ['refshapes', "),
+        (
+            ["train", "--dataset", "labels", "--root", str(tmp_path)],
+            "--eval-split must be none for the dataset labels",
+        ),
         (
             ["train", "--dataset", "refshapes", "--model", "bundled", "--output-dir", str(tmp_path)],
             "--max-steps must be given",
@@ -102,3 +109,7 @@ def test_help_and_version():
     assert "segment" in CliRunner().invoke(app, ["--help"]).stdout
     assert CliRunner().invoke(app, ["--version"]).stdout.strip() == __version__
     assert "--mask-dir" in CliRunner().invoke(app, ["segment", "--help"]).stdout
+
+
+def test_datasets_are_those_that_can_be_read():
+    assert READ == (*dict.fromkeys(partition.name for partition in PARTITIONS), "folder")

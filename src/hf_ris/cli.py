@@ -14,6 +14,7 @@ import typer
 
 from . import __version__
 from .cli_data import (
+    DRAWN,
     Command,
     DatasetName,
     Images,
@@ -375,14 +376,18 @@ def train(
         raise ValueError("--root, --split-by and --images must be left out without --dataset.")
     if min_score is not None and dataset != "labels":
         raise ValueError("--min-score must be left out without --dataset labels.")
-    if dataset is not None and dataset.startswith("refshapes"):
+    if dataset in DRAWN:
         check_drawn(dataset, root, split_by, images)
         rows["refshapes"] = (dataset,)
     elif dataset == "labels":
-        if root is None or split_by or images or eval_split != "none":
-            raise ValueError(
-                "--root and --eval-split none must be given and --split-by and --images left out for labels: they are all of one split."
-            )
+        rules = {
+            "--root must be given": root is not None,
+            "--split-by must be left out": not split_by,
+            "--images must be left out": not images,
+            "--eval-split must be none": eval_split == "none",
+        }
+        if broken := [rule for rule, holds in rules.items() if not holds]:
+            raise ValueError(f"{', '.join(broken)} for the dataset labels, whose rows are all of one split.")
         from .data import load_labels
 
         with state.main_process_first():

@@ -7,12 +7,11 @@ from typing import Annotated, Any
 import typer
 
 
+DRAWN = ("refshapes", "refshapes+", "refshapesg")
+READ = ("refcoco", "refcoco+", "refcocog", "grefcoco", "refclef", "folder")
 DatasetName = Annotated[
     str,
-    typer.Argument(
-        help="refshapes, refshapes+, refshapesg (drawn), refcoco, refcoco+, refcocog, grefcoco, refclef or folder (these "
-        "need --root)."
-    ),
+    typer.Argument(help=f"{', '.join(DRAWN)} (drawn); {', '.join(READ)} (these need --root)."),
 ]
 Root = Annotated[
     str | None,
@@ -130,7 +129,9 @@ def load_rows(
 ) -> Any:
     from .data import load_image_folder, load_refcoco, load_refshapes
 
-    if dataset.startswith("refshapes"):
+    if dataset not in (*DRAWN, *READ):
+        raise ValueError(f"The dataset must be one of {[*DRAWN, *READ]}, got {dataset!r}.")
+    if dataset in DRAWN:
         check_drawn(dataset, root, split_by, images)
         return load_refshapes(dataset, split, num_rows=num_rows)
     if dataset == "folder":
