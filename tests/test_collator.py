@@ -172,6 +172,11 @@ def test_nothing_is_random_about_rows_that_are_evaluated(processor, rows):
     plain = ReferringSegmentationCollator(processor, expression="first")(rows)
     assert still.keys() == plain.keys()
     assert all(torch.equal(still[key], plain[key]) for key in plain)
+    for split, is_still in (("val", True), ("train", False)):
+        batch = collator([{**row, "split": split} for row in rows])
+        assert torch.equal(batch["pixel_values"], plain["pixel_values"]) == is_still
+    seeded = collator([{**row, "split": "val", "seed": 1} for row in rows])
+    assert not torch.equal(seeded["pixel_values"], plain["pixel_values"]), "a seed asks for chance"
 
 
 @pytest.mark.parametrize("name", ["flip_probability", "mask_probability"])
@@ -206,3 +211,17 @@ def test_unfit_masks_are_named(processor, rows, change, message):
     where = f"referent {unfit['ref_id']} of image {unfit['image_id']}"
     with pytest.raises(ValueError, match=f"{where}: .*{message}"):
         ReferringSegmentationCollator(processor)([rows[0], unfit])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"mask": None}, "its mask must be run-length code, size and counts, got None"),
+        ({"expressions": []}, "it has no expression"),
+        ({"image": np.zeros((320, 320, 3), np.uint8)}, "its image must be a PIL image, got ndarray"),
+    ],
+)
+@pytest.mark.parametrize("expression", ["random", "all"])
+def test_unfit_rows_are_named(processor, rows, change, message, expression):
+    with pytest.raises(ValueError, match=rf"referent {rows[1]['ref_id']} of image \d+: {message}"):
+        ReferringSegmentationCollator(processor, expression=expression)([rows[0], {**rows[1], **change}])

@@ -71,8 +71,8 @@ class ReferringSegmentationCollator:
     model encodes it once.
 
     A row's `seed` decides all that is random about it, so a resumed training or one in several processes sees the same rows.
-    With `seed=None` nothing is random: the first expression, no flip, no hidden words. Rows without the column use torch's
-    random state.
+    With `seed=None` nothing is random: the first expression, no flip, no hidden words. Without the column, rows of the split
+    "train" use torch's random state, and about rows of other splits nothing is random: they are evaluated on.
 
     A row whose expressions may mean one of several things says how many in the column `candidates`: its mask covers all of them, and
     its labels are divided by their number. A label is the probability that a pixel belongs to what is meant.
@@ -131,9 +131,10 @@ class ReferringSegmentationCollator:
         Make `pixel_values`, `input_ids`, `attention_mask` and `labels` of rows.
 
         Raises:
-            ValueError: If a mask is damaged or of another size than its image, or images differ in size and `full_size_labels` is set.
+            ValueError: If an image is none of PIL's, a row has no expression, a mask is damaged or of another size than its image, or
+                images differ in size and `full_size_labels` is set.
         """
-        is_random = any(row.get("seed", 0) is not None for row in rows)
+        is_random = any(map(_is_for_training, rows))
         samples = [sample for row in rows for sample in self._read(row, is_random)]
         by_image = [list(group) for _, group in groupby(samples, key=lambda each: (each.image_id, each.is_mirrored))]
         is_shared = len({len(group) for group in by_image}) == 1
@@ -165,16 +166,20 @@ class ReferringSegmentationCollator:
     def _read(self, row: dict[str, Any], is_random: bool) -> list[Sample]:
         seed = row.get("seed")
         generator = None if seed is None else torch.Generator().manual_seed(seed)
+        image = row["image"]
+        try:
+            if not isinstance(image, Image.Image):
+                raise ValueError(f"its image must be a PIL image, got {type(image).__name__}")
+            if not row["expressions"]:
+                raise ValueError("it has no expression")
+            check_mask(row["mask"], image.height, image.width)
+        except ValueError as error:
+            raise ValueError(f"referent {row.get('ref_id')} of image {row['image_id']}: {error}") from error
         expressions = [expression_text(expression, self.text_column) for expression in row["expressions"]]
         if self.expression == "first" or not is_random:
             expressions = expressions[:1]
         elif self.expression == "random":
             expressions = [expressions[int(torch.randint(len(expressions), (), generator=generator))]]
-        image = row["image"]
-        try:
-            check_mask(row["mask"], image.height, image.width)
-        except ValueError as error:
-            raise ValueError(f"referent {row.get('ref_id')} of image {row['image_id']}: {error}") from error
         mask = decode_mask(row["mask"])
         may_flip = is_random and self.flip_probability > 0
         is_mirrored = may_flip and bool(torch.rand((), generator=generator) < self.flip_probability)
@@ -185,6 +190,11 @@ class ReferringSegmentationCollator:
             Sample(text, row["image_id"], image, mask, is_mirrored, generator, row.get("candidates") or 1)
             for text in expressions
         ]
+
+
+def _is_for_training(row: dict[str, Any]) -> bool:
+    """Whether anything is random about a row."""
+    return row["seed"] is not None if "seed" in row else row.get("split", "train") == "train"
 
 
 __all__ = ["ReferringSegmentationCollator", "hide_words", "swap_sides"]

@@ -138,6 +138,8 @@ def _as_bytes(rle: dict[str, Any], image_size: tuple[int, int] | None = None) ->
     Raises:
         ValueError: If the code is damaged, or not of the size of its image, (height, width).
     """
+    if not isinstance(rle, dict):
+        raise ValueError(f"its mask must be run-length code, size and counts, got {_shorten(rle)}")
     height, width = _check_size(rle.get("size"))
     if image_size not in (None, (height, width)):
         needed = " x ".join(map(str, image_size))
