@@ -71,8 +71,8 @@ class ReferringSegmentationCollator:
     model encodes it once.
 
     A row's `seed` decides all that is random about it, so a resumed training or one in several processes sees the same rows.
-    With `seed=None` nothing is random: the first expression, no flip, no hidden words. Without the column, rows of the split
-    "train" use torch's random state, and about rows of other splits nothing is random: they are evaluated on.
+    With `seed=None` nothing is random: the first expression, no flip, no hidden words; [`~hf_ris.training.rows.EvaluationRows`] sets it.
+    Rows without the column, of whatever split, use torch's random state.
 
     A row whose expressions may mean one of several things says how many in the column `candidates`: its mask covers all of them, and
     its labels are divided by their number. A label is the probability that a pixel belongs to what is meant.
@@ -134,7 +134,7 @@ class ReferringSegmentationCollator:
             ValueError: If an image is none of PIL's, a row has no expression, a mask is damaged or of another size than its image, or
                 images differ in size and `full_size_labels` is set.
         """
-        is_random = any(map(_is_for_training, rows))
+        is_random = any(row.get("seed", 0) is not None for row in rows)
         samples = [sample for row in rows for sample in self._read(row, is_random)]
         by_image = [list(group) for _, group in groupby(samples, key=lambda each: (each.image_id, each.is_mirrored))]
         is_shared = len({len(group) for group in by_image}) == 1
@@ -190,11 +190,6 @@ class ReferringSegmentationCollator:
             Sample(text, row["image_id"], image, mask, is_mirrored, generator, row.get("candidates") or 1)
             for text in expressions
         ]
-
-
-def _is_for_training(row: dict[str, Any]) -> bool:
-    """Whether anything is random about a row."""
-    return row["seed"] is not None if "seed" in row else row.get("split", "train") == "train"
 
 
 __all__ = ["ReferringSegmentationCollator", "hide_words", "swap_sides"]

@@ -106,7 +106,12 @@ class SetEpoch(TrainerCallback):
 
 
 class EvaluationRows(Dataset):
-    """Rows without randomness, so that every evaluation asks the same."""
+    """
+    Rows without randomness, so that every evaluation asks the same: each has its first expression and is not mirrored.
+
+    Args:
+        rows (`datasets.Dataset`): Rows as the loaders of `hf_ris.data` give them.
+    """
 
     def __init__(self, rows: datasets.Dataset) -> None:
         self.rows = rows
