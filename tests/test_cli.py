@@ -92,7 +92,7 @@ def test_messages_name_the_option_that_was_typed(tmp_path):
         (["evaluate", "bundled", "refshapes", "--protocol", "nope"], "--protocol must be one of"),
         (["evaluate", "bundled", "refcocoo"], "The dataset must be one of ['refshapes', "),
         (
-            ["train", "--dataset", "labels", "--root", str(tmp_path)],
+            ["train", "--dataset", "labels", "--root", ".", "--output-dir", str(tmp_path)],
             "--eval-split must be none for the dataset labels",
         ),
         (
