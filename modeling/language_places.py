@@ -298,9 +298,10 @@ def _read_anchors(tokens: list[str], start: int, name: str) -> tuple[list[list[s
 
 def _second_anchor(tokens: list[str], start: int) -> int | None:
     """Where the second of two things begins: after "and" in "between the man in red and the boy"; not for "the two men in red"."""
-    clause = range(start, next((end for end in range(start, len(tokens)) if tokens[end] in CLAUSE_ENDS), len(tokens)))
-    both = next((place + 1 for place in clause if place > start and tokens[place] == "and"), None)
-    return None if both is None or not GROUPS.isdisjoint(tokens[start:both]) else both
+    ends = CLAUSE_ENDS | {"and"}
+    first_end = next((end for end in range(start, len(tokens)) if tokens[end] in ends), len(tokens))
+    is_one = first_end == start or _at(tokens, first_end) != "and"
+    return None if is_one or not GROUPS.isdisjoint(tokens[start:first_end]) else first_end + 1
 
 
 def _is_group(tokens: list[str]) -> bool:
