@@ -219,7 +219,7 @@ def load_parser(name: str = "auto") -> Callable[[str], Parse]:
         raise ValueError(f"`parser={name!r}` needs spaCy: pip install 'hf_ris[zero-shot]'.")
     try:
         return partial(parse_with_spacy, spacy.load(name))
-    except OSError as error:
+    except Exception as error:  # any installed package is loaded by that name, spacy itself too
         raise ValueError(
             f"`parser` must be 'auto', 'rules' or an installed model of spaCy, got {name!r}: {error}"
         ) from error

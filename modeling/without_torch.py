@@ -346,7 +346,7 @@ def check_seconds(name: str, value: Any) -> None:
     Raises:
         ValueError: If a value is no number of seconds that can be waited for.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value <= threading.TIMEOUT_MAX:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) <= threading.TIMEOUT_MAX:
         raise ValueError(f"`{name}` must be a number of seconds above 0, or None, got {value!r}.")
 
 
