@@ -388,6 +388,7 @@ def train(
         }
         if broken := [rule for rule, holds in rules.items() if not holds]:
             raise ValueError(f"{', '.join(broken)} for the dataset labels, whose rows are all of one split.")
+        assert root is not None, "the first rule"
         from .data import load_labels
 
         with state.main_process_first():

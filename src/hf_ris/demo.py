@@ -138,6 +138,10 @@ def build(offer: Offer, folder: Path) -> gr.Blocks:
     return page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
 
 
+def _find_file(payload: Any) -> Any:
+    return payload and payload.path
+
+
 def _question() -> tuple[Any, ...]:
     image = gr.Image(
         type="filepath",
@@ -150,7 +154,7 @@ def _question() -> tuple[Any, ...]:
         elem_id="image",
     )
     # The file as it is: Gradio would open it, and answer for a broken one with its own words and the server's paths.
-    image.preprocess = lambda payload: payload and payload.path  # type: ignore[method-assign]
+    image.preprocess = _find_file  # type: ignore[method-assign]
     text = gr.Textbox(
         label="Expressions, one a line",
         lines=3,
