@@ -90,6 +90,7 @@ def test_wrong_input_ends_with_a_message(segment, arguments, options, message):
 def test_messages_name_the_option_that_was_typed(tmp_path):
     for command, message in (
         (["evaluate", "bundled", "refshapes", "--protocol", "nope"], "--protocol must be one of"),
+        (["evaluate", "bundled", "refshapes", "--text", "nope"], "--text must be 'sent' or 'raw', got 'nope'"),
         (["evaluate", "bundled", "refcocoo"], "The dataset must be one of ['refshapes', "),
         (
             ["train", "--dataset", "labels", "--root", ".", "--output-dir", str(tmp_path)],

@@ -217,7 +217,9 @@ def evaluate(
             help="How masks are scored: original (at the image's size), lavt (at the model's) or cris (P@t above t)."
         ),
     ] = "original",
-    text: Annotated[str, typer.Option(help="Which text is asked: sent (cleaned) or raw (as written).")] = "sent",
+    text_column: Annotated[
+        str, typer.Option("--text", help="Which text is asked: sent (cleaned) or raw (as written).")
+    ] = "sent",
     threshold: Threshold = None,
     no_target_threshold: NoTargetThreshold = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Expressions in one forward pass.")] = 16,
@@ -248,10 +250,11 @@ def evaluate(
     if len(set(models)) < len(models):
         raise ValueError(f"MODEL must name each model once, got {' '.join(models)}.")
     note("loading libraries ...")
+    from .evaluation import check_options, join_processes
     from .evaluation import evaluate as run
-    from .evaluation import join_processes
     from .evaluation_comparison import check_found, compare
 
+    check_options(protocol, batch_size, text_column, on_error)  # before rows are drawn
     if len(models) > 1:
         check_found(models)
     state = join_processes()
@@ -262,7 +265,7 @@ def evaluate(
     shared: dict[str, Any] = {
         "protocol": protocol,
         "batch_size": batch_size,
-        "text_column": text,
+        "text_column": text_column,
         "num_workers": num_workers,
         "name": f"{dataset} {split}",
         "on_error": on_error,
