@@ -84,6 +84,7 @@ def test_the_card_says_where_the_weights_are_from(given, tmp_path):
     assert str(tmp_path) not in card
 
 
+@pytest.mark.slow
 def test_a_file_of_the_hub_is_fetched_converted_and_used(given, tokenizer, tmp_path, images):
     repository = tmp_path / "hub" / "yxchng" / "magnet_weights"
     repository.mkdir(parents=True)

@@ -231,6 +231,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 def test_rows_models_and_trainings_go_by_their_ids(hub, model_folder, tmp_path):
     export_parquet(load_refshapes("refshapes", "val", num_rows=6), tmp_path / "rows")
     push_dataset(tmp_path / "rows", "me/rows")

@@ -93,6 +93,7 @@ def compute_part(rank: int, folder: str, queue) -> None:
     queue.put((rank, metric.compute()))
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
