@@ -864,7 +864,10 @@ def test_training_on_labels(parquet, choice, tmp_path):
 
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "model.safetensors").exists()
-    for lacking, message in ((["--eval-split", "val"], "--eval-split must be none"), (["--dataset", "folder"], "--min-score")):
+    for lacking, message in (
+        (["--eval-split", "val"], "--eval-split must be none"),
+        (["--dataset", "folder"], "--min-score"),
+    ):
         result = CliRunner().invoke(app, [*arguments, *lacking, "--min-score", "0.1", *options])
         assert result.exit_code == 2
         assert message in result.output
