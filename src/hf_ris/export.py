@@ -385,8 +385,6 @@ def _simplify(model: Any) -> None:
         fold_constants(model, onnx_shape_inference=True)
         common.RemoveUnusedNodesPass()(model)
         rewrite(model, merging)
-    # The weights of layers that are called several times, which the exporter leaves as parameters have them
-    fold_constants(model, should_fold=_transposes_weights, output_size_limit=2**30)
     cleaning = Sequential(
         common.RemoveUnusedNodesPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -396,6 +394,9 @@ def _simplify(model: Any) -> None:
         common.RemoveUnusedOpsetsPass(),
     )
     cleaning(model)
+    # The weights of layers that are called several times, which the exporter leaves as parameters have them; now that each is
+    # transposed once
+    fold_constants(model, should_fold=_transposes_weights, output_size_limit=2**30)
 
 
 def _transposes_weights(node: Any) -> bool:
