@@ -59,6 +59,7 @@ BEFORE_SIZES = (
 )
 NEAR_FOLLOWERS = {"", *SIDES, *MIDDLES, *EDGES, *IMAGES, *VIEWERS, *DEPTHS}  # "near the top" without its article
 CLAUSE_ENDS = words(", . ;")
+COUNTED_FROM = {**SIDES, "front": DEPTHS["front"], "back": DEPTHS["back"]}  # ends of an order
 PHRASE_ENDS = CLAUSE_ENDS | words(
     "with wearing in holding who that which at on from and is are has having carrying whose"
 )
@@ -160,8 +161,7 @@ def _row(tokens: list[str], start: int) -> Found | None:
         return None
     end = start + 1
     if _at(tokens, start + 2) == "from":
-        ends = {*SIDES, "front", "back"}
-        end = next((each for each in range(end, min(end + 4, len(tokens))) if tokens[each] in ends), end)
+        end = next((each for each in range(end, min(end + 4, len(tokens))) if tokens[each] in COUNTED_FROM), end)
     return None, end + 1
 
 
@@ -181,7 +181,7 @@ def _counted(tokens: list[str], start: int) -> Found | None:
     """ "second man from the left", "third from right", "2nd left", "last one on the right"."""
     for end in range(start + 1, min(start + 9, len(tokens))):
         if _is_end(tokens, end) and _at(tokens, end + 1) not in ROWS:
-            return _ordered(tokens, start, end, (SIDES | DEPTHS)[tokens[end]], ORDINALS[tokens[start]])
+            return _ordered(tokens, start, end, COUNTED_FROM[tokens[end]], ORDINALS[tokens[start]])
         if tokens[end] in CLAUSE_ENDS or tokens[end] in ORDINALS:
             break
     return None
@@ -194,7 +194,7 @@ def _number(tokens: list[str], start: int) -> Found | None:
     end = start + 3 if _at(tokens, start + 2) in ARTICLES else start + 2
     if not _is_end(tokens, end):
         return None
-    return _ordered(tokens, start, end, (SIDES | DEPTHS)[tokens[end]], NUMBERS[tokens[start]])
+    return _ordered(tokens, start, end, COUNTED_FROM[tokens[end]], NUMBERS[tokens[start]])
 
 
 def _from_side(tokens: list[str], start: int) -> Found | None:
@@ -217,7 +217,7 @@ def _after_side(tokens: list[str], start: int) -> Found | None:
 def _is_end(tokens: list[str], position: int) -> bool:
     """Whether a word names an end that is counted from."""
     word = _at(tokens, position)
-    return word in ("front", "back") or (word in SIDES and not _is_trap(tokens, position))
+    return word in COUNTED_FROM and not (word in SIDES and _is_trap(tokens, position))
 
 
 def _ordered(tokens: list[str], start: int, last: int, axis: tuple[str, int], rank: int) -> Found:

@@ -11,6 +11,7 @@ from transformers import Pipeline
 
 from .output_folder import claim_folder, describe_model, hold_folder
 from .rows import Row, answer_rows, leads_out
+from .tables import read_table
 
 
 RESULTS = "results.jsonl"
@@ -45,12 +46,16 @@ def read_entries(path: str | Path) -> list[FolderEntry]:
         ValueError: If the file or a line of it cannot be read; the message names the line.
     """
     path = Path(path)
-    readers = {".csv": _read_csv, ".jsonl": _read_json_lines}
-    if path.suffix.lower() not in readers:
-        raise ValueError(f"`expressions` must be a file whose name ends in one of {list(readers)}, got {str(path)!r}.")
+    if path.suffix.lower() not in (endings := [".csv", ".jsonl"]):
+        raise ValueError(f"`expressions` must be a file whose name ends in one of {endings}, got {str(path)!r}.")
     texts: dict[str, list[str]] = {}
     try:
-        for number, image, text in readers[path.suffix.lower()](path):
+        for number, row in read_table(path, needed=("image", "text")):
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is no dictionary with image and text")
+            if None in row:
+                raise ValueError(f"line {number} has more columns than the first; is a text with a comma unquoted?")
+            image, text = row.get("image"), row.get("text")
             if not isinstance(image, str) or not image:
                 raise ValueError(f"line {number} names no image")
             added = text if isinstance(text, list) else [text]
@@ -150,34 +155,6 @@ def _read_line(line: bytes, output: Path) -> dict[str, Any]:
         raise ValueError(
             f"{output / RESULTS} is damaged: {line[:80]!r} is no JSON; delete it, or name another folder."
         ) from error
-
-
-def _read_csv(path: Path) -> Iterator[tuple[int, Any, Any]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        missing = {"image", "text"} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(f"its first line lacks the columns {', '.join(sorted(missing))}")
-        for row in reader:
-            if None in row:
-                raise ValueError(
-                    f"line {reader.line_num} has more columns than the first; is a text with a comma unquoted?"
-                )
-            yield reader.line_num, row["image"], row["text"]
-
-
-def _read_json_lines(path: Path) -> Iterator[tuple[int, Any, Any]]:
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"line {number} is no JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} is no dictionary with image and text")
-            yield number, row.get("image"), row.get("text")
 
 
 __all__ = ["FolderEntry", "read_entries", "segment_folder"]

@@ -1,7 +1,6 @@
 """Load a folder of one's own images, masks and expressions as a dataset."""
 
 import csv
-import json
 import os
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -12,6 +11,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from ..tables import read_table
 from .features import FEATURES, generation_error, image_size, plain_split
 from .segmentation import encode_mask, mask_geometry
 
@@ -88,14 +88,9 @@ def _find_table(folder: Path) -> Path:
 
 
 def _read_table(table: Path) -> list[dict[str, Any]]:
-    """Read the rows of a table. Everything in CSV is text."""
+    """Read the rows of a table, and check its columns."""
     try:
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            if table.suffix == ".csv":
-                reader = csv.DictReader(file, strict=True)
-                rows = list(reader)
-            else:
-                rows = [json.loads(line) for line in file if line.strip()]
+        rows = [row for _, row in read_table(table)]
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{table} cannot be read: {error}") from error
     for number, row in enumerate(rows, 1):
