@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from hf_ris import __version__
 from hf_ris.cli import app
-from hf_ris.cli_data import READ
+from hf_ris.cli_data import DRAWN, READ
 from hf_ris.data.refer import PARTITIONS
+from hf_ris.data.refshapes import NAMES
 
 
 @pytest.fixture
@@ -113,4 +114,5 @@ def test_help_and_version():
 
 
 def test_datasets_are_those_that_can_be_read():
+    assert list(DRAWN) == list(NAMES)
     assert list(READ[:-1]) == list(dict.fromkeys(partition.name for partition in PARTITIONS))

@@ -55,7 +55,8 @@ def read_entries(path: str | Path) -> list[FolderEntry]:
                 raise ValueError(f"line {number} is no dictionary with image and text")
             if None in row:
                 raise ValueError(f"line {number} has more columns than the first; is a text with a comma unquoted?")
-            image, text = row.get("image"), row.get("text")
+            image: Any = row.get("image")
+            text: Any = row.get("text")
             if not isinstance(image, str) or not image:
                 raise ValueError(f"line {number} names no image")
             added = text if isinstance(text, list) else [text]
